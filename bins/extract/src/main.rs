@@ -1,0 +1,3 @@
+//! The extract stage.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The knn stage.
+
+fn main() {}

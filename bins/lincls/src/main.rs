@@ -1,0 +1,3 @@
+//! The lincls stage.
+
+fn main() {}

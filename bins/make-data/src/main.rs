@@ -1,0 +1,3 @@
+//! The make-data stage.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The pretrain stage.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The step stage.
+
+fn main() {}

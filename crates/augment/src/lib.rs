@@ -1,0 +1,1 @@
+//! Decodes an image once and draws views of it as torchvision and Pillow do.

@@ -1,0 +1,1 @@
+//! Atomic, checksummed checkpoints in safetensors.

@@ -1,0 +1,1 @@
+//! What the binaries share: arguments, exit codes, progress and error printing.

@@ -1,0 +1,1 @@
+//! TOML configs with overrides, validated into plans.

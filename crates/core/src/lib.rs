@@ -1,0 +1,1 @@
+//! Momentum Contrast: queue, momentum encoder, shuffling BN, InfoNCE and the training step.

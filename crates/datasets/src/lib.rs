@@ -1,0 +1,1 @@
+//! CIFAR-10 and MNIST files on disk as sample sources.

@@ -1,0 +1,1 @@
+//! ResNets, projection heads and an adapter for candle autograd modules.

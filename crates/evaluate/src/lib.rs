@@ -1,0 +1,1 @@
+//! kNN and linear classification on frozen features.

@@ -1,0 +1,1 @@
+//! Manifests, tar shards and the order of samples.

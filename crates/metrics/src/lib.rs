@@ -1,0 +1,1 @@
+//! Top-k accuracy and the kNN vote from plain numbers.

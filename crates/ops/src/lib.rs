@@ -1,0 +1,1 @@
+//! Forward and backward kernels that candle lacks or gets wrong.

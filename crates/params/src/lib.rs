@@ -1,0 +1,1 @@
+//! Named tensors in a fixed order, parameters and buffers told apart.

@@ -1,0 +1,1 @@
+//! Stages on named threads joined by bounded channels; end, failure and cancellation told apart.

@@ -1,0 +1,1 @@
+//! Metrics as JSON lines, run logs, throughput and ETA.

@@ -1,0 +1,1 @@
+//! The embedded data set: labelled printed textures, generated from a seed.

@@ -1,0 +1,1 @@
+//! Wires the stages and holds the training loop.

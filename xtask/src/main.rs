@@ -1,0 +1,3 @@
+//! Build, check and run this workspace.
+
+fn main() {}
