@@ -1,1 +1,43 @@
-//! Forward and backward kernels that candle lacks or gets wrong.
+//! Forward and backward of each operation that a ResNet and MoCo need, f32 and f64 on the CPU.
+//!
+//! Each operation is a pair of plain functions on candle tensors; nothing records a graph. Images and
+//! activations are `[N, C, H, W]` with channels last in memory (docs/adr/002). Results have the same bits
+//! for any number of threads.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use moco_ops::{Conv2dSpec, conv2d};
+//! let x = Tensor::ones((1, 2, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+//! let w = Tensor::ones((3, 2, 3, 3), candle_core::DType::F32, &Device::Cpu)?;
+//! let y = conv2d(&x, &w, Conv2dSpec::new(1, 1))?;
+//! assert_eq!(y.dims(), [1, 3, 4, 4]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! With `dist` to come, the only crate with `unsafe`.
+
+mod batch_norm;
+mod conv;
+mod dense;
+mod error;
+mod info_nce;
+mod linear;
+mod normalize;
+mod pool;
+mod simd;
+mod tile;
+mod update;
+
+pub use batch_norm::{
+    After, BatchNorm, BatchNormGradients, BatchNormSaved, batch_norm_backward, batch_norm_eval,
+    batch_norm_train,
+};
+pub use conv::{Conv2dGradients, Conv2dSpec, Wanted, conv2d, conv2d_backward};
+pub use error::OpError;
+pub use info_nce::{InfoNce, info_nce};
+pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};
+pub use normalize::{l2_normalize, l2_normalize_backward};
+pub use pool::{
+    MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
+};
+pub use update::{ema_, sgd_};

@@ -1,1 +1,8 @@
 //! SGD as PyTorch defines it, and learning-rate schedules.
+#![forbid(unsafe_code)]
+
+mod schedule;
+mod sgd;
+
+pub use schedule::{Progress, Schedule};
+pub use sgd::{OptimError, Sgd, SgdConfig};

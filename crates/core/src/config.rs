@@ -1,0 +1,18 @@
+//! The constants of the method.
+
+/// Momentum Contrast's own settings (MoCo v1 §3; v2 Table 1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct MocoConfig {
+    /// K, the number of negatives; 65536 on ImageNet.
+    pub queue_size: usize,
+    /// m of Eq. (2); 0.999.
+    pub key_momentum: f64,
+    /// τ of Eq. (1); 0.07 in v1, 0.2 in v2.
+    pub temperature: f64,
+    /// Width of the features that are compared; 128.
+    pub dim: usize,
+    /// Whether each view serves as query and as key; the loss is the sum of both directions.
+    pub symmetric: bool,
+    /// Whether the key images are permuted before the key encoder (Shuffling BN, v1 §3.3).
+    pub shuffle_bn: bool,
+}

@@ -1,0 +1,257 @@
+//! Batch norm over groups of a batch, fused with what follows it in a ResNet: ReLU, or the addition of
+//! the shortcut and ReLU.
+
+mod kernel;
+
+use candle_core::Tensor;
+
+use self::kernel::Rows;
+use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, tensor};
+use crate::error::OpError;
+use crate::simd::{Float, vectorize};
+
+const OP: &str = "batch_norm";
+
+/// What a batch norm is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNorm<'a> {
+    /// Scale γ `[C]`.
+    pub gamma: &'a Tensor,
+    /// Shift β `[C]`.
+    pub beta: &'a Tensor,
+    /// Added to the variance; 1e-5 in PyTorch.
+    pub eps: f64,
+    /// Contiguous parts of the batch with statistics of their own (virtual devices); divides N.
+    pub groups: usize,
+}
+
+/// What follows the normalisation in the same pass.
+#[derive(Debug, Clone, Copy)]
+pub enum After<'a> {
+    /// Nothing.
+    Nothing,
+    /// ReLU.
+    Relu,
+    /// Addition of this tensor `[N, C, H, W]`, then ReLU.
+    AddRelu(&'a Tensor),
+}
+
+/// Statistics of a training-mode forward pass, for its backward pass and the running statistics.
+#[derive(Debug, Clone)]
+pub struct BatchNormSaved {
+    groups: usize,
+    /// `[groups, C]`.
+    mean: Vec<f64>,
+    /// Biased, `[groups, C]`.
+    variance: Vec<f64>,
+    eps: f64,
+    values_per_channel: usize,
+}
+
+/// Gradients of a batch norm.
+#[derive(Debug)]
+pub struct BatchNormGradients {
+    /// Of the input `[N, C, H, W]`.
+    pub x: Tensor,
+    /// Of the tensor in [`After::AddRelu`] `[N, C, H, W]`.
+    pub added: Option<Tensor>,
+    /// Of γ `[C]`.
+    pub gamma: Tensor,
+    /// Of β `[C]`.
+    pub beta: Tensor,
+}
+
+impl BatchNormSaved {
+    /// Mean and unbiased variance of each channel in one group, which PyTorch blends into the running
+    /// statistics.
+    pub fn of_group(&self, group: usize) -> impl Iterator<Item = (f64, f64)> + '_ {
+        let c = self.mean.len() / self.groups;
+        let n = self.values_per_channel;
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+        let unbiased = n as f64 / (n as f64 - 1.0);
+        let range = group * c..(group + 1) * c;
+        let variances = self.variance[range.clone()].iter().map(move |v| v * unbiased);
+        self.mean[range].iter().copied().zip(variances)
+    }
+
+    /// Number of groups.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    fn inv_std(&self) -> Vec<f64> {
+        self.variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()).collect()
+    }
+}
+
+/// Normalises `x` `[N, C, H, W]` by the statistics of each group, f32 or f64 (PyTorch `BatchNorm2d` in
+/// training mode, one call per group).
+///
+/// # Errors
+/// If shapes do not fit, the groups do not divide the batch, or a group has one value per channel.
+pub fn batch_norm_train(
+    x: &Tensor,
+    bn: BatchNorm<'_>,
+    after: After<'_>,
+) -> Result<(Tensor, BatchNormSaved), OpError> {
+    let [n, c, h, w] = check(x, bn, after)?;
+    if bn.groups == 0 || n % bn.groups != 0 {
+        return Err(OpError::Shape {
+            op: OP,
+            tensor: "x",
+            expected: format!("a batch that {} groups divide", bn.groups),
+            got: x.dims().to_vec(),
+        });
+    }
+    let values_per_channel = n / bn.groups * h * w;
+    if values_per_channel < 2 {
+        return Err(OpError::Shape {
+            op: OP,
+            tensor: "x",
+            expected: "more than one value per channel and group".into(),
+            got: x.dims().to_vec(),
+        });
+    }
+    let (mean, variance) = by_dtype!(OP, x, statistics(x, bn.groups))?;
+    let saved =
+        BatchNormSaved { groups: bn.groups, mean, variance, eps: bn.eps, values_per_channel };
+    let inv_std = saved.inv_std();
+    let y = by_dtype!(OP, x, normalize(x, bn, (&saved.mean, &inv_std), after, [n, c, h, w]))?;
+    Ok((y, saved))
+}
+
+/// Normalises by running statistics `[C]` (PyTorch `BatchNorm2d` in evaluation mode); `bn.groups` is
+/// not looked at.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn batch_norm_eval(
+    x: &Tensor,
+    bn: BatchNorm<'_>,
+    running_mean: &Tensor,
+    running_var: &Tensor,
+    after: After<'_>,
+) -> Result<Tensor, OpError> {
+    let dims = check(x, bn, after)?;
+    expect_shape(OP, "running_mean", running_mean, &dims[1..2])?;
+    expect_shape(OP, "running_var", running_var, &dims[1..2])?;
+    let mean = by_dtype!(OP, running_mean, numbers(running_mean))?;
+    let mut inv_std = by_dtype!(OP, running_var, numbers(running_var))?;
+    for value in &mut inv_std {
+        *value = 1.0 / (*value + bn.eps).sqrt();
+    }
+    by_dtype!(OP, x, normalize(x, BatchNorm { groups: 1, ..bn }, (&mean, &inv_std), after, dims))
+}
+
+/// The gradients of [`batch_norm_train`] from its input `x`, its output `y` and the gradient `dy` of its
+/// output, all `[N, C, H, W]`; ReLU's gradient at 0 is 0, as in PyTorch.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn batch_norm_backward(
+    x: &Tensor,
+    y: &Tensor,
+    dy: &Tensor,
+    bn: BatchNorm<'_>,
+    saved: &BatchNormSaved,
+    after: After<'_>,
+) -> Result<BatchNormGradients, OpError> {
+    let dims = check(x, bn, after)?;
+    expect_shape(OP, "y", y, &dims)?;
+    expect_shape(OP, "dy", dy, &dims)?;
+    by_dtype!(OP, x, backward([x, y, dy], bn, saved, after, dims))
+}
+
+fn check(x: &Tensor, bn: BatchNorm<'_>, after: After<'_>) -> Result<[usize; 4], OpError> {
+    let dims = dims4(OP, "x", x)?;
+    expect_shape(OP, "gamma", bn.gamma, &dims[1..2])?;
+    expect_shape(OP, "beta", bn.beta, &dims[1..2])?;
+    if let After::AddRelu(added) = after {
+        expect_shape(OP, "added", added, &dims)?;
+    }
+    Ok(dims)
+}
+
+fn numbers<T: Float>(x: &Tensor) -> Result<Vec<f64>, OpError> {
+    let x = Dense::rows(OP, x)?;
+    Ok(lend!(OP, T, [x] => x.iter().map(|v| v.f64()).collect()))
+}
+
+fn statistics<T: Float>(x: &Tensor, groups: usize) -> Result<(Vec<f64>, Vec<f64>), OpError> {
+    let c = x.dims()[1];
+    let x = Dense::channels_last(OP, x)?;
+    Ok(lend!(OP, T, [x] => vectorize(|| kernel::moments(x, Rows::new(x.len(), c, groups)))))
+}
+
+/// `statistics`: mean and 1/σ, `[groups, C]`.
+fn normalize<T: Float>(
+    x: &Tensor,
+    bn: BatchNorm<'_>,
+    (mean, inv_std): (&[f64], &[f64]),
+    after: After<'_>,
+    dims: [usize; 4],
+) -> Result<Tensor, OpError> {
+    let (gamma, beta) = (numbers::<T>(bn.gamma)?, numbers::<T>(bn.beta)?);
+    // y = x·scale + shift, per group and channel.
+    let scale: Vec<f64> = inv_std.iter().zip(gamma.iter().cycle()).map(|(s, g)| s * g).collect();
+    let shift: Vec<T> = mean
+        .iter()
+        .zip(&scale)
+        .zip(beta.iter().cycle())
+        .map(|((mean, scale), beta)| T::of(beta - mean * scale))
+        .collect();
+    let scale: Vec<T> = scale.into_iter().map(T::of).collect();
+    let x = Dense::channels_last(OP, x)?;
+    let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
+    let affine = kernel::Affine { scale: &scale, shift: &shift };
+    let y = match after {
+        After::Nothing => lend!(OP, T, [x] => kernel::affine(x, rows, affine)),
+        After::Relu => lend!(OP, T, [x] => kernel::affine_relu(x, rows, affine)),
+        After::AddRelu(added) => {
+            let added = Dense::channels_last(OP, added)?;
+            lend!(OP, T, [x, added] => kernel::affine_add_relu(x, added, rows, affine))
+        }
+    };
+    channels_last(OP, y, dims)
+}
+
+fn backward<T: Float>(
+    [x, y, dy]: [&Tensor; 3],
+    bn: BatchNorm<'_>,
+    saved: &BatchNormSaved,
+    after: After<'_>,
+    dims: [usize; 4],
+) -> Result<BatchNormGradients, OpError> {
+    let rows = Rows::new(dims.iter().product(), dims[1], saved.groups);
+    let gamma = numbers::<T>(bn.gamma)?;
+    let [x, y, dy] =
+        [Dense::channels_last(OP, x)?, Dense::channels_last(OP, y)?, Dense::channels_last(OP, dy)?];
+    let inv_std = saved.inv_std();
+    let (dx, masked, sums) = lend!(OP, T, [x, y, dy] => {
+        let masked = match after {
+            After::Nothing => None,
+            After::Relu | After::AddRelu(_) => Some(kernel::mask(dy, y)),
+        };
+        let g = masked.as_deref().unwrap_or(dy);
+        let sums = kernel::gradient_sums(x, g, rows, (&saved.mean, &inv_std));
+        let dx = kernel::input_gradient(x, g, rows, &kernel::Normalization {
+            mean: &saved.mean, inv_std: &inv_std, gamma: &gamma, sums: &sums,
+        });
+        (dx, masked, sums)
+    });
+    let over_groups = |values: &[f64]| -> Vec<T> {
+        let c = dims[1];
+        (0..c).map(|i| T::of(values.iter().skip(i).step_by(c).sum())).collect()
+    };
+    let added = match (after, masked) {
+        (After::AddRelu(_), Some(masked)) => Some(channels_last(OP, masked, dims)?),
+        _ => None,
+    };
+    Ok(BatchNormGradients {
+        x: channels_last(OP, dx, dims)?,
+        added,
+        gamma: tensor(OP, over_groups(&sums.with_x_hat), dims[1])?,
+        beta: tensor(OP, over_groups(&sums.plain), dims[1])?,
+    })
+}

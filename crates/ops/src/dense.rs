@@ -1,0 +1,129 @@
+//! Borrowing the numbers of a tensor in the order a kernel wants, and making tensors from numbers.
+//!
+//! Images and activations are `[N, C, H, W]` with channels last in memory (PyTorch's `channels_last`);
+//! a tensor in another order is copied into this one. See docs/adr/002.
+
+use candle_core::{Device, Storage, Tensor};
+
+use crate::error::{InOp, OpError};
+use crate::simd::Float;
+
+/// A tensor whose numbers lie in row-major order.
+#[derive(Debug)]
+pub(crate) struct Dense(Tensor);
+
+impl Dense {
+    /// The tensor in its own order, copied if it is strided.
+    pub(crate) fn rows(op: &'static str, x: &Tensor) -> Result<Self, OpError> {
+        Ok(Self(x.contiguous().in_op(op)?))
+    }
+
+    /// `[N, C, H, W]` with channels last; no copy if it is so already.
+    pub(crate) fn channels_last(op: &'static str, x: &Tensor) -> Result<Self, OpError> {
+        Ok(Self(x.permute((0, 2, 3, 1)).and_then(|x| x.contiguous()).in_op(op)?))
+    }
+
+    /// Lends the numbers.
+    pub(crate) fn with<T: Float, R>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&[T]) -> Result<R, OpError>,
+    ) -> Result<R, OpError> {
+        let (storage, layout) = self.0.storage_and_layout();
+        let Storage::Cpu(cpu) = &*storage else {
+            let only = candle_core::Error::Msg("this op runs on the CPU only".into());
+            return Err(only).in_op(op);
+        };
+        let all = cpu.as_slice::<T>().in_op(op)?;
+        let start = layout.start_offset();
+        work(&all[start..start + layout.shape().elem_count()])
+    }
+}
+
+/// Lends the numbers of several dense tensors at once: `lend!(op, T, [x, y] => expression)`.
+macro_rules! lend {
+    (@ $op:expr, $t:ty, [] => $body:expr) => { Ok::<_, $crate::OpError>($body) };
+    (@ $op:expr, $t:ty, [$first:ident $(, $rest:ident)*] => $body:expr) => {
+        $first.with::<$t, _>($op, |$first| lend!(@ $op, $t, [$($rest),*] => $body))
+    };
+    ($op:expr, $t:ty, [$($name:ident),+] => $body:expr) => {
+        lend!(@ $op, $t, [$($name),+] => $body)?
+    };
+}
+pub(crate) use lend;
+
+/// A tensor of the given shape from row-major numbers.
+pub(crate) fn tensor<T: Float>(
+    op: &'static str,
+    numbers: Vec<T>,
+    shape: impl Into<candle_core::Shape>,
+) -> Result<Tensor, OpError> {
+    Tensor::from_vec(numbers, shape.into(), &Device::Cpu).in_op(op)
+}
+
+/// `[N, C, H, W]` from numbers with channels last.
+pub(crate) fn channels_last<T: Float>(
+    op: &'static str,
+    numbers: Vec<T>,
+    [n, c, h, w]: [usize; 4],
+) -> Result<Tensor, OpError> {
+    tensor(op, numbers, (n, h, w, c))?.permute((0, 3, 1, 2)).in_op(op)
+}
+
+/// The four dimensions of `[N, C, H, W]`.
+pub(crate) fn dims4(
+    op: &'static str,
+    name: &'static str,
+    x: &Tensor,
+) -> Result<[usize; 4], OpError> {
+    x.dims().try_into().map_err(|_: std::array::TryFromSliceError| OpError::Shape {
+        op,
+        tensor: name,
+        expected: "[N, C, H, W]".into(),
+        got: x.dims().to_vec(),
+    })
+}
+
+/// The two dimensions of a matrix.
+pub(crate) fn dims2(
+    op: &'static str,
+    name: &'static str,
+    x: &Tensor,
+) -> Result<[usize; 2], OpError> {
+    x.dims().try_into().map_err(|_: std::array::TryFromSliceError| OpError::Shape {
+        op,
+        tensor: name,
+        expected: "two dimensions".into(),
+        got: x.dims().to_vec(),
+    })
+}
+
+/// Fails unless a tensor has the expected shape.
+pub(crate) fn expect_shape(
+    op: &'static str,
+    name: &'static str,
+    x: &Tensor,
+    expected: &[usize],
+) -> Result<(), OpError> {
+    if x.dims() == expected {
+        return Ok(());
+    }
+    Err(OpError::Shape {
+        op,
+        tensor: name,
+        expected: format!("{expected:?}"),
+        got: x.dims().to_vec(),
+    })
+}
+
+/// Calls a generic function with the float type of a tensor: `by_dtype!(op, x, function(args))`.
+macro_rules! by_dtype {
+    ($op:expr, $x:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $x.dtype() {
+            candle_core::DType::F32 => $function::<f32>($($argument),*),
+            candle_core::DType::F64 => $function::<f64>($($argument),*),
+            got => Err($crate::OpError::DType { op: $op, tensor: stringify!($x), got }),
+        }
+    };
+}
+pub(crate) use by_dtype;

@@ -1,0 +1,62 @@
+//! What can go wrong in an op.
+
+use candle_core::DType;
+
+/// An op was given tensors that it cannot work on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// A tensor has the wrong shape.
+    #[error("{op}: `{tensor}` has shape {got:?}, expected {expected}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        tensor: &'static str,
+        /// What the op takes.
+        expected: String,
+        /// What it got.
+        got: Vec<usize>,
+    },
+    /// A tensor is neither f32 nor f64, or two tensors differ.
+    #[error("{op}: `{tensor}` is {got:?}, expected f32 or f64, the same for all arguments")]
+    DType {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        tensor: &'static str,
+        /// What it got.
+        got: DType,
+    },
+    /// A number is outside its range.
+    #[error("{op}: `{argument}` = {got}, expected {expected}")]
+    Argument {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        argument: &'static str,
+        /// What the op takes.
+        expected: &'static str,
+        /// What it got.
+        got: f64,
+    },
+    /// candle failed below an op.
+    #[error("{op}: {source}")]
+    Candle {
+        /// The op.
+        op: &'static str,
+        /// candle's error.
+        source: candle_core::Error,
+    },
+}
+
+/// Names the op in which candle failed.
+pub(crate) trait InOp<T> {
+    fn in_op(self, op: &'static str) -> Result<T, OpError>;
+}
+
+impl<T> InOp<T> for candle_core::Result<T> {
+    fn in_op(self, op: &'static str) -> Result<T, OpError> {
+        self.map_err(|source| OpError::Candle { op, source })
+    }
+}

@@ -1,0 +1,69 @@
+//! Fully connected layers and the ReLU between them.
+
+use candle_core::Tensor;
+
+use crate::dense::{dims2, expect_shape};
+use crate::error::{InOp, OpError};
+
+const OP: &str = "linear";
+
+/// Gradients of a linear layer.
+#[derive(Debug)]
+pub struct LinearGradients {
+    /// Of the input `[N, C_in]`.
+    pub x: Tensor,
+    /// Of the weight `[C_out, C_in]`.
+    pub weight: Tensor,
+    /// Of the bias `[C_out]`.
+    pub bias: Tensor,
+}
+
+/// `x·Wᵀ + b` for `x` `[N, C_in]`, `weight` `[C_out, C_in]`, `bias` `[C_out]`.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, OpError> {
+    let [_, c_in] = dims2(OP, "x", x)?;
+    let [c_out, _] = dims2(OP, "weight", weight)?;
+    expect_shape(OP, "weight", weight, &[c_out, c_in])?;
+    expect_shape(OP, "bias", bias, &[c_out])?;
+    weight.t().and_then(|w| x.matmul(&w)).and_then(|y| y.broadcast_add(bias)).in_op(OP)
+}
+
+/// The gradients of [`linear`] from the gradient `dy` `[N, C_out]` of its output.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn linear_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+) -> Result<LinearGradients, OpError> {
+    let [n, c_in] = dims2(OP, "x", x)?;
+    let [c_out, _] = dims2(OP, "weight", weight)?;
+    expect_shape(OP, "weight", weight, &[c_out, c_in])?;
+    expect_shape(OP, "dy", dy, &[n, c_out])?;
+    Ok(LinearGradients {
+        x: dy.matmul(weight).in_op(OP)?,
+        weight: dy.t().and_then(|dy| dy.matmul(x)).in_op(OP)?,
+        bias: dy.sum(0).in_op(OP)?,
+    })
+}
+
+/// `max(x, 0)` for any shape.
+///
+/// # Errors
+/// If candle fails.
+pub fn relu(x: &Tensor) -> Result<Tensor, OpError> {
+    x.relu().in_op("relu")
+}
+
+/// The gradient of [`relu`]'s input from its output `y` and the gradient `dy` of its output; 0 where
+/// `y` is 0, as in PyTorch.
+///
+/// # Errors
+/// If candle fails.
+pub fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor, OpError> {
+    let passed = y.gt(0.0).and_then(|mask| mask.to_dtype(dy.dtype()));
+    passed.and_then(|mask| mask * dy).in_op("relu")
+}

@@ -1,0 +1,221 @@
+//! The one inner kernel of all convolutions: a register tile of sums of products.
+//!
+//! `out[i][v] (+)= Σ_spans Σ_{r < span_len} A[a + i·a_row + span.a + r·a_red] · B[b + span.b + r·b_red + v]`
+//!
+//! Forward convolution sums over kernel taps and input channels (`i` = output pixel), the gradient of
+//! the input over taps and output channels (`i` = input pixel), the gradient of the weights over pixels
+//! (`i` = tap and input channel). Only the strides differ, so nothing is ever copied into columns.
+
+use crate::simd::{Float, Isa, Portable, Vector};
+
+/// Where one contiguous part of the reduction starts, in elements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+}
+
+/// Operands of a tile; lengths and strides in elements.
+#[derive(Debug)]
+pub(crate) struct Tile<'s, T> {
+    pub(crate) a: *const T,
+    pub(crate) a_row: usize,
+    pub(crate) a_red: usize,
+    pub(crate) b: *const T,
+    pub(crate) b_red: usize,
+    pub(crate) spans: &'s [Span],
+    pub(crate) span_len: usize,
+    pub(crate) out: *mut T,
+    pub(crate) out_row: usize,
+    /// Columns that are stored; B is read in whole vectors.
+    pub(crate) columns: usize,
+    /// Whether the sum is added to what `out` holds.
+    pub(crate) accumulate: bool,
+}
+
+/// How large a tile may be with the registers of an instruction set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileShape {
+    pub(crate) lanes: usize,
+    pub(crate) max_vectors: usize,
+    isa: Isa,
+}
+
+impl TileShape {
+    pub(crate) fn of<T: Float>(isa: Isa) -> Self {
+        let (lanes, max_vectors) = match isa {
+            Isa::Avx512 => (T::V512::LANES, 4),
+            Isa::Avx2 => (T::V256::LANES, 2),
+            Isa::Portable => (Portable::<T>::LANES, 1),
+        };
+        Self { lanes, max_vectors, isa }
+    }
+
+    /// Most rows of a tile that is `vectors` wide: its sums, one row of B and one broadcast must fit
+    /// 32 registers (AVX-512) or 16.
+    pub(crate) fn max_rows(self, vectors: usize) -> usize {
+        match (self.isa, vectors) {
+            (Isa::Avx512, 1 | 2) => 12,
+            (Isa::Avx512, 3) => 8,
+            (Isa::Avx512, _) | (Isa::Avx2, 2) => 6,
+            (Isa::Avx2, _) => 12,
+            (Isa::Portable, _) => 4,
+        }
+    }
+
+    /// Splits `columns` into blocks of nearly equal width, each at most `max_vectors` vectors wide;
+    /// gives the vectors of each block.
+    pub(crate) fn column_blocks(self, columns: usize) -> Vec<usize> {
+        let vectors = columns.div_ceil(self.lanes);
+        split_evenly(vectors, self.max_vectors)
+    }
+}
+
+/// Splits `n` into the fewest parts of at most `most`, as equal as possible, larger ones first.
+pub(crate) fn split_evenly(n: usize, most: usize) -> Vec<usize> {
+    let parts = n.div_ceil(most);
+    (0..parts).map(|i| n / parts + usize::from(i < n % parts)).collect()
+}
+
+/// Computes a tile of `rows` × `vectors`, at most what [`TileShape`] allows.
+///
+/// # Safety
+/// All addresses that the formula of this module names are in bounds; columns of B up to the next whole
+/// vector can be read; `shape` comes from [`crate::simd::isa`].
+pub(crate) unsafe fn compute<T: Float>(
+    shape: TileShape,
+    rows: usize,
+    vectors: usize,
+    tile: &Tile<'_, T>,
+) {
+    // SAFETY: the caller's promise is passed on; the instruction set was detected.
+    unsafe {
+        match shape.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::<T>(rows, vectors, tile),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::<T>(rows, vectors, tile),
+            _ => portable::<T>(rows, vectors, tile),
+        }
+    }
+}
+
+macro_rules! choose {
+    ($vector:ty, $tile:ident, $given:expr, $(($rows:literal, $vectors:literal))*) => {
+        match $given {
+            $(($rows, $vectors) => sum_of_products::<$vector, $rows, $vectors>($tile),)*
+            (rows, vectors) => debug_assert!(false, "no tile of {rows} rows and {vectors} vectors"),
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<T: Float>(rows: usize, vectors: usize, tile: &Tile<'_, T>) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        choose!(
+            T::V512,
+            tile,
+            (rows, vectors),
+            (1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(8, 1)(9, 1)(10, 1)(11, 1)(12, 1)(1, 2)(2, 2)(
+                3, 2
+            )(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(9, 2)(10, 2)(11, 2)(12, 2)(1, 3)(2, 3)(3, 3)(
+                4, 3
+            )(5, 3)(6, 3)(7, 3)(8, 3)(1, 4)(2, 4)(3, 4)(4, 4)(5, 4)(6, 4)
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<T: Float>(rows: usize, vectors: usize, tile: &Tile<'_, T>) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        choose!(
+            T::V256,
+            tile,
+            (rows, vectors),
+            (1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(8, 1)(9, 1)(10, 1)(11, 1)(12, 1)(1, 2)(2, 2)(
+                3, 2
+            )(4, 2)(5, 2)(6, 2)
+        );
+    }
+}
+
+unsafe fn portable<T: Float>(rows: usize, vectors: usize, tile: &Tile<'_, T>) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        choose!(Portable<T>, tile, (rows, vectors), (1, 1)(2, 1)(3, 1)(4, 1));
+    }
+}
+
+/// # Safety
+/// As [`compute`]; the CPU has the features of `V`.
+#[inline(always)]
+unsafe fn sum_of_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    tile: &Tile<'_, V::Scalar>,
+) {
+    let mut sums = [[V::zero(); VECTORS]; ROWS];
+    for span in tile.spans {
+        // SAFETY: promised by the caller for each address of the formula.
+        unsafe {
+            let mut a = tile.a.add(span.a);
+            let mut b = tile.b.add(span.b);
+            for _ in 0..tile.span_len {
+                let mut row_of_b = [V::zero(); VECTORS];
+                for (v, vector) in row_of_b.iter_mut().enumerate() {
+                    *vector = V::load(b.add(v * V::LANES));
+                }
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let factor = V::splat(a.add(i * tile.a_row));
+                    for (sum, vector) in row.iter_mut().zip(row_of_b) {
+                        *sum = sum.mul_add(factor, vector);
+                    }
+                }
+                a = a.wrapping_add(tile.a_red);
+                b = b.wrapping_add(tile.b_red);
+            }
+        }
+    }
+    for (i, row) in sums.iter().enumerate() {
+        // SAFETY: row `i` of the output has `columns` elements, promised by the caller.
+        unsafe { store_row(row, tile.out.add(i * tile.out_row), tile.columns, tile.accumulate) }
+    }
+}
+
+/// # Safety
+/// `columns` numbers can be written at `out` (and read, to accumulate).
+#[inline(always)]
+unsafe fn store_row<V: Vector, const VECTORS: usize>(
+    row: &[V; VECTORS],
+    out: *mut V::Scalar,
+    columns: usize,
+    accumulate: bool,
+) {
+    for (v, sum) in row.iter().enumerate() {
+        let start = v * V::LANES;
+        if start >= columns {
+            break;
+        }
+        let lanes = V::LANES.min(columns - start);
+        // SAFETY: `lanes` numbers exist at `to`; a part of a vector goes through a buffer that holds
+        // the widest vector.
+        unsafe {
+            let to = out.add(start);
+            if lanes == V::LANES {
+                let total = if accumulate { V::load(to).add(*sum) } else { *sum };
+                total.store(to);
+            } else {
+                let mut buffer = [std::mem::MaybeUninit::<V::Scalar>::uninit(); 16];
+                let edge = buffer.as_mut_ptr().cast::<V::Scalar>();
+                V::zero().store(edge);
+                if accumulate {
+                    std::ptr::copy_nonoverlapping(to, edge, lanes);
+                }
+                V::load(edge).add(*sum).store(edge);
+                std::ptr::copy_nonoverlapping(edge, to, lanes);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Learning-rate schedules as pure functions of the step, so a resume needs no schedule state.
+
+/// How the learning rate falls. `base_lr` below is the rate at step 0.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schedule {
+    /// The rate never changes.
+    Constant,
+    /// `0.5·(1 + cos(π·epoch/epochs))`, epoch from 0, constant within an epoch
+    /// (MoCo v2; official `main_moco.py:488-497`).
+    CosinePerEpoch,
+    /// `0.5·(1 + cos(π·step/steps))`, step from 0.
+    CosinePerStep,
+    /// Times `gamma` at the start of each epoch in `milestones` (MoCo v1: 120 and 160, × 0.1).
+    Steps {
+        /// Epochs, from 0, at which the rate falls; ascending.
+        milestones: Vec<u32>,
+        /// Factor at each milestone.
+        gamma: f64,
+    },
+    /// Times `gamma` each `every_steps` steps (MoCo v1 on Instagram-1B: × 0.9 every 62.5k).
+    Exponential {
+        /// Steps between two falls.
+        every_steps: u64,
+        /// Factor at each fall.
+        gamma: f64,
+    },
+}
+
+/// How far a run is and how long it will be; what a schedule looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Optimiser updates done so far.
+    pub global_step: u64,
+    /// Optimiser updates of the whole run; at least 1.
+    pub total_steps: u64,
+    /// Optimiser updates in an epoch; at least 1.
+    pub steps_per_epoch: u64,
+}
+
+impl Progress {
+    /// The current epoch, from 0.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.global_step / self.steps_per_epoch
+    }
+}
+
+impl Schedule {
+    /// The learning rate of the next step.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "step counts stay far below 2^53")]
+    pub fn lr(&self, base_lr: f64, at: Progress) -> f64 {
+        let cosine = |done: u64, all: u64| {
+            0.5 * (1.0 + (std::f64::consts::PI * done as f64 / all.max(1) as f64).cos())
+        };
+        let factor = match self {
+            Self::Constant => 1.0,
+            Self::CosinePerEpoch => {
+                cosine(at.epoch(), at.total_steps.div_ceil(at.steps_per_epoch))
+            }
+            Self::CosinePerStep => cosine(at.global_step, at.total_steps),
+            Self::Steps { milestones, gamma } => milestones
+                .iter()
+                .filter(|milestone| at.epoch() >= u64::from(**milestone))
+                .fold(1.0, |factor, _| factor * gamma),
+            Self::Exponential { every_steps, gamma } => {
+                gamma.powf((at.global_step / every_steps.max(&1)) as f64)
+            }
+        };
+        base_lr * factor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The official numbers: 5004 steps an epoch, 200 epochs, rate 0.03.
+    fn imagenet(epoch: u64, step_in_epoch: u64) -> Progress {
+        Progress {
+            global_step: epoch * 5004 + step_in_epoch,
+            total_steps: 200 * 5004,
+            steps_per_epoch: 5004,
+        }
+    }
+
+    #[test]
+    fn cosine_per_epoch_is_the_official_curve() {
+        let lr = |epoch, step| Schedule::CosinePerEpoch.lr(0.03, imagenet(epoch, step));
+        assert!((lr(0, 5003) - 0.03).abs() < 1e-15);
+        assert!((lr(100, 0) - 0.015).abs() < 1e-15);
+        assert!((lr(199, 5003) - 1.8505e-6).abs() < 1e-9, "{}", lr(199, 5003));
+    }
+
+    #[test]
+    fn cosine_per_step_moves_within_an_epoch() {
+        let lr = |step| Schedule::CosinePerStep.lr(1.0, imagenet(0, step));
+        assert!(lr(1) < lr(0) && (lr(0) - 1.0).abs() < 1e-15);
+        assert!((Schedule::CosinePerStep.lr(1.0, imagenet(100, 0)) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn steps_fall_at_the_milestones() {
+        let schedule = Schedule::Steps { milestones: vec![120, 160], gamma: 0.1 };
+        let lr = |epoch, step| schedule.lr(0.03, imagenet(epoch, step));
+        for (epoch, step, expected) in
+            [(0, 0, 0.03), (119, 5003, 0.03), (120, 0, 0.003), (160, 0, 0.0003), (199, 9, 0.0003)]
+        {
+            assert!((lr(epoch, step) - expected).abs() < 1e-12, "epoch {epoch}: {}", lr(epoch, step));
+        }
+    }
+
+    #[test]
+    fn exponential_falls_by_iterations() {
+        let schedule = Schedule::Exponential { every_steps: 62_500, gamma: 0.9 };
+        let lr = |global_step| {
+            schedule.lr(0.12, Progress { global_step, total_steps: 1_250_000, steps_per_epoch: 1 })
+        };
+        assert!((lr(62_499) - 0.12).abs() < 1e-15 && (lr(62_500) - 0.108).abs() < 1e-12);
+        assert!((lr(1_249_999) - 0.12 * 0.9_f64.powi(19)).abs() < 1e-12);
+    }
+}

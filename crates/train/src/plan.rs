@@ -1,0 +1,164 @@
+//! Everything a pretraining run is told, already validated; the config crate builds it.
+
+use std::path::PathBuf;
+
+use moco_core::MocoConfig;
+use moco_encoders::{HeadKind, ResNetConfig};
+use moco_optim::{Schedule, SgdConfig};
+use moco_rng::Seed;
+
+/// A pretraining run.
+#[derive(Debug, Clone)]
+pub struct PretrainPlan {
+    /// Seed of every random number.
+    pub seed: Seed,
+    /// Length of the run.
+    pub length: Length,
+    /// Global batch size.
+    pub batch_size: usize,
+    /// Learning rate at the first step, already scaled by the batch.
+    pub lr: f64,
+    /// Optimiser constants.
+    pub sgd: SgdConfig,
+    /// How the learning rate falls.
+    pub schedule: Schedule,
+    /// The method.
+    pub moco: MocoConfig,
+    /// The backbone.
+    pub encoder: ResNetConfig,
+    /// The projection.
+    pub head: HeadKind,
+    /// What an image becomes before the encoder.
+    pub input: InputPlan,
+    /// Workers of the data stages.
+    pub workers: WorkerPlan,
+    /// Logging, checkpoints and the monitor.
+    pub cadence: Cadence,
+    /// The evaluation at the end.
+    pub evaluation: EvaluationPlan,
+    /// Rules that end a sick run.
+    pub health: HealthPlan,
+}
+
+/// Length of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Optimiser updates.
+    Steps(u64),
+    /// Passes over the data, the incomplete last batch dropped.
+    Epochs(u64),
+}
+
+/// What an image becomes before the encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputPlan {
+    /// Side of a view in pixels.
+    pub image_size: u32,
+    /// Mean of each channel, of pixels scaled to 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub std: [f32; 3],
+    /// Which view is the key's.
+    pub pairing: Pairing,
+}
+
+/// Which view is the key's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// Two views of the same image: the method.
+    SameImage,
+    /// The key's view comes from another image of the batch: a control that must not learn.
+    Shuffled,
+}
+
+/// Workers of the data stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerPlan {
+    /// Threads that read shards; also the number of lanes.
+    pub readers: usize,
+    /// Threads that decode and draw views.
+    pub decoders: usize,
+}
+
+/// How often something happens, in steps; 0 = never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence {
+    /// Steps between two log lines.
+    pub log_every: u64,
+    /// Steps between two checkpoints; the last step always saves one.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept.
+    pub keep_checkpoints: usize,
+    /// Steps between two runs of the kNN monitor.
+    pub knn_every: u64,
+}
+
+/// The kNN vote.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnnPlan {
+    /// Neighbours that vote.
+    pub n_neighbors: usize,
+    /// τ of the weights exp(similarity/τ).
+    pub temperature: f64,
+}
+
+/// Evaluation on frozen features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationPlan {
+    /// Whether to evaluate at the end.
+    pub at_end: bool,
+    /// The kNN vote of the monitor and of the end.
+    pub knn: KnnPlan,
+    /// Training images in the kNN bank of the monitor; 0 = all.
+    pub monitor_bank: usize,
+    /// The linear classifier.
+    pub linear: LinearPlan,
+}
+
+/// The linear classifier on frozen features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearPlan {
+    /// Passes over the training features.
+    pub epochs: u64,
+    /// Batch size.
+    pub batch_size: usize,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Epochs at which the rate falls to a tenth.
+    pub milestones: Vec<u32>,
+    /// Momentum.
+    pub sgd_momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// Rules that end a sick run with exit code 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPlan {
+    /// Whether a collapse ends the run; a loss that is not finite always does.
+    pub stop_on_collapse: bool,
+}
+
+/// Where the images are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataPlan {
+    /// Tar shards listed in a manifest.
+    Shards {
+        /// Folder with the shards.
+        root: PathBuf,
+        /// The manifest.
+        manifest: PathBuf,
+        /// Whether each shard's checksum is computed before the run, or its size only.
+        verify_checksums: bool,
+    },
+    /// CIFAR-10's binary files in a folder.
+    Cifar10 {
+        /// Folder with `data_batch_1.bin` … `test_batch.bin`.
+        root: PathBuf,
+    },
+    /// MNIST's idx files in a folder.
+    Mnist {
+        /// Folder with `train-images-idx3-ubyte` and its three siblings.
+        root: PathBuf,
+    },
+}
