@@ -16,6 +16,7 @@
 //!
 //! With `dist` to come, the only crate with `unsafe`.
 
+mod add;
 mod batch_norm;
 mod conv;
 mod dense;
@@ -28,6 +29,7 @@ mod simd;
 mod tile;
 mod update;
 
+pub use add::add;
 pub use batch_norm::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, batch_norm_backward, batch_norm_eval,
     batch_norm_train,

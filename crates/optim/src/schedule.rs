@@ -55,9 +55,7 @@ impl Schedule {
         };
         let factor = match self {
             Self::Constant => 1.0,
-            Self::CosinePerEpoch => {
-                cosine(at.epoch(), at.total_steps.div_ceil(at.steps_per_epoch))
-            }
+            Self::CosinePerEpoch => cosine(at.epoch(), at.total_steps.div_ceil(at.steps_per_epoch)),
             Self::CosinePerStep => cosine(at.global_step, at.total_steps),
             Self::Steps { milestones, gamma } => milestones
                 .iter()
@@ -106,7 +104,11 @@ mod tests {
         for (epoch, step, expected) in
             [(0, 0, 0.03), (119, 5003, 0.03), (120, 0, 0.003), (160, 0, 0.0003), (199, 9, 0.0003)]
         {
-            assert!((lr(epoch, step) - expected).abs() < 1e-12, "epoch {epoch}: {}", lr(epoch, step));
+            assert!(
+                (lr(epoch, step) - expected).abs() < 1e-12,
+                "epoch {epoch}: {}",
+                lr(epoch, step)
+            );
         }
     }
 

@@ -1,1 +1,18 @@
-//! Named tensors in a fixed order, parameters and buffers told apart.
+//! Named tensors in name order, trainable parameters and buffers told apart.
+//!
+//! Parameters are what the optimiser, weight decay and the momentum update touch; buffers (running
+//! statistics of batch norm) are touched by forward passes alone.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use moco_params::{ParamStore, Role};
+//! let mut store = ParamStore::default();
+//! store.insert("fc.weight", Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?, Role::Parameter)?;
+//! assert_eq!(store.get("fc.weight")?.dims(), [2, 3]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod store;
+
+pub use store::{Gradients, ParamError, ParamStore, Role};

@@ -1,0 +1,216 @@
+//! An encoder from any candle module, with candle's automatic gradients: nobody who brings a module
+//! writes a backward pass.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Shape, Tensor, Var};
+use candle_nn::init::{FanInOut, Init, NormalOrUniform};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Module, VarBuilder};
+use moco_params::{Gradients, ParamStore, Role};
+use moco_rng::{At, Purpose, Seed, Stream};
+
+use crate::encoder::{Encoder, EncoderError, Mode, Saved};
+use crate::init::count;
+
+type Build<M> = dyn Fn(VarBuilder<'_>) -> candle_core::Result<M> + Send + Sync;
+
+/// Wraps a candle module that maps `[N, 3, H, W]` to `[N, feature_dim]`. The module behaves alike in
+/// training and evaluation; its variables are created through the `VarBuilder` it is built with and get
+/// reproducible initial values from the run's seed (candle's own generator cannot be seeded on the CPU).
+pub struct AutogradEncoder<M> {
+    build: Arc<Build<M>>,
+    module: M,
+    params: ParamStore,
+    vars: BTreeMap<String, Var>,
+    feature_dim: usize,
+    dtype: DType,
+}
+
+impl<M> std::fmt::Debug for AutogradEncoder<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AutogradEncoder").field("feature_dim", &self.feature_dim).finish()
+    }
+}
+
+impl<M: Module + Send + 'static> AutogradEncoder<M> {
+    /// Builds the module with initial values from `seed`.
+    ///
+    /// # Errors
+    /// If the module cannot be built.
+    pub fn new(
+        build: impl Fn(VarBuilder<'_>) -> candle_core::Result<M> + Send + Sync + 'static,
+        feature_dim: usize,
+        seed: Seed,
+        dtype: DType,
+    ) -> Result<Self, EncoderError> {
+        Self::with_values(Arc::new(build), feature_dim, dtype, Values::Drawn(seed))
+    }
+
+    fn with_values(
+        build: Arc<Build<M>>,
+        feature_dim: usize,
+        dtype: DType,
+        values: Values,
+    ) -> Result<Self, EncoderError> {
+        let vars = Arc::new(Mutex::new(BTreeMap::new()));
+        let backend = Variables { values, vars: Arc::clone(&vars) };
+        let builder = VarBuilder::from_backend(Box::new(backend), dtype, Device::Cpu);
+        let module = build(builder).map_err(|e| candle("the module could not be built", e))?;
+        let vars = vars.lock().map(|vars| vars.clone()).unwrap_or_default();
+        let mut params = ParamStore::default();
+        for (name, var) in &vars {
+            // A copy, since candle records no versions: the optimiser must not reach into the graph.
+            let value = var.as_detached_tensor().copy().map_err(|e| candle(name, e))?;
+            params.insert(name.as_str(), value, Role::Parameter)?;
+        }
+        Ok(Self { build, module, params, vars, feature_dim, dtype })
+    }
+
+    /// Brings the values of the store, which the optimiser changes, into the module's variables.
+    fn sync(&self) -> Result<(), EncoderError> {
+        for (name, var) in &self.vars {
+            var.set(self.params.get(name)?).map_err(|e| candle(&format!("variable {name}"), e))?;
+        }
+        Ok(())
+    }
+}
+
+impl<M: Module + Send + 'static> Encoder for AutogradEncoder<M> {
+    fn params(&self) -> &ParamStore {
+        &self.params
+    }
+
+    fn params_mut(&mut self) -> &mut ParamStore {
+        &mut self.params
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.feature_dim
+    }
+
+    fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError> {
+        self.sync()?;
+        let features = self.module.forward(images).map_err(|e| candle("forward", e))?;
+        Ok((features.detach(), Saved::new(features)))
+    }
+
+    fn features(&mut self, images: &Tensor, _: Mode) -> Result<Tensor, EncoderError> {
+        Ok(self.forward(images)?.0)
+    }
+
+    fn backward(&self, saved: Saved, gradient: &Tensor) -> Result<Gradients, EncoderError> {
+        let features: Tensor = saved.take()?;
+        // d(Σ features·gradient)/dθ is the gradient that flows in, pulled back.
+        let product = (&features * gradient).and_then(|product| product.sum_all());
+        let store = product.and_then(|sum| sum.backward()).map_err(|e| candle("backward", e))?;
+        let mut gradients = Gradients::new();
+        for (name, var) in &self.vars {
+            let gradient = match store.get(var) {
+                Some(gradient) => Ok(gradient.clone()),
+                // A variable that the output does not depend on.
+                None => var.zeros_like(),
+            };
+            gradients.insert(name.clone(), gradient.map_err(|e| candle(name, e))?);
+        }
+        Ok(gradients)
+    }
+
+    fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {
+        let values = Values::Given(self.params.deep_copy()?);
+        let build = Arc::clone(&self.build);
+        Ok(Box::new(Self::with_values(build, self.feature_dim, self.dtype, values)?))
+    }
+}
+
+fn candle(what: &str, source: candle_core::Error) -> EncoderError {
+    EncoderError::Candle { what: what.to_owned(), source }
+}
+
+/// Where a new variable's value comes from.
+enum Values {
+    Drawn(Seed),
+    Given(ParamStore),
+}
+
+/// Creates the variables a module asks for. The mutex has one owner, the building thread; it is there
+/// because candle wants the backend to be `Sync`.
+struct Variables {
+    values: Values,
+    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+}
+
+impl Variables {
+    fn value(
+        &self,
+        shape: &Shape,
+        name: &str,
+        init: Init,
+        created: usize,
+    ) -> candle_core::Result<Tensor> {
+        match &self.values {
+            Values::Given(store) => Ok(store.get(name).map_err(candle_core::Error::wrap)?.clone()),
+            Values::Drawn(seed) => {
+                let mut stream = seed.stream(Purpose::Init, At::index(created as u64));
+                let numbers = (0..shape.elem_count()).map(|_| draw(&mut stream, init, shape));
+                Tensor::from_vec(numbers.collect::<Vec<f64>>(), shape, &Device::Cpu)
+            }
+        }
+    }
+}
+
+/// One number of candle's initial distributions.
+fn draw(stream: &mut Stream, init: Init, shape: &Shape) -> f64 {
+    match init {
+        Init::Const(value) => value,
+        Init::Randn { mean, stdev } => mean + stdev * stream.normal(),
+        Init::Uniform { lo, up } => stream.range(lo, up),
+        Init::Kaiming { dist, fan, non_linearity } => {
+            let dims = shape.dims();
+            let field: usize = dims.iter().skip(2).product();
+            let fan = match fan {
+                FanInOut::FanIn => dims.get(1).copied().unwrap_or(1) * field,
+                FanInOut::FanOut => dims[0] * field,
+            };
+            let std = non_linearity.gain() / count(fan).sqrt();
+            match dist {
+                NormalOrUniform::Normal => std * stream.normal(),
+                NormalOrUniform::Uniform => {
+                    let bound = 3.0_f64.sqrt() * std;
+                    stream.range(-bound, bound)
+                }
+            }
+        }
+    }
+}
+
+impl SimpleBackend for Variables {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        init: Init,
+        dtype: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let Ok(mut vars) = self.vars.lock() else {
+            candle_core::bail!("a module panicked while it was built");
+        };
+        if let Some(var) = vars.get(name) {
+            return Ok(var.as_tensor().clone());
+        }
+        let value = self.value(&shape, name, init, vars.len())?.to_dtype(dtype)?;
+        let var = Var::from_tensor(&value.copy()?)?;
+        vars.insert(name.to_owned(), var.clone());
+        Ok(var.as_tensor().clone())
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("variable {name} was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.vars.lock().is_ok_and(|vars| vars.contains_key(name))
+    }
+}

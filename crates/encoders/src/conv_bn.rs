@@ -1,0 +1,163 @@
+//! A convolution and its batch norm: the unit that ResNets are made of.
+
+use candle_core::{Device, Tensor};
+use moco_ops::{
+    After, BatchNorm, BatchNormSaved, Conv2dSpec, Wanted, batch_norm_backward, batch_norm_eval,
+    batch_norm_train, conv2d, conv2d_backward,
+};
+use moco_params::{Gradients, ParamStore};
+
+use crate::config::{BnConfig, RunningStats};
+use crate::encoder::{EncoderError, InLayer, Mode};
+use crate::init::{Initializer, count};
+
+const EPS: f64 = 1e-5;
+const BN_MOMENTUM: f64 = 0.1;
+
+/// Names and constants of a convolution and its batch norm.
+#[derive(Debug, Clone)]
+pub(crate) struct ConvBn {
+    conv: String,
+    bn: String,
+    spec: Conv2dSpec,
+}
+
+/// What a backward pass needs.
+#[derive(Debug)]
+pub(crate) struct ConvBnSaved {
+    x: Tensor,
+    convolved: Tensor,
+    y: Tensor,
+    statistics: BatchNormSaved,
+}
+
+/// How a forward pass runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) bn: BnConfig,
+    pub(crate) mode: Mode,
+}
+
+/// Gradients that flow out of a unit.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// To the input, unless it is the image.
+    pub(crate) x: Option<Tensor>,
+    /// To the tensor that was added.
+    pub(crate) added: Option<Tensor>,
+}
+
+impl ConvBn {
+    /// A unit whose parameters are drawn into `init`; `dims` = `[c_out, c_in/groups, k, k]`.
+    pub(crate) fn new(
+        init: &mut Initializer,
+        conv: String,
+        bn: String,
+        dims: [usize; 4],
+        spec: Conv2dSpec,
+    ) -> Result<Self, EncoderError> {
+        init.conv(&conv, dims)?;
+        init.batch_norm(&bn, dims[0])?;
+        Ok(Self { conv, bn, spec })
+    }
+
+    fn batch_norm<'a>(
+        &self,
+        params: &'a ParamStore,
+        bn: BnConfig,
+    ) -> Result<BatchNorm<'a>, EncoderError> {
+        Ok(BatchNorm {
+            gamma: params.get(&format!("{}.weight", self.bn))?,
+            beta: params.get(&format!("{}.bias", self.bn))?,
+            eps: EPS,
+            groups: bn.groups,
+        })
+    }
+
+    /// The output, and the activations in training mode.
+    pub(crate) fn forward(
+        &self,
+        params: &mut ParamStore,
+        x: &Tensor,
+        after: After<'_>,
+        run: Run,
+    ) -> Result<(Tensor, Option<ConvBnSaved>), EncoderError> {
+        let weight = params.get(&format!("{}.weight", self.conv))?;
+        let convolved = conv2d(x, weight, self.spec).in_layer(&self.conv)?;
+        let bn = self.batch_norm(params, run.bn)?;
+        if run.mode == Mode::Eval {
+            let mean = params.get(&format!("{}.running_mean", self.bn))?;
+            let var = params.get(&format!("{}.running_var", self.bn))?;
+            let y = batch_norm_eval(&convolved, bn, mean, var, after).in_layer(&self.bn)?;
+            return Ok((y, None));
+        }
+        let (y, statistics) = batch_norm_train(&convolved, bn, after).in_layer(&self.bn)?;
+        self.update_running(params, &statistics, run.bn.running)?;
+        let saved = ConvBnSaved { x: x.clone(), convolved, y: y.clone(), statistics };
+        Ok((y, Some(saved)))
+    }
+
+    /// Blends the batch's statistics into the running ones with PyTorch's momentum of 0.1.
+    fn update_running(
+        &self,
+        params: &mut ParamStore,
+        statistics: &BatchNormSaved,
+        running: RunningStats,
+    ) -> Result<(), EncoderError> {
+        let groups = match running {
+            RunningStats::First => 1,
+            RunningStats::Mean => statistics.groups(),
+        };
+        let mut means: Vec<f64> = Vec::new();
+        let mut variances: Vec<f64> = Vec::new();
+        for group in 0..groups {
+            let values = statistics.of_group(group);
+            for (channel, (mean, variance)) in values.enumerate() {
+                if group == 0 {
+                    means.push(0.0);
+                    variances.push(0.0);
+                }
+                means[channel] += mean / count(groups);
+                variances[channel] += variance / count(groups);
+            }
+        }
+        for (suffix, batch) in [("running_mean", means), ("running_var", variances)] {
+            let name = format!("{}.{suffix}", self.bn);
+            let old = params.get(&name)?;
+            let len = batch.len();
+            let new = Tensor::from_vec(batch, len, &Device::Cpu)
+                .and_then(|batch| batch.to_dtype(old.dtype()))
+                .and_then(|batch| (old * (1.0 - BN_MOMENTUM))? + (batch * BN_MOMENTUM)?)
+                .map_err(|source| EncoderError::Candle { what: name.clone(), source })?;
+            params.set(&name, &new)?;
+        }
+        let name = format!("{}.num_batches_tracked", self.bn);
+        let counted = params.get(&name)?.affine(1.0, 1.0);
+        let counted =
+            counted.map_err(|source| EncoderError::Candle { what: name.clone(), source })?;
+        Ok(params.set(&name, &counted)?)
+    }
+
+    /// Adds the gradients of the unit's parameters and passes the rest on.
+    pub(crate) fn backward(
+        &self,
+        params: &ParamStore,
+        saved: ConvBnSaved,
+        dy: &Tensor,
+        (after, bn, wanted): (After<'_>, BnConfig, Wanted),
+        gradients: &mut Gradients,
+    ) -> Result<Flow, EncoderError> {
+        let bn = self.batch_norm(params, bn)?;
+        let ConvBnSaved { x, convolved, y, statistics } = saved;
+        let of_bn =
+            batch_norm_backward(&convolved, &y, dy, bn, &statistics, after).in_layer(&self.bn)?;
+        drop((convolved, y));
+        let weight = params.get(&format!("{}.weight", self.conv))?;
+        let of_conv =
+            conv2d_backward(&x, weight, &of_bn.x, self.spec, wanted).in_layer(&self.conv)?;
+        gradients.insert(format!("{}.weight", self.bn), of_bn.gamma);
+        gradients.insert(format!("{}.bias", self.bn), of_bn.beta);
+        gradients.insert(format!("{}.weight", self.conv), of_conv.weight);
+        Ok(Flow { x: of_conv.x, added: of_bn.added })
+    }
+}

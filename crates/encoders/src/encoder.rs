@@ -1,0 +1,129 @@
+//! What an encoder is.
+
+use std::any::Any;
+
+use candle_core::Tensor;
+use moco_ops::OpError;
+use moco_params::{Gradients, ParamError, ParamStore};
+
+/// How batch norm behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch; running statistics are updated.
+    Train,
+    /// Running statistics.
+    Eval,
+}
+
+/// Activations that a forward pass keeps for its backward pass; only the encoder that made them can
+/// read them.
+pub struct Saved(Box<dyn Any + Send>);
+
+impl Saved {
+    /// Wraps an encoder's activations.
+    pub fn new(activations: impl Any + Send) -> Self {
+        Self(Box::new(activations))
+    }
+
+    /// Unwraps them.
+    ///
+    /// # Errors
+    /// If another kind of encoder made them.
+    pub fn take<T: Any>(self) -> Result<T, EncoderError> {
+        match self.0.downcast() {
+            Ok(activations) => Ok(*activations),
+            Err(_) => Err(EncoderError::ForeignActivations),
+        }
+    }
+}
+
+impl std::fmt::Debug for Saved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Saved")
+    }
+}
+
+/// An encoder failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncoderError {
+    /// An operation failed.
+    #[error("layer `{layer}`: {source}")]
+    Op {
+        /// The layer, by the name of its parameters.
+        layer: String,
+        /// What failed.
+        source: OpError,
+    },
+    /// A parameter is missing or does not fit.
+    #[error(transparent)]
+    Params(#[from] ParamError),
+    /// candle failed.
+    #[error("{what}: {source}")]
+    Candle {
+        /// What was being done.
+        what: String,
+        /// candle's error.
+        source: candle_core::Error,
+    },
+    /// A backward pass was given another encoder's activations.
+    #[error("the activations were saved by another kind of encoder")]
+    ForeignActivations,
+    /// A configuration that describes no network.
+    #[error("{what} = {got} leaves no channels; use a larger one")]
+    NoChannels {
+        /// The setting.
+        what: &'static str,
+        /// Its value.
+        got: f64,
+    },
+}
+
+/// Maps images `[N, 3, H, W]` to features `[N, feature_dim]`. [`ResNet`](crate::ResNet) writes its
+/// backward pass by hand, [`AutogradEncoder`](crate::AutogradEncoder) takes candle's.
+pub trait Encoder: Send {
+    /// Parameters and buffers.
+    fn params(&self) -> &ParamStore;
+
+    /// Parameters and buffers, to load values into.
+    fn params_mut(&mut self) -> &mut ParamStore;
+
+    /// Width of the features.
+    fn feature_dim(&self) -> usize;
+
+    /// Features in training mode, and what `backward` needs. Updates running statistics.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError>;
+
+    /// Features alone; keeps no activations.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError>;
+
+    /// Gradients of all parameters from the gradient `[N, feature_dim]` of the features. Parameters
+    /// must not have changed since `forward`.
+    ///
+    /// # Errors
+    /// If the activations or the gradient do not fit.
+    fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError>;
+
+    /// The same encoder with the same values in memory of its own.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError>;
+}
+
+/// Names the layer in which an op failed.
+pub(crate) trait InLayer<T> {
+    fn in_layer(self, layer: &str) -> Result<T, EncoderError>;
+}
+
+impl<T> InLayer<T> for Result<T, OpError> {
+    fn in_layer(self, layer: &str) -> Result<T, EncoderError> {
+        self.map_err(|source| EncoderError::Op { layer: layer.to_owned(), source })
+    }
+}
