@@ -1,1 +1,23 @@
-//! Momentum Contrast: queue, momentum encoder, shuffling BN, InfoNCE and the training step.
+//! Momentum Contrast: the queue, the momentum encoder, Shuffling BN, InfoNCE and the order of a step.
+//!
+//! [`Moco::step`] is Algorithm 1 of MoCo v1, line by line. What surrounds it (data, schedules,
+//! checkpoints, logs) lives in higher crates.
+#![forbid(unsafe_code)]
+
+mod branch;
+mod config;
+mod error;
+mod health;
+mod queue;
+mod shuffle;
+mod state;
+mod step;
+
+pub use branch::{Branch, BranchSaved};
+pub use config::MocoConfig;
+pub use error::MocoError;
+pub use health::{Alarm, Health, HealthReport, Phase, Vitals, chance_loss, floor_loss};
+pub use queue::Queue;
+pub use shuffle::Shuffle;
+pub use state::MocoState;
+pub use step::{Moco, StepOutput, StepViews};

@@ -1,0 +1,73 @@
+//! What can go wrong in the method.
+
+use moco_encoders::EncoderError;
+use moco_ops::OpError;
+use moco_optim::OptimError;
+use moco_params::ParamError;
+
+/// A step or its state is not possible.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MocoError {
+    /// An encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// The loss or a normalisation failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// The optimiser failed.
+    #[error(transparent)]
+    Optim(#[from] OptimError),
+    /// A tensor of the state is missing or does not fit.
+    #[error(transparent)]
+    Params(#[from] ParamError),
+    /// candle failed.
+    #[error("{what}: {source}")]
+    Candle {
+        /// What was being done.
+        what: &'static str,
+        /// candle's error.
+        source: candle_core::Error,
+    },
+    /// More keys come in than the queue holds.
+    #[error(
+        "{n_keys} keys a step do not fit a queue of {queue_size}; use a queue_size of at least {n_keys}"
+    )]
+    QueueTooSmall {
+        /// Keys of a step.
+        n_keys: usize,
+        /// K.
+        queue_size: usize,
+    },
+    /// A tensor of the state has the wrong shape.
+    #[error("`{tensor}` has shape {got:?}, expected {expected:?}")]
+    StateShape {
+        /// The tensor.
+        tensor: String,
+        /// What this model has.
+        expected: Vec<usize>,
+        /// What the state holds.
+        got: Vec<usize>,
+    },
+    /// The loss is NaN or infinite; nothing was updated.
+    #[error(
+        "the loss is {loss} at step {global_step}; nothing was updated. hint: a lower learning rate, or look at the images of this step"
+    )]
+    NotFinite {
+        /// The step.
+        global_step: u64,
+        /// The loss.
+        loss: f64,
+    },
+}
+
+/// Says what candle was asked to do when it failed.
+pub(crate) trait During<T> {
+    fn during(self, what: &'static str) -> Result<T, MocoError>;
+}
+
+impl<T> During<T> for candle_core::Result<T> {
+    fn during(self, what: &'static str) -> Result<T, MocoError> {
+        self.map_err(|source| MocoError::Candle { what, source })
+    }
+}

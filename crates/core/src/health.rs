@@ -1,0 +1,257 @@
+//! Is the run healthy? Bounds of the loss from first principles, and alarms.
+
+use std::collections::BTreeSet;
+
+/// The loss of an encoder that cannot tell keys apart: ln(K + 1).
+#[must_use]
+pub fn chance_loss(queue_size: usize) -> f64 {
+    count(queue_size + 1).ln()
+}
+
+/// The loss when query and positive agree fully and the K negatives are spread evenly over the sphere:
+/// ln(1 + exp(L − 1/τ)) with L = ln K + 1/(2·dim·τ²), the expected log-sum-exp of K random unit keys.
+/// A good run cannot go far below it; 6.19 for v2 on ImageNet.
+#[must_use]
+pub fn floor_loss(queue_size: usize, dim: usize, temperature: f64) -> f64 {
+    let log_sum = count(queue_size).ln() + 1.0 / (2.0 * count(dim) * temperature * temperature);
+    (log_sum - 1.0 / temperature).exp().ln_1p()
+}
+
+/// What a step tells about the health of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Vitals {
+    /// Steps done.
+    pub global_step: u64,
+    /// The loss of one direction.
+    pub loss: f64,
+    /// In percent.
+    pub pretext_top1: f64,
+    /// Mean cosine of query and positive.
+    pub positive_cosine: f64,
+    /// Mean cosine of query and negatives.
+    pub negative_cosine: f64,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The queue still holds random keys: the loss starts low and rises, the accuracy falls. Expected.
+    Filling {
+        /// Share of real keys, in percent.
+        percent: u8,
+    },
+    /// The queue holds real keys alone.
+    Learning,
+}
+
+/// Something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// All features are equal: the negatives are as close as the positives.
+    Collapse,
+    /// The positives are found too easily: batch statistics leak which keys belong together.
+    BnLeak,
+    /// The loss has stayed at chance since the queue was filled.
+    NotLearning,
+    /// The queue is as large as the data set: an image's own old keys are among its negatives.
+    QueueCoversData,
+}
+
+impl Alarm {
+    /// What it means and what to do.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Collapse => {
+                "collapse: queries are as close to negatives as to positives; lower the learning \
+                 rate, raise key_momentum, or check that the views differ"
+            }
+            Self::BnLeak => {
+                "pretext accuracy above 99.9 % at a loss far below what features alone explain: \
+                 batch norm leaks; set shuffle_bn = true and bn_groups of at least 2"
+            }
+            Self::NotLearning => {
+                "the loss has stayed at chance, ln(K + 1), since the queue was filled; raise the \
+                 learning rate, or lower key_momentum for short runs"
+            }
+            Self::QueueCoversData => {
+                "queue_size is at least the number of images: each image meets its own old keys as \
+                 negatives; use a smaller queue_size"
+            }
+        }
+    }
+}
+
+/// A verdict beside a log line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthReport {
+    /// Where the run is.
+    pub phase: Phase,
+    /// ln(K + 1).
+    pub chance_loss: f64,
+    /// The least loss to expect.
+    pub floor_loss: f64,
+    /// What is wrong now.
+    pub alarms: BTreeSet<Alarm>,
+}
+
+/// Watches a run. An alarm needs [`Health::PATIENCE`] observations in a row, so that one odd batch is
+/// no alarm.
+#[derive(Debug)]
+pub struct Health {
+    queue_size: usize,
+    keys_per_step: usize,
+    chance: f64,
+    floor: f64,
+    n_images: u64,
+    collapsed: u32,
+    leaking: u32,
+    at_chance: u32,
+}
+
+impl Health {
+    /// Observations in a row that make an alarm.
+    pub const PATIENCE: u32 = 10;
+
+    /// A watch over a run with these settings on `n_images` images.
+    #[must_use]
+    pub fn new(config: &crate::MocoConfig, batch_size: usize, n_images: u64) -> Self {
+        Self {
+            queue_size: config.queue_size,
+            keys_per_step: batch_size * if config.symmetric { 2 } else { 1 },
+            chance: chance_loss(config.queue_size),
+            floor: floor_loss(config.queue_size, config.dim, config.temperature),
+            n_images,
+            collapsed: 0,
+            leaking: 0,
+            at_chance: 0,
+        }
+    }
+
+    /// Looks at a step.
+    pub fn observe(&mut self, vitals: Vitals) -> HealthReport {
+        let Vitals { global_step, loss, pretext_top1, positive_cosine, negative_cosine } = vitals;
+        let keys = global_step.saturating_mul(self.keys_per_step as u64);
+        let percent = u8::try_from(keys.saturating_mul(100) / self.queue_size as u64);
+        let phase = match percent {
+            Ok(percent) if percent < 100 => Phase::Filling { percent },
+            _ => Phase::Learning,
+        };
+        let learning = phase == Phase::Learning;
+        let in_a_row = |counter: &mut u32, holds: bool| {
+            *counter = if holds { counter.saturating_add(1) } else { 0 };
+            *counter >= Self::PATIENCE
+        };
+        // Real keys are needed: random ones are far from everything, whatever the encoder does.
+        let collapsed =
+            learning && negative_cosine > 0.98 && positive_cosine - negative_cosine < 0.01;
+        let leaking = learning && pretext_top1 > 99.9;
+        let at_chance = learning && (loss - self.chance).abs() < 0.002 * self.chance;
+        let mut alarms = BTreeSet::new();
+        for (alarm, rings) in [
+            (Alarm::Collapse, in_a_row(&mut self.collapsed, collapsed)),
+            (Alarm::BnLeak, in_a_row(&mut self.leaking, leaking)),
+            (Alarm::NotLearning, in_a_row(&mut self.at_chance, at_chance && !collapsed)),
+            (Alarm::QueueCoversData, self.queue_size as u64 >= self.n_images),
+        ] {
+            if rings {
+                alarms.insert(alarm);
+            }
+        }
+        HealthReport { phase, chance_loss: self.chance, floor_loss: self.floor, alarms }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "queue sizes stay far below 2^53")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MocoConfig;
+
+    fn health(n_images: u64) -> Health {
+        let config = MocoConfig {
+            queue_size: 100,
+            key_momentum: 0.99,
+            temperature: 0.2,
+            dim: 16,
+            symmetric: false,
+            shuffle_bn: true,
+        };
+        Health::new(&config, 10, n_images)
+    }
+
+    const GOOD: Vitals = Vitals {
+        global_step: 50,
+        loss: 3.0,
+        pretext_top1: 60.0,
+        positive_cosine: 0.8,
+        negative_cosine: 0.1,
+    };
+
+    /// Observes the same vitals until an alarm could ring.
+    fn after(n: u32, vitals: Vitals) -> BTreeSet<Alarm> {
+        let mut health = health(1000);
+        (0..n).map(|_| health.observe(vitals).alarms).last().unwrap()
+    }
+
+    /// Numbers computed from the formulas in the papers' setting.
+    #[test]
+    fn bounds_of_the_loss() {
+        assert!((chance_loss(65_536) - 11.0904).abs() < 1e-4);
+        assert!((chance_loss(4_096) - 8.3180).abs() < 1e-4);
+        assert!((floor_loss(65_536, 128, 0.2) - 6.190).abs() < 1e-3);
+        assert!((floor_loss(65_536, 128, 0.07) - 0.087).abs() < 1e-3);
+        assert!((floor_loss(4_096, 128, 0.1) - 0.243).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_good_run_has_no_alarm() {
+        assert!(after(100, GOOD).is_empty());
+    }
+
+    #[test]
+    fn the_queue_fills_in_the_expected_number_of_steps() {
+        let mut health = health(1000);
+        let mut phase = |global_step| health.observe(Vitals { global_step, ..GOOD }).phase;
+        assert_eq!(phase(0), Phase::Filling { percent: 0 });
+        assert_eq!(phase(7), Phase::Filling { percent: 70 });
+        assert_eq!(phase(10), Phase::Learning);
+        assert_eq!(phase(u64::MAX), Phase::Learning);
+    }
+
+    #[test]
+    fn each_fault_rings_its_alarm_after_the_patience_and_not_before() {
+        let collapse =
+            Vitals { positive_cosine: 1.0, negative_cosine: 1.0, loss: chance_loss(100), ..GOOD };
+        let leak = Vitals { pretext_top1: 100.0, ..GOOD };
+        let stuck = Vitals { loss: chance_loss(100), ..GOOD };
+        for (vitals, alarm) in
+            [(collapse, Alarm::Collapse), (leak, Alarm::BnLeak), (stuck, Alarm::NotLearning)]
+        {
+            assert!(after(Health::PATIENCE - 1, vitals).is_empty(), "{alarm:?}");
+            assert_eq!(after(Health::PATIENCE, vitals), BTreeSet::from([alarm]));
+            // The same signs mean nothing while the queue is full of noise.
+            assert!(after(100, Vitals { global_step: 3, ..vitals }).is_empty(), "{alarm:?}");
+        }
+    }
+
+    #[test]
+    fn one_good_step_resets_the_patience() {
+        let mut health = health(1000);
+        let leak = Vitals { pretext_top1: 100.0, ..GOOD };
+        for i in 0..50 {
+            let vitals = if i % 9 == 8 { GOOD } else { leak };
+            assert!(health.observe(vitals).alarms.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_queue_as_large_as_the_data_is_told() {
+        assert!(health(100).observe(GOOD).alarms.contains(&Alarm::QueueCoversData));
+        assert!(!health(101).observe(GOOD).alarms.contains(&Alarm::QueueCoversData));
+    }
+}

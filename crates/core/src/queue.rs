@@ -1,0 +1,166 @@
+//! The dictionary of negatives as a ring.
+
+use candle_core::{DType, Device, Tensor};
+use moco_rng::{At, Purpose, Seed};
+
+use crate::error::{During, MocoError};
+
+/// K keys, first in, first out (MoCo v1 §3.2; official `builder.py:50-53, 65-79`).
+#[derive(Debug)]
+pub struct Queue {
+    /// `[C, K]`, one unit column a key; the official buffer's layout.
+    keys: Tensor,
+    /// The column that the next key goes to.
+    ptr: usize,
+}
+
+impl Queue {
+    /// A queue of normalised random keys, `[dim, queue_size]`, pointer 0.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn random(
+        seed: Seed,
+        dim: usize,
+        queue_size: usize,
+        dtype: DType,
+    ) -> Result<Self, MocoError> {
+        let mut keys = vec![0.0_f64; dim * queue_size];
+        let mut stream = seed.stream(Purpose::Queue, At::default());
+        for column in 0..queue_size {
+            let key: Vec<f64> = (0..dim).map(|_| stream.normal()).collect();
+            let norm = key.iter().map(|x| x * x).sum::<f64>().sqrt();
+            for (row, value) in key.iter().enumerate() {
+                keys[row * queue_size + column] = value / norm;
+            }
+        }
+        let keys = Tensor::from_vec(keys, (dim, queue_size), &Device::Cpu)
+            .and_then(|keys| keys.to_dtype(dtype))
+            .during("filling the queue")?;
+        Ok(Self { keys, ptr: 0 })
+    }
+
+    /// A queue with this content; takes a copy.
+    ///
+    /// # Errors
+    /// If `keys` is not a matrix or the pointer is outside it.
+    pub fn from_parts(keys: &Tensor, ptr: usize) -> Result<Self, MocoError> {
+        let (_, queue_size) = keys.dims2().during("reading the queue")?;
+        if ptr >= queue_size {
+            let (expected, got) = (vec![queue_size], vec![ptr]);
+            return Err(MocoError::StateShape { tensor: "queue_ptr".into(), expected, got });
+        }
+        let keys = keys.contiguous().and_then(|keys| keys.copy()).during("copying the queue")?;
+        Ok(Self { keys: keys.detach(), ptr })
+    }
+
+    /// The keys `[C, K]`. A view: enqueueing changes it.
+    #[must_use]
+    pub fn keys(&self) -> &Tensor {
+        &self.keys
+    }
+
+    /// The column that the next key goes to.
+    #[must_use]
+    pub fn ptr(&self) -> usize {
+        self.ptr
+    }
+
+    /// K.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.keys.dims()[1]
+    }
+
+    /// Replaces the oldest keys by `k` `[N, C]`. The ring wraps exactly, also where K is no multiple of
+    /// N (the official code asserts that it is: deviation D3).
+    ///
+    /// # Errors
+    /// If N exceeds K or the widths differ.
+    pub fn enqueue(&mut self, k: &Tensor) -> Result<(), MocoError> {
+        const WHAT: &str = "enqueueing keys";
+        let (n_keys, _) = k.dims2().during(WHAT)?;
+        let queue_size = self.size();
+        if n_keys > queue_size {
+            return Err(MocoError::QueueTooSmall { n_keys, queue_size });
+        }
+        let columns = k.t().during(WHAT)?;
+        let before_end = n_keys.min(queue_size - self.ptr);
+        let put = |first: usize, len: usize, at: usize| -> candle_core::Result<()> {
+            self.keys.slice_set(&columns.narrow(1, first, len)?.contiguous()?, 1, at)
+        };
+        put(0, before_end, self.ptr).during(WHAT)?;
+        if before_end < n_keys {
+            put(before_end, n_keys - before_end, 0).during(WHAT)?;
+        }
+        self.ptr = (self.ptr + n_keys) % queue_size;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(queue: &Queue, column: usize) -> Vec<f32> {
+        queue.keys().narrow(1, column, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn starts_with_unit_columns_that_differ() {
+        let queue = Queue::random(Seed(1), 8, 50, DType::F32).unwrap();
+        for i in 0..50 {
+            let norm: f32 = column(&queue, i).iter().map(|x| x * x).sum();
+            assert!((norm - 1.0).abs() < 1e-6, "column {i}: {norm}");
+            assert_ne!(column(&queue, i), column(&queue, (i + 1) % 50));
+        }
+        assert_eq!(queue.ptr(), 0);
+    }
+
+    /// Against a plain list of "which key is in this column", for sizes that do and do not divide.
+    #[test]
+    fn is_a_ring_for_any_batch() {
+        for (queue_size, batches) in
+            [(6, vec![2, 2, 2, 2]), (7, vec![3, 3, 3, 3, 3]), (5, vec![5, 4, 1])]
+        {
+            let mut queue = Queue::random(Seed(1), 1, queue_size, DType::F32).unwrap();
+            let mut expected: Vec<Option<f32>> = vec![None; queue_size];
+            let (mut next_key, mut position) = (10.0_f32, 0);
+            for n in batches {
+                let keys: Vec<f32> = (0..n).map(|i| next_key + i as f32).collect();
+                for key in &keys {
+                    expected[position % queue_size] = Some(*key);
+                    position += 1;
+                }
+                next_key += n as f32;
+                queue.enqueue(&Tensor::from_vec(keys, (n, 1), &Device::Cpu).unwrap()).unwrap();
+                assert_eq!(queue.ptr(), position % queue_size);
+                for (i, key) in expected.iter().enumerate() {
+                    assert!(key.is_none_or(|key| column(&queue, i) == [key]), "column {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_more_keys_than_it_holds() {
+        let mut queue = Queue::random(Seed(1), 1, 2, DType::F32).unwrap();
+        let keys = Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap();
+        let message = queue.enqueue(&keys).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "3 keys a step do not fit a queue of 2; use a queue_size of at least 3"
+        );
+    }
+
+    #[test]
+    fn from_parts_copies() {
+        let keys = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+        let mut queue = Queue::from_parts(&keys, 1).unwrap();
+        queue.enqueue(&Tensor::ones((1, 2), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(column(&queue, 1), [1.0, 1.0]);
+        let original = keys.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(original.iter().all(|x| *x == 0.0));
+        assert!(Queue::from_parts(&keys, 3).unwrap_err().to_string().contains("queue_ptr"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Shuffling BN: the key images are permuted before the key encoder, and the keys put back.
+
+use candle_core::{Device, Tensor};
+use moco_rng::{At, Purpose, Seed};
+
+use crate::error::{During, MocoError};
+
+/// A permutation of a batch and its inverse (MoCo v1 §3.3; official `builder.py:81-126`). Since batch
+/// norm sees contiguous groups of the batch, the positive pair's statistics come from different images.
+#[derive(Debug, Clone)]
+pub struct Shuffle {
+    order: Tensor,
+    inverse: Tensor,
+}
+
+impl Shuffle {
+    /// The permutation of a step; the same on every rank, so it needs no broadcast (deviation D2).
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn of_step(seed: Seed, global_step: u64, view: u32, n: usize) -> Result<Self, MocoError> {
+        let at = At { epoch: 0, index: global_step, view };
+        let mut order: Vec<u32> = (0..u32::try_from(n).unwrap_or(u32::MAX)).collect();
+        seed.stream(Purpose::ShuffleBn, at).shuffle(&mut order);
+        Self::new(&order)
+    }
+
+    /// This permutation: the image at place i is `order[i]`.
+    ///
+    /// # Errors
+    /// If candle fails or `order` is no permutation.
+    pub fn new(order: &[u32]) -> Result<Self, MocoError> {
+        let n = order.len();
+        let mut inverse = vec![u32::MAX; n];
+        for (place, image) in (0_u32..).zip(order) {
+            if let Some(entry) = inverse.get_mut(*image as usize) {
+                *entry = place;
+            }
+        }
+        if inverse.contains(&u32::MAX) {
+            let (expected, got) = (vec![n], vec![n]);
+            let tensor = "permutation (each index once)".into();
+            return Err(MocoError::StateShape { tensor, expected, got });
+        }
+        let index = |order: &[u32]| Tensor::new(order, &Device::Cpu).during("shuffling");
+        Ok(Self { order: index(order)?, inverse: index(&inverse)? })
+    }
+
+    /// Rows in shuffled order.
+    ///
+    /// # Errors
+    /// If the batch has another size.
+    pub fn apply(&self, images: &Tensor) -> Result<Tensor, MocoError> {
+        select(images, &self.order)
+    }
+
+    /// Rows in their old order.
+    ///
+    /// # Errors
+    /// If the batch has another size.
+    pub fn undo(&self, keys: &Tensor) -> Result<Tensor, MocoError> {
+        select(keys, &self.inverse)
+    }
+}
+
+/// candle's `index_select` copies strided images element by element; channels-last ones are selected in
+/// their own order.
+fn select(x: &Tensor, order: &Tensor) -> Result<Tensor, MocoError> {
+    let selected = if x.rank() == 4 {
+        x.permute((0, 2, 3, 1))
+            .and_then(|x| x.contiguous()?.index_select(order, 0))
+            .and_then(|x| x.permute((0, 3, 1, 2)))
+    } else {
+        x.contiguous().and_then(|x| x.index_select(order, 0))
+    };
+    selected.during("shuffling")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn undo_is_the_inverse_and_steps_differ() {
+        let x = Tensor::arange(0_f32, 16.0, &Device::Cpu).unwrap().reshape((16, 1)).unwrap();
+        let shuffle = Shuffle::of_step(Seed(1), 5, 0, 16).unwrap();
+        let shuffled = shuffle.apply(&x).unwrap();
+        assert_ne!(rows(&shuffled), rows(&x));
+        assert_eq!(rows(&shuffle.undo(&shuffled).unwrap()), rows(&x));
+        let next = Shuffle::of_step(Seed(1), 6, 0, 16).unwrap();
+        assert_ne!(rows(&next.apply(&x).unwrap()), rows(&shuffled));
+    }
+
+    #[test]
+    fn follows_a_given_order_also_for_images() {
+        let shuffle = Shuffle::new(&[2, 0, 1]).unwrap();
+        let x = Tensor::arange(0_f32, 12.0, &Device::Cpu).unwrap().reshape((3, 1, 2, 2)).unwrap();
+        let expected = [8.0, 9.0, 10.0, 11.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+        assert_eq!(rows(&shuffle.apply(&x).unwrap()), expected);
+        assert!(Shuffle::new(&[0, 0, 1]).unwrap_err().to_string().contains("each index once"));
+    }
+}

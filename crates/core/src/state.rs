@@ -1,0 +1,68 @@
+//! The state as named tensors, with the official names.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use moco_params::ParamError;
+
+use crate::error::{During, MocoError};
+use crate::queue::Queue;
+use crate::step::Moco;
+
+/// Named tensors: `encoder_q.*` and `encoder_k.*` (torchvision's names, `fc.*` for the head), `queue`
+/// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name).
+pub type MocoState = BTreeMap<String, Tensor>;
+
+impl Moco {
+    /// The state. The tensors share memory with the model: copy or write them before the next step.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn state(&self) -> Result<MocoState, MocoError> {
+        let mut state = MocoState::new();
+        for (prefix, branch) in [("encoder_q", &self.encoder_q), ("encoder_k", &self.encoder_k)] {
+            for (name, tensor, _) in branch.stores().into_iter().flat_map(|store| store.iter()) {
+                state.insert(format!("{prefix}.{name}"), tensor.clone());
+            }
+        }
+        for (name, buffer) in self.sgd.buffers() {
+            state.insert(format!("sgd.{name}"), buffer.clone());
+        }
+        state.insert("queue".into(), self.queue.keys().clone());
+        let ptr = i64::try_from(self.queue.ptr()).unwrap_or(i64::MAX);
+        state.insert("queue_ptr".into(), Tensor::new(&[ptr], &Device::Cpu).during("queue_ptr")?);
+        Ok(state)
+    }
+
+    /// Replaces the state by copies of these tensors and the number of steps done.
+    ///
+    /// # Errors
+    /// If a tensor is missing, superfluous or of another shape; then the model is not usable any more.
+    pub fn load_state(&mut self, state: &MocoState, global_step: u64) -> Result<(), MocoError> {
+        let expected = self.state()?;
+        if let Some(name) = state.keys().find(|name| !expected.contains_key(*name)) {
+            return Err(ParamError::Missing { name: format!("{name} (in this model)") }.into());
+        }
+        for (prefix, branch) in
+            [("encoder_q", &mut self.encoder_q), ("encoder_k", &mut self.encoder_k)]
+        {
+            for store in branch.stores_mut() {
+                store.load(|name| state.get(&format!("{prefix}.{name}")))?;
+            }
+        }
+        self.sgd.load(|name| state.get(&format!("sgd.{name}")))?;
+        let get = |name: &str| {
+            state.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })
+        };
+        let keys = get("queue")?;
+        if keys.dims() != self.queue.keys().dims() {
+            let (expected, got) = (self.queue.keys().dims().to_vec(), keys.dims().to_vec());
+            return Err(MocoError::StateShape { tensor: "queue".into(), expected, got });
+        }
+        let ptr = get("queue_ptr")?.to_vec1::<i64>().during("queue_ptr")?;
+        let ptr = ptr.first().and_then(|ptr| usize::try_from(*ptr).ok()).unwrap_or(usize::MAX);
+        self.queue = Queue::from_parts(keys, ptr)?;
+        self.global_step = global_step;
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! The order of a training step (MoCo v1 Algorithm 1; official `builder.py:128-173`,
+//! `main_moco.py:416-430`).
+
+use candle_core::{DType, Tensor};
+use moco_encoders::{Encoder, Head, HeadKind, Mode};
+use moco_ops::{InfoNce, info_nce};
+use moco_optim::{Sgd, SgdConfig};
+use moco_params::Gradients;
+use moco_rng::Seed;
+
+use crate::branch::{Branch, BranchSaved};
+use crate::config::MocoConfig;
+use crate::error::{During, MocoError};
+use crate::queue::Queue;
+use crate::shuffle::Shuffle;
+
+/// The method's whole state: both encoders, the queue and the optimiser.
+#[derive(Debug)]
+pub struct Moco {
+    pub(crate) config: MocoConfig,
+    pub(crate) seed: Seed,
+    pub(crate) encoder_q: Branch,
+    pub(crate) encoder_k: Branch,
+    pub(crate) queue: Queue,
+    pub(crate) sgd: Sgd,
+    pub(crate) global_step: u64,
+}
+
+/// The two views of a batch, `[N, 3, H, W]`.
+#[derive(Debug, Clone)]
+pub struct StepViews {
+    /// The query's view.
+    pub im_q: Tensor,
+    /// The key's view.
+    pub im_k: Tensor,
+}
+
+/// What a step computed.
+#[derive(Debug)]
+pub struct StepOutput {
+    /// The loss; the sum of both directions if symmetric.
+    pub loss: f64,
+    /// Queries `[N, C]`; with the symmetric loss those of both directions, `[2N, C]`.
+    pub q: Tensor,
+    /// Positives `[N, C]` or `[2N, C]`, in the order of `q`.
+    pub k: Tensor,
+    /// Gradient of each parameter of the query encoder.
+    pub gradients: Gradients,
+    /// Share of queries whose positive beats all negatives, in percent.
+    pub pretext_top1: f64,
+    /// Share of queries whose positive is among the best five, in percent.
+    pub pretext_top5: f64,
+    /// Mean cosine of query and positive.
+    pub positive_cosine: f64,
+    /// Mean cosine of query and negatives.
+    pub negative_cosine: f64,
+}
+
+/// One direction of the loss, before its backward pass.
+struct Direction {
+    q: Tensor,
+    saved: BranchSaved,
+    k: Tensor,
+}
+
+impl Moco {
+    /// f_q with a new head, f_k as its copy, and a random queue.
+    ///
+    /// # Errors
+    /// If the queue is smaller than a step's keys would be, or memory cannot be had.
+    pub fn new(
+        encoder: Box<dyn Encoder>,
+        head: HeadKind,
+        config: MocoConfig,
+        sgd: SgdConfig,
+        seed: Seed,
+    ) -> Result<Self, MocoError> {
+        let dtype = encoder.params().parameters().next().map_or(DType::F32, |(_, t)| t.dtype());
+        let head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
+        let encoder_q = Branch::new(encoder, head);
+        let encoder_k = encoder_q.fork()?;
+        let queue = Queue::random(seed, config.dim, config.queue_size, dtype)?;
+        let sgd = Sgd::new(sgd, &encoder_q.stores())?;
+        Ok(Self { config, seed, encoder_q, encoder_k, queue, sgd, global_step: 0 })
+    }
+
+    /// One step with the shuffles of this step's number.
+    ///
+    /// # Errors
+    /// If the images do not fit, or the loss is not finite (then no parameter, key or momentum buffer of
+    /// the query encoder was updated).
+    pub fn step(&mut self, views: &StepViews, lr: f64) -> Result<StepOutput, MocoError> {
+        let n = views.im_q.dims()[0];
+        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
+        let shuffles = [shuffle(0)?, shuffle(1)?];
+        self.step_shuffled(views, &shuffles, lr)
+    }
+
+    /// One step with given permutations of the key images, one for each direction of the loss (the
+    /// second is used by the symmetric loss only).
+    ///
+    /// # Errors
+    /// As [`Moco::step`].
+    pub fn step_shuffled(
+        &mut self,
+        views: &StepViews,
+        shuffles: &[Shuffle; 2],
+        lr: f64,
+    ) -> Result<StepOutput, MocoError> {
+        let StepViews { im_q, im_k } = views;
+        let n_directions = if self.config.symmetric { 2 } else { 1 };
+        let n_keys = n_directions * im_q.dims()[0];
+        if n_keys > self.queue.size() {
+            return Err(MocoError::QueueTooSmall { n_keys, queue_size: self.queue.size() });
+        }
+        // θ_k ← m·θ_k + (1 − m)·θ_q, with the θ_q of before this step's SGD: the first step is a no-op.
+        self.encoder_k.follow(&self.encoder_q, self.config.key_momentum)?;
+        let mut directions = vec![self.encode(im_q, im_k, &shuffles[0])?];
+        if self.config.symmetric {
+            directions.push(self.encode(im_k, im_q, &shuffles[1])?);
+        }
+        // Logits against the queue as it was before this step's keys.
+        let losses: Vec<InfoNce> = directions
+            .iter()
+            .map(|d| info_nce(&d.q, &d.k, self.queue.keys(), self.config.temperature))
+            .collect::<Result<_, _>>()?;
+        let loss: f64 = losses.iter().map(|l| l.loss).sum();
+        if !loss.is_finite() {
+            return Err(MocoError::NotFinite { global_step: self.global_step, loss });
+        }
+        let mut gradients = Gradients::new();
+        let (mut q, mut k) = (Vec::new(), Vec::new());
+        for (direction, loss) in directions.into_iter().zip(&losses) {
+            accumulate(&mut gradients, self.encoder_q.backward(direction.saved, &loss.dq)?)?;
+            q.push(direction.q);
+            k.push(direction.k);
+        }
+        self.sgd.step(&self.encoder_q.stores(), &gradients, lr)?;
+        let q = Tensor::cat(&q, 0).during("joining queries")?;
+        let k = Tensor::cat(&k, 0).during("joining keys")?;
+        self.queue.enqueue(&enqueue_order(&k, n_directions)?)?;
+        self.global_step += 1;
+        Ok(summarize(loss, q, k, gradients, &losses))
+    }
+
+    fn encode(
+        &mut self,
+        im_q: &Tensor,
+        im_k: &Tensor,
+        shuffle: &Shuffle,
+    ) -> Result<Direction, MocoError> {
+        let (q, saved) = self.encoder_q.forward(im_q)?;
+        let k = if self.config.shuffle_bn {
+            let k = self.encoder_k.project(&shuffle.apply(im_k)?, Mode::Train)?;
+            shuffle.undo(&k)?
+        } else {
+            self.encoder_k.project(im_k, Mode::Train)?
+        };
+        Ok(Direction { q, saved, k })
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn global_step(&self) -> u64 {
+        self.global_step
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &MocoConfig {
+        &self.config
+    }
+
+    /// f_q: the encoder that is evaluated and exported.
+    #[must_use]
+    pub fn encoder_q(&self) -> &Branch {
+        &self.encoder_q
+    }
+
+    /// f_q, to compute features.
+    pub fn encoder_q_mut(&mut self) -> &mut Branch {
+        &mut self.encoder_q
+    }
+
+    /// f_k.
+    #[must_use]
+    pub fn encoder_k(&self) -> &Branch {
+        &self.encoder_k
+    }
+
+    /// The negatives.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+fn accumulate(total: &mut Gradients, more: Gradients) -> Result<(), MocoError> {
+    for (name, gradient) in more {
+        let sum = match total.get(&name) {
+            Some(so_far) => (so_far + gradient).during("adding gradients")?,
+            None => gradient,
+        };
+        total.insert(name, sum);
+    }
+    Ok(())
+}
+
+/// The notebook enqueues `cat(k1, k2)`: first the keys of view 1 (direction 2), then those of view 2.
+fn enqueue_order(k: &Tensor, n_directions: usize) -> Result<Tensor, MocoError> {
+    if n_directions == 1 {
+        return Ok(k.clone());
+    }
+    let n = k.dims()[0] / 2;
+    let halves = [k.narrow(0, n, n), k.narrow(0, 0, n)];
+    let [first, second] = halves.map(|half| half.during("joining keys"));
+    Tensor::cat(&[first?, second?], 0).during("joining keys")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
+fn summarize(
+    loss: f64,
+    q: Tensor,
+    k: Tensor,
+    gradients: Gradients,
+    losses: &[InfoNce],
+) -> StepOutput {
+    let ahead: Vec<u32> = losses.iter().flat_map(|l| l.ahead.iter().copied()).collect();
+    let within = |best: u32| {
+        let right = ahead.iter().filter(|ahead| **ahead < best).count();
+        100.0 * right as f64 / ahead.len() as f64
+    };
+    let mean = |f: fn(&InfoNce) -> f64| losses.iter().map(f).sum::<f64>() / losses.len() as f64;
+    StepOutput {
+        loss,
+        q,
+        k,
+        gradients,
+        pretext_top1: within(1),
+        pretext_top5: within(5),
+        positive_cosine: mean(|l| l.positive_cosine),
+        negative_cosine: mean(|l| l.negative_cosine),
+    }
+}
