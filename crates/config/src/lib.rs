@@ -1,1 +1,28 @@
-//! TOML configs with overrides, validated into plans.
+//! TOML configs, `extends` and `--set` overrides, checked and turned into the plans of a run.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! let sets = ["moco.queue_size=4096".to_owned()];
+//! match moco_config::load_pretrain(Path::new("configs/pretrain/default.toml"), &sets) {
+//!     Ok(loaded) => assert_eq!(loaded.plan.moco.queue_size, 4096),
+//!     Err(error) => eprintln!("{}", error.render()),
+//! }
+//! ```
+//!
+//! What it deliberately lacks: defaults. A config, with what it extends, sets every key, so a reader of
+//! it knows the run; and any knowledge of files other than configs.
+#![forbid(unsafe_code)]
+
+mod check;
+mod complaint;
+mod convert;
+mod error;
+mod layer;
+mod load;
+mod merge;
+mod raw;
+mod resolved;
+
+pub use error::{ConfigError, Diagnostic};
+pub use load::{LoadedPretrain, load_pretrain};
+pub use resolved::{KeyChange, RESUME_MAY_CHANGE, changed_keys, check_resume};

@@ -58,6 +58,17 @@ pub enum Alarm {
 }
 
 impl Alarm {
+    /// Its name in `metrics.jsonl`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Collapse => "collapse",
+            Self::BnLeak => "bn_leak",
+            Self::NotLearning => "not_learning",
+            Self::QueueCoversData => "queue_covers_data",
+        }
+    }
+
     /// What it means and what to do.
     #[must_use]
     pub fn message(self) -> &'static str {

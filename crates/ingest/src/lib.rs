@@ -1,1 +1,44 @@
 //! Manifests, tar shards and the order of samples.
+//!
+//! A [`Manifest`] says which shards a data set has and what their bytes must be, a [`ShardWriter`] makes
+//! shards, a [`ShardSet`] reads single samples out of them, and a [`Sampler`] says which sample comes
+//! when. A [`Source`] is anything that hands out [`EncodedSample`]s by index.
+//!
+//! ```
+//! # fn main() -> Result<(), moco_ingest::IngestError> {
+//! # let folder = tempfile::tempdir().expect("a temporary folder");
+//! # let root = folder.path();
+//! use moco_ingest::{ImageFormat, Manifest, ShardSet, ShardWriter, Source, Split, Verify};
+//! let mut writer = ShardWriter::new(root, "train", 1000)?;
+//! writer.push("0000", ImageFormat::Jpeg, b"the bytes of an image", Some(1))?;
+//! let manifest = Manifest {
+//!     name: "tiny".to_owned(),
+//!     classes: vec!["cat".to_owned(), "dog".to_owned()],
+//!     train: writer.finish()?,
+//!     ..Manifest::default()
+//! };
+//! let shards = ShardSet::open(root, &manifest, Split::Train, Verify::Checksums)?;
+//! assert_eq!(shards.label(0), Some(1));
+//! assert_eq!(shards.read(0)?.key.to_string(), "train-000000.tar/0000");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it deliberately lacks: decoding, threads, a shuffle buffer, and skipping a bad sample in silence.
+#![forbid(unsafe_code)]
+
+mod durable;
+mod error;
+mod manifest;
+mod sampler;
+mod scan;
+mod shards;
+mod source;
+mod writer;
+
+pub use error::{IngestError, Remedy};
+pub use manifest::{Manifest, ShardEntry, Split};
+pub use sampler::{Sampler, Slot};
+pub use shards::{ShardSet, Verify};
+pub use source::{EncodedSample, Payload, SampleKey, Source};
+pub use writer::{ImageFormat, ShardWriter};

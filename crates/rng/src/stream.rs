@@ -26,8 +26,6 @@ pub enum Purpose {
     Textures = 6,
     /// The linear classifier's initial weights and order.
     LinearProbe = 7,
-    /// The pairing of views in the control run with mismatched positives.
-    ShuffledViews = 8,
 }
 
 /// Where within a purpose a stream is used.

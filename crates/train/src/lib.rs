@@ -1,1 +1,36 @@
 //! Wires the stages and holds the training loop.
+//!
+//! [`pretrain`] is what `cargo xtask pretrain` runs. Its [`Parts`] are the places where somebody's own
+//! source of images, augmentation or encoder goes in.
+#![forbid(unsafe_code)]
+
+mod error;
+mod event;
+mod features;
+mod feeds;
+mod measure;
+mod metrics;
+mod plan;
+mod pretrain;
+mod run_folder;
+mod snapshot;
+mod sources;
+mod step_file;
+mod summary;
+mod tally;
+
+pub use error::{ErrorKind, TrainError};
+pub use event::{Event, LogLine, StageLine};
+pub use features::{encode, raw_pixels};
+pub use feeds::{DeviceBatch, train_feed};
+pub use measure::{Labelled, Measured};
+pub use plan::{
+    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
+    PretrainPlan, WorkerPlan,
+};
+pub use pretrain::{Control, Outcome, Parts, pretrain};
+pub use run_folder::{Resume, RunFolder};
+pub use snapshot::load_state;
+pub use sources::{Sources, open_sources};
+pub use step_file::{StepConfig, run_step_file};
+pub use summary::{Summary, Trio};

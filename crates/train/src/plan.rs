@@ -109,6 +109,8 @@ pub struct EvaluationPlan {
     pub at_end: bool,
     /// The kNN vote of the monitor and of the end.
     pub knn: KnnPlan,
+    /// Shorter side in pixels that test images are resized to before the central crop of `image_size`.
+    pub resize: u32,
     /// Training images in the kNN bank of the monitor; 0 = all.
     pub monitor_bank: usize,
     /// The linear classifier.

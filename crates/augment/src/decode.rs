@@ -1,0 +1,194 @@
+//! From the bytes of a JPEG or PNG file to RGB, with Pillow's `convert("RGB")` for other pixel types.
+//!
+//! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. JPEG samples come
+//! from zune-jpeg and may differ from libjpeg's by what `tests/golden.rs` measures; PNG is exact.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::file_end::has_end;
+use crate::{AugmentError, RgbImage};
+
+/// The longest side decoded.
+pub(crate) const MAX_SIDE: u32 = 20_000;
+/// The most pixels decoded.
+pub(crate) const MAX_PIXELS: u64 = 100_000_000;
+/// The widest pixel of a PNG: four channels of 16 bits.
+const MAX_PIXEL_BYTES: u64 = 8;
+
+impl RgbImage {
+    /// Decodes a JPEG or PNG file, told apart by its first bytes.
+    ///
+    /// Alpha is dropped, gray is replicated, CMYK becomes RGB. 16-bit gray is clamped to 255 and other
+    /// 16-bit pixels keep their high byte, which is what Pillow makes of them.
+    ///
+    /// # Errors
+    /// [`AugmentError::Empty`], [`AugmentError::Format`], [`AugmentError::Truncated`],
+    /// [`AugmentError::TooLarge`] (from the header, before anything is allocated) and
+    /// [`AugmentError::Decode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
+        if bytes.is_empty() {
+            return Err(AugmentError::Empty);
+        }
+        let (format, name) = match image::guess_format(bytes) {
+            Ok(format @ ImageFormat::Jpeg) => (format, "JPEG"),
+            Ok(format @ ImageFormat::Png) => (format, "PNG"),
+            _ => {
+                return Err(AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() });
+            }
+        };
+        let n_bytes = bytes.len();
+        let failed = |source| AugmentError::Decode { format: name, n_bytes, source };
+        // The JPEG decoder paints what is missing gray, in silence.
+        if !has_end(format, bytes) {
+            return Err(AugmentError::Truncated { format: name, n_bytes });
+        }
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
+        reader.limits(limits);
+        let decoder = reader.into_decoder().map_err(failed)?;
+        let (width, height) = decoder.dimensions();
+        check_size(width, height)?;
+        let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        Self::new(width, height, to_rgb(decoded))
+    }
+}
+
+/// Refuses pictures past the limits.
+pub(crate) fn check_size(width: u32, height: u32) -> Result<(), AugmentError> {
+    let (max_side, max_pixels) = (MAX_SIDE, MAX_PIXELS);
+    if width.max(height) > max_side || u64::from(width) * u64::from(height) > max_pixels {
+        return Err(AugmentError::TooLarge { width, height, max_side, max_pixels });
+    }
+    Ok(())
+}
+
+fn to_rgb(decoded: DynamicImage) -> Vec<u8> {
+    match decoded {
+        DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
+        DynamicImage::ImageLuma8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
+        DynamicImage::ImageLumaA8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
+        DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        // Pillow's mode I;16 clamps instead of scaling.
+        DynamicImage::ImageLuma16(pixels) => {
+            replicate(pixels.pixels().map(|p| u8::try_from(p.0[0]).unwrap_or(u8::MAX)))
+        }
+        DynamicImage::ImageLumaA16(pixels) => replicate(pixels.pixels().map(|p| high(p.0[0]))),
+        DynamicImage::ImageRgb16(pixels) => pixels.pixels().flat_map(|p| p.0.map(high)).collect(),
+        DynamicImage::ImageRgba16(pixels) => {
+            pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high)).collect()
+        }
+        other => other.into_rgb8().into_raw(),
+    }
+}
+
+fn replicate(grays: impl Iterator<Item = u8>) -> Vec<u8> {
+    grays.flat_map(|gray| [gray; 3]).collect()
+}
+
+fn high(sample: u16) -> u8 {
+    sample.to_be_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use image::ExtendedColorType::Rgb8;
+    use image::ImageEncoder;
+    use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
+
+    use super::*;
+
+    fn pixels() -> Vec<u8> {
+        (0_u8..=255).cycle().step_by(7).take(32 * 24 * 3).collect()
+    }
+
+    fn files() -> [(&'static str, Vec<u8>); 2] {
+        let (mut jpeg, mut png) = (Vec::new(), Vec::new());
+        JpegEncoder::new(&mut jpeg).write_image(&pixels(), 32, 24, Rgb8).unwrap();
+        PngEncoder::new(&mut png).write_image(&pixels(), 32, 24, Rgb8).unwrap();
+        [("JPEG", jpeg), ("PNG", png)]
+    }
+
+    #[test]
+    fn png_is_lossless_and_jpeg_close() {
+        let [(_, jpeg), (_, png)] = files();
+        assert_eq!(RgbImage::decode(&png).unwrap().pixels(), pixels());
+        let jpeg = RgbImage::decode(&jpeg).unwrap();
+        assert_eq!((jpeg.width(), jpeg.height()), (32, 24));
+        let mean = |v: &[u8]| v.iter().map(|x| f64::from(*x)).sum::<f64>() / v.len() as f64;
+        assert!((mean(jpeg.pixels()) - mean(&pixels())).abs() < 3.0);
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_an_error_and_never_a_gray_picture() {
+        for (name, file) in files() {
+            for end in 8..file.len() - 1 {
+                let error = RgbImage::decode(&file[..end]).unwrap_err().to_string();
+                let expected = format!(
+                    "{name} image is truncated: the data ends after {end} bytes, before the end of the picture"
+                );
+                assert_eq!(error, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_ignored() {
+        for (_, file) in files() {
+            let padded = [file.as_slice(), &[0; 100]].concat();
+            assert_eq!(RgbImage::decode(&padded).unwrap(), RgbImage::decode(&file).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_by_name() {
+        let message = |bytes: &[u8]| RgbImage::decode(bytes).unwrap_err().to_string();
+        assert_eq!(
+            message(b""),
+            "image is empty: expected the bytes of a JPEG or PNG file, got 0 bytes"
+        );
+        assert_eq!(
+            message(b"GIF89a\x01\x00\x01\x00"),
+            "image is neither JPEG nor PNG: its first bytes are [47, 49, 46, 38, 39, 61, 01, 00]; \
+             convert it to one of them"
+        );
+        assert!(message(b"{").contains("first bytes are [7b];"));
+    }
+
+    #[test]
+    fn damage_inside_names_the_format_and_keeps_the_reason() {
+        let [_, (_, mut png)] = files();
+        png[41..60].fill(0);
+        let error = RgbImage::decode(&png).unwrap_err();
+        assert!(error.to_string().starts_with("PNG image of "), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn a_header_over_the_limits_is_refused_before_decoding() {
+        // The picture behind these headers holds far fewer pixels than they promise.
+        for (width, height) in [(20_001, 1), (1, 60_000), (10_001, 10_000)] {
+            let error = RgbImage::decode(&png_with_header(width, height)).unwrap_err().to_string();
+            let expected = format!(
+                "image of {width}x{height} pixels is too large: expected sides of at most 20000 and at \
+                 most 100000000 pixels; downscale it before training"
+            );
+            assert_eq!(error, expected);
+        }
+        assert!(check_size(20_000, 5_000).is_ok() && check_size(20_000, 5_001).is_err());
+    }
+
+    /// A PNG whose header chunk claims these sides, with its checksum right.
+    fn png_with_header(width: u32, height: u32) -> Vec<u8> {
+        let [_, (_, mut png)] = files();
+        png[16..20].copy_from_slice(&width.to_be_bytes());
+        png[20..24].copy_from_slice(&height.to_be_bytes());
+        let crc = png[12..29].iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ (0xedb8_8320 * (c & 1)))
+        });
+        png[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        png
+    }
+}

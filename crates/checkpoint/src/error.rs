@@ -1,0 +1,106 @@
+//! What can go wrong with a checkpoint, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use safetensors::SafeTensorError;
+
+use crate::dir::Rejected;
+
+/// A checkpoint could not be written, read or found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No space left, also after the oldest checkpoint was deleted where that was safe.
+    #[error("no space for {}: {needed} bytes needed; {hint}", path.display())]
+    DiskFull {
+        /// The checkpoint that was not written; earlier ones are intact.
+        path: PathBuf,
+        /// Size of the file.
+        needed: u64,
+        /// What helps.
+        hint: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A folder without one usable checkpoint.
+    #[error("no usable checkpoint in {}{}", folder.display(), listed(rejected))]
+    NoneFound {
+        /// The folder that was searched.
+        folder: PathBuf,
+        /// Checkpoints that are there but cannot be used, newest first.
+        rejected: Vec<Rejected>,
+    },
+    /// The bytes are not those that were written.
+    #[error("{} is damaged: expected blake3 {expected}, got {got}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The checksum in the file.
+        expected: String,
+        /// The checksum of the file.
+        got: String,
+    },
+    /// Another kind of file, or one cut within its first bytes.
+    #[error("{} is not a checkpoint of this program: expected {expected}", path.display())]
+    NotACheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What its beginning should hold.
+        expected: &'static str,
+    },
+    /// Written by a later release.
+    #[error(
+        "{} has format version {found}, this program reads up to {supported}; use the release that wrote it",
+        path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest version that can be read.
+        supported: u32,
+    },
+    /// A metadata entry that each checkpoint has is missing or malformed.
+    #[error("{}: expected a whole number in metadata `{key}`, got {got:?}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: &'static str,
+        /// Its value.
+        got: Option<String>,
+    },
+    /// The header contradicts itself or the data.
+    #[error("the header of {} is invalid", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// The contradiction.
+        source: SafeTensorError,
+    },
+    /// The tensors or the metadata to be saved cannot be put into one file.
+    #[error("cannot save `{name}` in a checkpoint: {reason}")]
+    Unsavable {
+        /// A tensor's name or a metadata key.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+fn listed(rejected: &[Rejected]) -> String {
+    let each = rejected.iter().map(|Rejected { reason, path: _ }| format!("; {reason}"));
+    each.collect()
+}

@@ -1,0 +1,294 @@
+//! From what was written to what is meant: checks each value and builds the plans.
+
+use moco_augment::{AugmentError, Recipe, RecipeConfig, RecipeKind};
+use moco_core::MocoConfig;
+use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
+use moco_optim::{Schedule, SgdConfig};
+use moco_rng::Seed;
+use moco_train::{
+    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
+    PretrainPlan, WorkerPlan,
+};
+
+use crate::check::{
+    above_zero, ascending, at_least_one, momentum, not_negative, present, unused, within_zero_one,
+};
+use crate::complaint::Complaint;
+use crate::raw::{
+    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawHead, RawHealth, RawLog,
+    RawMoco, RawMonitor, RawOptim, RawPairing, RawPretrain, RawRecipe, RawRun, RawRunning,
+    RawSchedule, RawScheduleKind, RawSource, RawStem, RawVerify,
+};
+
+/// The batch for which the papers state learning rates.
+const BASE_BATCH: f64 = 256.0;
+
+/// Everything a run is told.
+pub(crate) fn convert(
+    raw: RawPretrain,
+) -> Result<(PretrainPlan, DataPlan, RecipeConfig), Complaint> {
+    let RawPretrain {
+        run: RawRun { seed, steps, epochs },
+        data,
+        augment,
+        encoder,
+        moco,
+        optim,
+        schedule,
+        log,
+        checkpoint,
+        monitor,
+        evaluate,
+        health: RawHealth { stop_on_collapse },
+    } = raw;
+    check_batch(optim.batch_size, encoder.bn_groups)?;
+    let (data, workers) = data_plan(data)?;
+    let (input, recipe) = input_plan(augment)?;
+    let (encoder, head) = encoder_plan(&encoder)?;
+    let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
+    // A rate of 0 is the control run with a frozen encoder.
+    not_negative("optim.base_lr", base_lr)?;
+    #[expect(clippy::cast_precision_loss, reason = "batches stay far below 2^53")]
+    let lr = base_lr * batch_size as f64 / BASE_BATCH;
+    let sgd = SgdConfig {
+        sgd_momentum: momentum("optim.sgd_momentum", sgd_momentum)?,
+        weight_decay: not_negative("optim.weight_decay", weight_decay)?,
+    };
+    let plan = PretrainPlan {
+        seed: Seed(seed),
+        length: length(steps, epochs)?,
+        batch_size,
+        lr,
+        sgd,
+        schedule: schedule_plan(schedule)?,
+        moco: moco_plan(&moco)?,
+        encoder,
+        head,
+        input,
+        workers,
+        cadence: cadence(&log, &checkpoint, &monitor)?,
+        evaluation: evaluation(evaluate, &monitor, recipe.image_size)?,
+        health: HealthPlan { stop_on_collapse },
+    };
+    Ok((plan, data, recipe))
+}
+
+fn length(steps: Option<u64>, epochs: Option<u64>) -> Result<Length, Complaint> {
+    match (steps, epochs) {
+        (Some(steps), None) => Ok(Length::Steps(at_least_one("run.steps", steps)?)),
+        (None, Some(epochs)) => Ok(Length::Epochs(at_least_one("run.epochs", epochs)?)),
+        (None, None) => {
+            Err(Complaint::key("run", "run.steps or run.epochs must say how long the run is"))
+        }
+        (Some(_), Some(_)) => {
+            let message = "run.steps and run.epochs are both set; only one can say how long it is";
+            Err(Complaint::key("run.steps", message).and("run.epochs"))
+        }
+    }
+}
+
+fn check_batch(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
+    at_least_one("optim.batch_size", batch_size as u64)?;
+    at_least_one("encoder.bn_groups", bn_groups as u64)?;
+    if batch_size.is_multiple_of(bn_groups) {
+        return Ok(());
+    }
+    let message = format!(
+        "optim.batch_size must be divisible by encoder.bn_groups, got {batch_size} and {bn_groups}"
+    );
+    Err(Complaint::value("optim.batch_size", message).and("encoder.bn_groups"))
+}
+
+fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
+    let RawData { source, root, manifest, verify, readers, decoders } = raw;
+    at_least_one("data.readers", readers as u64)?;
+    at_least_one("data.decoders", decoders as u64)?;
+    for (key, path) in [("data.root", Some(&root)), ("data.manifest", manifest.as_ref())] {
+        if path.is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(Complaint::value(key, format!("{key} must not be empty")));
+        }
+    }
+    let only_shards = |name| {
+        unused("data.manifest", manifest.as_ref(), "data.source", name)?;
+        unused("data.verify", verify.as_ref(), "data.source", name)
+    };
+    let plan = match source {
+        RawSource::Shards => DataPlan::Shards {
+            root,
+            manifest: present("data.manifest", manifest, "data.source", "shards")?,
+            verify_checksums: match present("data.verify", verify, "data.source", "shards")? {
+                RawVerify::Checksums => true,
+                RawVerify::Sizes => false,
+            },
+        },
+        RawSource::Cifar10 => {
+            only_shards("cifar10")?;
+            DataPlan::Cifar10 { root }
+        }
+        RawSource::Mnist => {
+            only_shards("mnist")?;
+            DataPlan::Mnist { root }
+        }
+    };
+    Ok((plan, WorkerPlan { readers, decoders }))
+}
+
+fn input_plan(raw: RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> {
+    let RawAugment { recipe, image_size, crop_scale, mean, std, pairing } = raw;
+    let kind = match recipe {
+        RawRecipe::V1 => RecipeKind::V1,
+        RawRecipe::V2 => RecipeKind::V2,
+        RawRecipe::Cifar => RecipeKind::Cifar,
+    };
+    let recipe = RecipeConfig { image_size, crop_scale, kind };
+    // The rules on its numbers belong to the crate that draws by them.
+    Recipe::new(recipe).map_err(|error| match error {
+        AugmentError::Recipe { key, expected, got } => {
+            let key = format!("augment.{key}");
+            Complaint::value(&key, format!("{key} must be {expected}, got {got}"))
+        }
+        other => Complaint::key("augment", other.to_string()),
+    })?;
+    for (i, (mean, std)) in mean.iter().zip(std).enumerate() {
+        not_negative(&format!("augment.mean[{i}]"), f64::from(*mean))?;
+        above_zero(&format!("augment.std[{i}]"), f64::from(std))?;
+    }
+    let pairing = match pairing {
+        RawPairing::SameImage => Pairing::SameImage,
+        RawPairing::Shuffled => Pairing::Shuffled,
+    };
+    Ok((InputPlan { image_size, mean, std, pairing }, recipe))
+}
+
+fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint> {
+    let RawEncoder { arch, stem, width, head, bn_groups, bn_running } = raw;
+    let known = Arch::NAMES.iter().find(|(name, _)| name == arch);
+    let Some((_, arch)) = known else {
+        let names = Arch::NAMES.map(|(name, _)| name);
+        return Err(Complaint::unknown_name("encoder.arch", arch, &names));
+    };
+    let stem = match stem {
+        RawStem::Imagenet => Stem::ImageNet,
+        RawStem::Cifar => Stem::Cifar,
+    };
+    let running = match bn_running {
+        RawRunning::First => RunningStats::First,
+        RawRunning::Mean => RunningStats::Mean,
+    };
+    let head = match head {
+        RawHead::Fc => HeadKind::Fc,
+        RawHead::Mlp => HeadKind::Mlp,
+    };
+    let width = above_zero("encoder.width", *width)?;
+    Ok((ResNetConfig { arch: *arch, stem, width, bn: BnConfig { groups: *bn_groups, running } }, head))
+}
+
+fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
+    let RawMoco { queue_size, key_momentum, temperature, dim, symmetric, shuffle_bn } = *raw;
+    at_least_one("moco.queue_size", queue_size as u64)?;
+    at_least_one("moco.dim", dim as u64)?;
+    Ok(MocoConfig {
+        queue_size,
+        key_momentum: within_zero_one("moco.key_momentum", key_momentum)?,
+        temperature: above_zero("moco.temperature", temperature)?,
+        dim,
+        symmetric,
+        shuffle_bn,
+    })
+}
+
+fn schedule_plan(raw: RawSchedule) -> Result<Schedule, Complaint> {
+    const KIND: &str = "schedule.kind";
+    let RawSchedule { kind, milestones, gamma, every_steps } = raw;
+    let no_milestones =
+        |name| unused("schedule.milestones", milestones.as_ref(), KIND, name);
+    let no_every_steps = |name| unused("schedule.every_steps", every_steps, KIND, name);
+    let no_keys = |name| {
+        no_milestones(name)?;
+        no_every_steps(name)?;
+        unused("schedule.gamma", gamma, KIND, name)
+    };
+    let factor = |name| above_zero("schedule.gamma", present("schedule.gamma", gamma, KIND, name)?);
+    match kind {
+        RawScheduleKind::Constant => no_keys("constant").map(|()| Schedule::Constant),
+        RawScheduleKind::CosinePerEpoch => {
+            no_keys("cosine_per_epoch").map(|()| Schedule::CosinePerEpoch)
+        }
+        RawScheduleKind::CosinePerStep => {
+            no_keys("cosine_per_step").map(|()| Schedule::CosinePerStep)
+        }
+        RawScheduleKind::Steps => {
+            no_every_steps("steps")?;
+            let gamma = factor("steps")?;
+            let milestones = present("schedule.milestones", milestones, KIND, "steps")?;
+            Ok(Schedule::Steps { milestones: ascending("schedule.milestones", milestones)?, gamma })
+        }
+        RawScheduleKind::Exponential => {
+            no_milestones("exponential")?;
+            let gamma = factor("exponential")?;
+            let every_steps = present("schedule.every_steps", every_steps, KIND, "exponential")?;
+            at_least_one("schedule.every_steps", every_steps)?;
+            Ok(Schedule::Exponential { every_steps, gamma })
+        }
+    }
+}
+
+fn cadence(
+    log: &RawLog,
+    checkpoint: &RawCheckpoint,
+    monitor: &RawMonitor,
+) -> Result<Cadence, Complaint> {
+    let RawLog { every_steps: log_every } = *log;
+    let RawCheckpoint { every_steps: checkpoint_every, keep } = *checkpoint;
+    at_least_one("checkpoint.keep", keep as u64)?;
+    let knn_every = monitor.knn_every_steps;
+    Ok(Cadence { log_every, checkpoint_every, keep_checkpoints: keep, knn_every })
+}
+
+fn evaluation(
+    raw: RawEvaluate,
+    monitor: &RawMonitor,
+    image_size: u32,
+) -> Result<EvaluationPlan, Complaint> {
+    let RawEvaluate {
+        at_end,
+        resize,
+        linear_epochs,
+        linear_batch_size,
+        linear_lr,
+        linear_milestones,
+        linear_sgd_momentum,
+        linear_weight_decay,
+    } = raw;
+    let RawMonitor { knn_every_steps: _, n_neighbors, temperature, bank } = *monitor;
+    if resize < image_size {
+        let message = format!(
+            "evaluate.resize must be at least augment.image_size, got {resize} and {image_size}"
+        );
+        return Err(Complaint::value("evaluate.resize", message).and("augment.image_size"));
+    }
+    at_least_one("evaluate.linear_batch_size", linear_batch_size as u64)?;
+    at_least_one("monitor.n_neighbors", n_neighbors as u64)?;
+    if bank != 0 && bank < n_neighbors {
+        let message = format!(
+            "monitor.bank must hold at least monitor.n_neighbors images, got {bank} and {n_neighbors}"
+        );
+        return Err(Complaint::value("monitor.bank", message).and("monitor.n_neighbors"));
+    }
+    let temperature = above_zero("monitor.temperature", temperature)?;
+    let linear = LinearPlan {
+        epochs: at_least_one("evaluate.linear_epochs", linear_epochs)?,
+        batch_size: linear_batch_size,
+        lr: above_zero("evaluate.linear_lr", linear_lr)?,
+        milestones: ascending("evaluate.linear_milestones", linear_milestones)?,
+        sgd_momentum: momentum("evaluate.linear_sgd_momentum", linear_sgd_momentum)?,
+        weight_decay: not_negative("evaluate.linear_weight_decay", linear_weight_decay)?,
+    };
+    Ok(EvaluationPlan {
+        at_end,
+        knn: KnnPlan { n_neighbors, temperature },
+        resize,
+        monitor_bank: bank,
+        linear,
+    })
+}

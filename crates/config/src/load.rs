@@ -1,0 +1,58 @@
+//! From a path and overrides to plans.
+
+use std::path::Path;
+
+use moco_augment::RecipeConfig;
+use moco_train::{DataPlan, PretrainPlan};
+
+use crate::convert::convert;
+use crate::error::ConfigError;
+use crate::layer::read_layers;
+use crate::merge::Merged;
+use crate::resolved;
+
+/// A pretraining run as its config describes it.
+#[derive(Debug, Clone)]
+pub struct LoadedPretrain {
+    /// What the training loop is told.
+    pub plan: PretrainPlan,
+    /// Where the images are.
+    pub data: DataPlan,
+    /// How views are drawn.
+    pub recipe: RecipeConfig,
+    /// All keys in force as TOML, each with its origin as a comment; loads again as the same plan.
+    pub resolved: String,
+}
+
+/// Reads a config: the file at `path` on top of those it extends, then `sets`, each `section.key=value`,
+/// in their order.
+///
+/// # Errors
+/// [`ConfigError::Read`], or [`ConfigError::Invalid`] for the first key that is unknown, missing, of a
+/// wrong type or impossible; show it with [`ConfigError::render`].
+pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
+    let mut merged = Merged::new(read_layers(path, sets)?);
+    drop_outdated(&mut merged);
+    let converted = merged.deserialize().and_then(convert);
+    let (plan, data, recipe) = converted.map_err(|complaint| merged.diagnose(complaint))?;
+    Ok(LoadedPretrain { plan, data, recipe, resolved: resolved::print(&merged) })
+}
+
+/// Keys of a lower layer that a choice on a higher one leaves without meaning.
+fn drop_outdated(merged: &mut Merged) {
+    merged.drop_if_outdated("run.steps", "run.epochs");
+    merged.drop_if_outdated("run.epochs", "run.steps");
+    let choice = |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+    if choice(merged, "data.source").as_deref() != Some("shards") {
+        merged.drop_if_outdated("data.manifest", "data.source");
+        merged.drop_if_outdated("data.verify", "data.source");
+    }
+    let unread: &[&str] = match choice(merged, "schedule.kind").as_deref() {
+        Some("steps") => &["schedule.every_steps"],
+        Some("exponential") => &["schedule.milestones"],
+        _ => &["schedule.milestones", "schedule.gamma", "schedule.every_steps"],
+    };
+    for key in unread {
+        merged.drop_if_outdated(key, "schedule.kind");
+    }
+}

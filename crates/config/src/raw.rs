@@ -1,0 +1,274 @@
+//! A pretraining config as it is written: the sections and keys of the TOML file.
+//!
+//! No key has a default. The conversion in `convert` takes each struct apart without `..`, so a key that
+//! nothing reads is a compiler warning.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "sections")]
+pub(crate) struct RawPretrain {
+    /// Seed and length of the run.
+    pub(crate) run: RawRun,
+    /// Where the images are and how many threads fetch them.
+    pub(crate) data: RawData,
+    /// What becomes of an image.
+    pub(crate) augment: RawAugment,
+    /// The network.
+    pub(crate) encoder: RawEncoder,
+    /// The method.
+    pub(crate) moco: RawMoco,
+    /// Batch and optimizer.
+    pub(crate) optim: RawOptim,
+    /// How the learning rate falls.
+    pub(crate) schedule: RawSchedule,
+    /// Log lines.
+    pub(crate) log: RawLog,
+    /// Checkpoints.
+    pub(crate) checkpoint: RawCheckpoint,
+    /// The kNN vote during the run and at its end.
+    pub(crate) monitor: RawMonitor,
+    /// The evaluation at the end.
+    pub(crate) evaluate: RawEvaluate,
+    /// Rules that end a sick run.
+    pub(crate) health: RawHealth,
+}
+
+/// `[run]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawRun {
+    /// Seed of every random number.
+    pub(crate) seed: u64,
+    /// Length in optimizer updates; either this or `epochs`.
+    pub(crate) steps: Option<u64>,
+    /// Length in passes over the data.
+    pub(crate) epochs: Option<u64>,
+}
+
+/// `[data]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawData {
+    /// Kind of files.
+    pub(crate) source: RawSource,
+    /// Folder with the files.
+    pub(crate) root: PathBuf,
+    /// List of the shards; for shards only.
+    pub(crate) manifest: Option<PathBuf>,
+    /// What of the shards is checked before the run; for shards only.
+    pub(crate) verify: Option<RawVerify>,
+    /// Threads that read.
+    pub(crate) readers: usize,
+    /// Threads that decode and draw views.
+    pub(crate) decoders: usize,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawSource {
+    Shards,
+    Cifar10,
+    Mnist,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawVerify {
+    Checksums,
+    Sizes,
+}
+
+/// `[augment]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawAugment {
+    /// Which transforms in which order.
+    pub(crate) recipe: RawRecipe,
+    /// Side of a view in pixels.
+    pub(crate) image_size: u32,
+    /// Least and greatest share of the area that a random crop keeps.
+    pub(crate) crop_scale: (f64, f64),
+    /// Mean of each channel, of pixels scaled to 0..1.
+    pub(crate) mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub(crate) std: [f32; 3],
+    /// Which view is the key's.
+    pub(crate) pairing: RawPairing,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawRecipe {
+    V1,
+    V2,
+    Cifar,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawPairing {
+    SameImage,
+    Shuffled,
+}
+
+/// `[encoder]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawEncoder {
+    /// A ResNet by its name in torchvision.
+    pub(crate) arch: String,
+    /// First layers.
+    pub(crate) stem: RawStem,
+    /// Multiplier of every width.
+    pub(crate) width: f64,
+    /// Projection: `fc` is v1's, `mlp` v2's.
+    pub(crate) head: RawHead,
+    /// Parts of the batch with batch-norm statistics of their own.
+    pub(crate) bn_groups: usize,
+    /// Which group's statistics the running mean and variance follow.
+    pub(crate) bn_running: RawRunning,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawStem {
+    Imagenet,
+    Cifar,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawHead {
+    Fc,
+    Mlp,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawRunning {
+    First,
+    Mean,
+}
+
+/// `[moco]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawMoco {
+    /// K, the number of negatives.
+    pub(crate) queue_size: usize,
+    /// m of Eq. (2).
+    pub(crate) key_momentum: f64,
+    /// τ of Eq. (1).
+    pub(crate) temperature: f64,
+    /// Width of the features that are compared.
+    pub(crate) dim: usize,
+    /// Whether each view serves as query and as key.
+    pub(crate) symmetric: bool,
+    /// Whether the keys are permuted before the key encoder.
+    pub(crate) shuffle_bn: bool,
+}
+
+/// `[optim]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawOptim {
+    /// Images in a step, over all devices.
+    pub(crate) batch_size: usize,
+    /// Learning rate for a batch of 256; the rate used is this times `batch_size` / 256.
+    pub(crate) base_lr: f64,
+    /// Momentum of the gradients.
+    pub(crate) sgd_momentum: f64,
+    /// L2 penalty on every parameter.
+    pub(crate) weight_decay: f64,
+}
+
+/// `[schedule]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawSchedule {
+    /// The curve.
+    pub(crate) kind: RawScheduleKind,
+    /// Epochs, from 0, at which the rate is multiplied by `gamma`; for `steps` only.
+    pub(crate) milestones: Option<Vec<u32>>,
+    /// Factor; for `steps` and `exponential` only.
+    pub(crate) gamma: Option<f64>,
+    /// Steps between two multiplications by `gamma`; for `exponential` only.
+    pub(crate) every_steps: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawScheduleKind {
+    Constant,
+    CosinePerEpoch,
+    CosinePerStep,
+    Steps,
+    Exponential,
+}
+
+/// `[log]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawLog {
+    /// Steps between two lines; 0 = never.
+    pub(crate) every_steps: u64,
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawCheckpoint {
+    /// Steps between two checkpoints; 0 = only at the end.
+    pub(crate) every_steps: u64,
+    /// Checkpoints that stay.
+    pub(crate) keep: usize,
+}
+
+/// `[monitor]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawMonitor {
+    /// Steps between two kNN votes; 0 = never.
+    pub(crate) knn_every_steps: u64,
+    /// Neighbors that vote.
+    pub(crate) n_neighbors: usize,
+    /// τ of the vote's weights exp(similarity/τ).
+    pub(crate) temperature: f64,
+    /// Training images that may be neighbors during the run; 0 = all.
+    pub(crate) bank: usize,
+}
+
+/// `[evaluate]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawEvaluate {
+    /// Whether kNN and the linear classifier run at the end.
+    pub(crate) at_end: bool,
+    /// Shorter side in pixels to which images are resized before the central crop to
+    /// `augment.image_size`.
+    pub(crate) resize: u32,
+    /// Passes over the training features.
+    pub(crate) linear_epochs: u64,
+    /// Batch of the linear classifier.
+    pub(crate) linear_batch_size: usize,
+    /// Its learning rate at the start.
+    pub(crate) linear_lr: f64,
+    /// Epochs at which its rate falls to a tenth.
+    pub(crate) linear_milestones: Vec<u32>,
+    /// Its momentum.
+    pub(crate) linear_sgd_momentum: f64,
+    /// Its weight decay.
+    pub(crate) linear_weight_decay: f64,
+}
+
+/// `[health]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawHealth {
+    /// Whether a collapse ends the run.
+    pub(crate) stop_on_collapse: bool,
+}

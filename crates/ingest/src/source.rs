@@ -1,0 +1,70 @@
+//! The trait of everything that hands out samples by index, and what a sample is.
+
+use std::fmt;
+
+use crate::error::IngestError;
+
+/// Random access to the samples of one split of a data set.
+pub trait Source: Send + Sync {
+    /// Number of samples.
+    fn len(&self) -> u64;
+
+    /// Whether there are no samples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sample with this index.
+    ///
+    /// # Errors
+    /// If the index is out of range or the storage fails.
+    fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError>;
+
+    /// The class of a sample, without reading its image; `None` where it has none or does not exist.
+    fn label(&self, sample_index: u64) -> Option<u32>;
+
+    /// Number of classes; `None` where the data set is not labeled.
+    fn n_classes(&self) -> Option<u32>;
+}
+
+/// One image as it is stored, with where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedSample {
+    /// Where the image lies.
+    pub key: SampleKey,
+    /// Its index within the split.
+    pub sample_index: u64,
+    /// The image.
+    pub payload: Payload,
+}
+
+/// An image as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// A JPEG or PNG file.
+    Encoded(Vec<u8>),
+    /// Raw pixels, `[height, width, 3]`, u8, red first.
+    Rgb {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// `height * width * 3` bytes.
+        pixels: Vec<u8>,
+    },
+}
+
+/// Where a sample lies: enough for a person to find the image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SampleKey {
+    /// File name of the shard.
+    pub shard: String,
+    /// Name of the sample within the shard.
+    pub name: String,
+}
+
+impl fmt::Display for SampleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.shard, self.name)
+    }
+}

@@ -1,0 +1,254 @@
+//! Writes tar shards in the layout of WebDataset, with the same bytes for the same samples.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{durable::publish, error::IngestError, manifest::ShardEntry};
+
+const KEY_LENGTH_MAX: usize = 80;
+
+/// The format of an encoded image, which decides its extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// `.jpg`
+    Jpeg,
+    /// `.png`
+    Png,
+}
+
+/// Writes samples into shards `PREFIX-000000.tar`, `PREFIX-000001.tar`, …
+///
+/// A shard bears another name, ending in `.partial`, until it is complete and on the disk; what an
+/// interrupted writer leaves behind is overwritten by the next one.
+#[derive(Debug)]
+pub struct ShardWriter {
+    folder: PathBuf,
+    prefix: String,
+    samples_per_shard: u64,
+    open: Option<OpenShard>,
+    finished: Vec<ShardEntry>,
+}
+
+struct OpenShard {
+    tar: tar::Builder<HashingFile>,
+    temporary: PathBuf,
+    samples: u64,
+}
+
+impl std::fmt::Debug for OpenShard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenShard").field("temporary", &self.temporary).finish_non_exhaustive()
+    }
+}
+
+impl ShardWriter {
+    /// A writer into `folder`, which is created if need be.
+    ///
+    /// # Errors
+    /// If the folder cannot be created or a shard would hold no samples.
+    pub fn new(folder: &Path, prefix: &str, samples_per_shard: u64) -> Result<Self, IngestError> {
+        if samples_per_shard == 0 {
+            return Err(IngestError::ShardCapacity);
+        }
+        fs::create_dir_all(folder).map_err(IngestError::io("create", folder))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            prefix: prefix.to_owned(),
+            samples_per_shard,
+            open: None,
+            finished: Vec::new(),
+        })
+    }
+
+    /// Appends one sample. Keys must differ within a shard, which the reader checks.
+    ///
+    /// # Errors
+    /// If the key has characters with a meaning in paths, or the disk fails.
+    pub fn push(
+        &mut self,
+        key: &str,
+        format: ImageFormat,
+        image: &[u8],
+        label: Option<u32>,
+    ) -> Result<(), IngestError> {
+        check_key(key)?;
+        let mut shard = match self.open.take() {
+            Some(shard) => shard,
+            None => OpenShard::create(self.folder.join(format!("{}.partial", self.next_file())))?,
+        };
+        let extension = match format {
+            ImageFormat::Jpeg => "jpg",
+            ImageFormat::Png => "png",
+        };
+        shard.append(&format!("{key}.{extension}"), image)?;
+        if let Some(label) = label {
+            shard.append(&format!("{key}.cls"), label.to_string().as_bytes())?;
+        }
+        shard.samples += 1;
+        let full = shard.samples == self.samples_per_shard;
+        self.open = Some(shard);
+        if full { self.close_shard() } else { Ok(()) }
+    }
+
+    /// Completes the last shard and returns what the manifest must say of all of them.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn finish(mut self) -> Result<Vec<ShardEntry>, IngestError> {
+        self.close_shard()?;
+        Ok(self.finished)
+    }
+
+    fn next_file(&self) -> String {
+        format!("{}-{:06}.tar", self.prefix, self.finished.len())
+    }
+
+    fn close_shard(&mut self) -> Result<(), IngestError> {
+        let Some(shard) = self.open.take() else { return Ok(()) };
+        let file = self.next_file();
+        let (handle, bytes, blake3) = shard
+            .tar
+            .into_inner()
+            .and_then(HashingFile::finish)
+            .map_err(IngestError::io("write", &shard.temporary))?;
+        publish(&handle, &shard.temporary, &self.folder.join(&file))?;
+        self.finished.push(ShardEntry { file, samples: shard.samples, bytes, blake3 });
+        Ok(())
+    }
+}
+
+impl OpenShard {
+    fn create(temporary: PathBuf) -> Result<Self, IngestError> {
+        let file = File::create(&temporary).map_err(IngestError::io("create", &temporary))?;
+        let file = HashingFile {
+            file: BufWriter::with_capacity(1 << 18, file),
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        };
+        Ok(Self { tar: tar::Builder::new(file), temporary, samples: 0 })
+    }
+
+    fn append(&mut self, name: &str, content: &[u8]) -> Result<(), IngestError> {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        // Nothing of the machine or the moment goes in, so that the bytes can be compared.
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        self.tar
+            .append_data(&mut header, name, content)
+            .map_err(IngestError::io("write", &self.temporary))
+    }
+}
+
+fn check_key(key: &str) -> Result<(), IngestError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if (1..=KEY_LENGTH_MAX).contains(&key.len()) && key.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(IngestError::KeyInvalid { key: key.to_owned() })
+    }
+}
+
+/// A file that counts and hashes what goes through it.
+struct HashingFile {
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl HashingFile {
+    fn finish(self) -> io::Result<(File, u64, String)> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((file, self.bytes, self.hasher.finalize().to_hex().to_string()))
+    }
+}
+
+impl Write for HashingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, n: u32) -> Vec<ShardEntry> {
+        let mut writer = ShardWriter::new(folder, "train", 4).unwrap();
+        for i in 0..n {
+            let image = i.to_le_bytes().repeat(100);
+            writer.push(&format!("{i:04}"), ImageFormat::Jpeg, &image, Some(i % 3)).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn entries_describe_the_files_and_the_bytes_repeat() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let entries = write(first.path(), 10);
+        assert_eq!(entries, write(second.path(), 10));
+        let names: Vec<(&str, u64)> =
+            entries.iter().map(|entry| (entry.file.as_str(), entry.samples)).collect();
+        assert_eq!(
+            names,
+            [("train-000000.tar", 4), ("train-000001.tar", 4), ("train-000002.tar", 2)]
+        );
+        for entry in &entries {
+            let bytes = fs::read(first.path().join(&entry.file)).unwrap();
+            assert_eq!(bytes.len() as u64, entry.bytes);
+            assert_eq!(blake3::hash(&bytes).to_hex().as_str(), entry.blake3);
+        }
+        assert_eq!(fs::read_dir(first.path()).unwrap().count(), 3, "a temporary file was left");
+    }
+
+    #[test]
+    fn headers_hold_nothing_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = write(folder.path(), 1).remove(0);
+        let bytes = fs::read(folder.path().join(entry.file)).unwrap();
+        // Offsets of the POSIX ustar header.
+        assert_eq!(&bytes[..8], b"0000.jpg");
+        assert_eq!(&bytes[100..108], b"0000644\0");
+        assert_eq!(&bytes[108..124], b"0000000\x000000000\0");
+        assert_eq!(&bytes[136..148], b"00000000000\0");
+        // 400 bytes of image fill one block; the label's header follows.
+        assert_eq!(&bytes[1024..1032], b"0000.cls");
+        assert_eq!(&bytes[1536..1538], b"0\0");
+        assert_eq!(bytes.len(), 1536 + 512 + 1024);
+    }
+
+    #[test]
+    fn an_exact_multiple_leaves_no_empty_shard() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(write(folder.path(), 8).len(), 2);
+        assert_eq!(write(folder.path(), 0).len(), 0);
+    }
+
+    #[test]
+    fn bad_keys_and_empty_shards_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ShardWriter::new(folder.path(), "train", 4).unwrap();
+        for key in ["", "a.b", "../a", "a/b", "a b", &"k".repeat(81)] {
+            let message = writer.push(key, ImageFormat::Png, b"x", None).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{key:?} cannot be a sample's key")), "{message}");
+        }
+        let error = ShardWriter::new(folder.path(), "train", 0).unwrap_err();
+        assert_eq!(error.to_string(), "a shard must hold at least 1 sample, got 0");
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = ShardWriter::new(&file, "train", 4).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot create {}", file.display()));
+    }
+}

@@ -1,0 +1,109 @@
+//! A thread at the end of a run, such as a writer of metrics or checkpoints.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{SendError, Sender};
+
+use crate::error::{PipelineError, StageError};
+use crate::meter::{Meter, Spent, StageReport};
+
+/// Runs a function over what it is sent, on one thread behind one bounded channel.
+///
+/// Dropping it waits until everything sent has been worked off; [`Sink::finish`] also tells whether
+/// that went well.
+#[derive(Debug)]
+pub struct Sink<T> {
+    name: String,
+    sender: Option<Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+    fault: Arc<OnceLock<PipelineError>>,
+    meter: Arc<Meter>,
+}
+
+impl<T: Send + 'static> Sink<T> {
+    /// Starts a thread called `name` that gives each item to `work` until the first error. A `capacity`
+    /// of 0 is a rendezvous: [`Sink::send`] then waits until the item before has been worked off.
+    ///
+    /// # Errors
+    /// The thread cannot start.
+    pub fn spawn(
+        name: &str,
+        capacity: usize,
+        work: impl FnMut(T) -> Result<(), StageError> + Send + 'static,
+    ) -> Result<Self, PipelineError> {
+        let (sender, receiver) = crossbeam_channel::bounded(capacity);
+        let (fault, meter) = (Arc::new(OnceLock::new()), Arc::new(Meter::new(name)));
+        let (slot, gauge, stage) = (Arc::clone(&fault), Arc::clone(&meter), name.to_owned());
+        let run = move || {
+            let mut work = work;
+            let inbox = &receiver;
+            let ended = catch_unwind(AssertUnwindSafe(move || -> Result<(), StageError> {
+                while let Ok(item) = gauge.time(Spent::WaitingIn, || inbox.recv()) {
+                    gauge.time(Spent::Busy, || work(item))?;
+                    gauge.count_item();
+                }
+                Ok(())
+            }));
+            // The fault is set while the channel is still open: whoever finds it closed can read why.
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(source)) => {
+                    slot.get_or_init(|| PipelineError::failed(&stage, source));
+                }
+                Err(payload) => {
+                    slot.get_or_init(|| PipelineError::panicked(&stage, &*payload));
+                }
+            }
+            drop(receiver);
+        };
+        let thread = Builder::new()
+            .name(name.to_owned())
+            .spawn(run)
+            .map_err(|source| PipelineError::spawn(name, source))?;
+        let name = name.to_owned();
+        Ok(Self { name, sender: Some(sender), thread: Some(thread), fault, meter })
+    }
+
+    /// Hands an item over, waiting while the channel is full.
+    ///
+    /// # Errors
+    /// What made the thread end, on this and on every later call; the item is then lost, as are those
+    /// that were waiting in the channel.
+    pub fn send(&self, item: T) -> Result<(), PipelineError> {
+        let closed = || PipelineError::closed(&self.name);
+        let sender = self.sender.as_ref().ok_or_else(closed)?;
+        sender.send(item).map_err(|SendError(_)| self.fault.get().cloned().unwrap_or_else(closed))
+    }
+
+    /// Waits until everything sent has been worked off.
+    ///
+    /// # Errors
+    /// What made the thread end before that.
+    pub fn finish(mut self) -> Result<(), PipelineError> {
+        self.close();
+        self.fault.get().cloned().map_or(Ok(()), Err)
+    }
+
+    /// What the thread has done so far.
+    #[must_use]
+    pub fn meter(&self) -> StageReport {
+        self.meter.report()
+    }
+}
+
+impl<T> Sink<T> {
+    fn close(&mut self) {
+        self.sender = None;
+        if let Some(Err(payload)) = self.thread.take().map(JoinHandle::join) {
+            self.fault.get_or_init(|| PipelineError::panicked(&self.name, &*payload));
+        }
+    }
+}
+
+impl<T> Drop for Sink<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

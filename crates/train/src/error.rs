@@ -1,0 +1,182 @@
+//! What can end a run, and which kind of trouble it is.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use moco_augment::AugmentError;
+use moco_checkpoint::CheckpointError;
+use moco_core::MocoError;
+use moco_encoders::EncoderError;
+use moco_evaluate::EvaluateError;
+use moco_ingest::IngestError;
+use moco_pipeline::PipelineError;
+
+/// A run ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A stage failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The step failed.
+    #[error(transparent)]
+    Moco(#[from] MocoError),
+    /// An encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// CIFAR-10 or MNIST files cannot be read.
+    #[error(transparent)]
+    Datasets(#[from] moco_datasets::DatasetsError),
+    /// The embedded data set cannot be written.
+    #[error(transparent)]
+    Textures(#[from] moco_textures::TexturesError),
+    /// An image cannot become a view.
+    #[error("image {key}: {source}")]
+    Image {
+        /// Where the image lies.
+        key: String,
+        /// What is wrong with it.
+        source: AugmentError,
+    },
+    /// A recipe is not possible.
+    #[error(transparent)]
+    Recipe(#[from] AugmentError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Features cannot be measured.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// A file of the run folder cannot be written or read.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A new run would overwrite an old one.
+    #[error(
+        "{} exists already; choose another --name, or go on with --resume {name}", path.display()
+    )]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+        /// The run's name.
+        name: String,
+    },
+    /// A resume of a run that is not there.
+    #[error("no run at {}; runs there are: {}", path.display(), if known.is_empty() { "none" } else { known })]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// Names of the runs beside it.
+        known: String,
+    },
+    /// Another process writes this run.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A checkpoint or step file lacks something.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// candle failed.
+    #[error("{what}: {source}")]
+    Candle {
+        /// What was being done.
+        what: &'static str,
+        /// candle's error.
+        source: candle_core::Error,
+    },
+    /// The features of all images are equal, and the plan says to stop then.
+    #[error("stopped at step {global_step}: {message}")]
+    Unhealthy {
+        /// The step.
+        global_step: u64,
+        /// The alarm's meaning.
+        message: &'static str,
+    },
+}
+
+/// Kinds of trouble that a caller treats differently; the exit codes of the binaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Something else went wrong while running.
+    Failed,
+    /// The data or the machine is not fit: a missing shard, a broken image, a full disk.
+    DataOrMachine,
+    /// A health rule stopped the run.
+    Health,
+    /// The arguments do not fit: a run that exists, or does not.
+    Usage,
+}
+
+impl TrainError {
+    /// Which kind of trouble this is, looking through the stage that reports it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
+            Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
+            Self::Ingest(IngestError::BatchSize { .. })
+            | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
+            Self::Ingest(_)
+            | Self::Datasets(_)
+            | Self::Textures(_)
+            | Self::Image { .. }
+            | Self::Checkpoint(_)
+            | Self::File { .. }
+            | Self::Locked { .. } => ErrorKind::DataOrMachine,
+            Self::Pipeline(error) => of_stage(error),
+            _ => ErrorKind::Failed,
+        }
+    }
+}
+
+fn of_stage(error: &PipelineError) -> ErrorKind {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<TrainError>() {
+            return error.kind();
+        }
+        if error.is::<IngestError>() || error.is::<CheckpointError>() {
+            return ErrorKind::DataOrMachine;
+        }
+        cause = error.source();
+    }
+    ErrorKind::Failed
+}
+
+/// Says what candle was asked to do when it failed.
+pub(crate) trait During<T> {
+    fn during(self, what: &'static str) -> Result<T, TrainError>;
+}
+
+impl<T> During<T> for candle_core::Result<T> {
+    fn during(self, what: &'static str) -> Result<T, TrainError> {
+        self.map_err(|source| TrainError::Candle { what, source })
+    }
+}
+
+/// Names the file that the operating system refused.
+pub(crate) trait OnFile<T> {
+    fn on_file(self, action: &'static str, path: &std::path::Path) -> Result<T, TrainError>;
+}
+
+impl<T> OnFile<T> for std::io::Result<T> {
+    fn on_file(self, action: &'static str, path: &std::path::Path) -> Result<T, TrainError> {
+        self.map_err(|source| TrainError::File { action, path: path.to_owned(), source })
+    }
+}

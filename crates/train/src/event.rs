@@ -1,0 +1,108 @@
+//! What a run tells while it goes on; the binaries print it.
+
+use std::path::PathBuf;
+
+use moco_core::HealthReport;
+
+/// Something happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The run begins or goes on.
+    Started {
+        /// Steps done before.
+        global_step: u64,
+        /// Steps of the whole run.
+        total_steps: u64,
+        /// Steps of an epoch.
+        steps_per_epoch: u64,
+        /// Training images.
+        n_images: u64,
+        /// Trainable parameters of the query encoder.
+        n_parameters: usize,
+    },
+    /// A step was done.
+    Stepped {
+        /// Steps done.
+        global_step: u64,
+    },
+    /// A log line is due.
+    Log(&'a LogLine),
+    /// The kNN monitor ran.
+    Monitor {
+        /// Steps done.
+        global_step: u64,
+        /// Accuracy in percent.
+        knn: f64,
+    },
+    /// A checkpoint is durable or on its way to the disk.
+    Saving {
+        /// Steps done.
+        global_step: u64,
+    },
+    /// An epoch ended: what each data stage did in it.
+    Stages {
+        /// The epoch.
+        epoch: u64,
+        /// One line a stage, in the order of the data.
+        stages: &'a [StageLine],
+        /// The stage that the others waited for.
+        bottleneck: Option<&'a str>,
+    },
+    /// A damaged checkpoint was passed over on resume.
+    Rejected {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The evaluation at the end goes on to this.
+    Evaluating {
+        /// Pixels, random encoder or trained encoder.
+        what: &'static str,
+    },
+}
+
+/// Numbers of a log line: means since the line before, except the learning rate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogLine {
+    /// Steps done.
+    pub global_step: u64,
+    /// Epoch of the last step, from 0.
+    pub epoch: u64,
+    /// The loss.
+    pub loss: f64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// In percent.
+    pub pretext_top1: f64,
+    /// In percent.
+    pub pretext_top5: f64,
+    /// Mean cosine of query and positive.
+    pub positive_cosine: f64,
+    /// Mean cosine of query and negatives.
+    pub negative_cosine: f64,
+    /// Images a second since the line before.
+    pub images_per_second: f64,
+    /// Share of the time spent waiting for data, in percent.
+    pub data_wait_percent: f64,
+    /// Seconds to the end.
+    pub eta_seconds: f64,
+    /// The verdict.
+    pub health: HealthReport,
+}
+
+/// What a data stage did in an epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageLine {
+    /// The stage.
+    pub stage: String,
+    /// Items.
+    pub items: u64,
+    /// Seconds of work, over all workers.
+    pub busy_secs: f64,
+    /// Seconds of waiting for input.
+    pub waiting_in_secs: f64,
+    /// Seconds of waiting for room at the output.
+    pub waiting_out_secs: f64,
+}

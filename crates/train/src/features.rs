@@ -1,0 +1,84 @@
+//! Features of a whole data set, for the evaluations.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use moco_augment::Augmentation;
+use moco_encoders::{Encoder, Mode};
+use moco_evaluate::FeatureSet;
+use moco_ingest::Source;
+
+use crate::error::{During, TrainError};
+use crate::feeds::evaluation_feed;
+use crate::plan::{InputPlan, WorkerPlan};
+
+/// Images of an evaluation batch.
+const BATCH: usize = 100;
+
+/// What an evaluation reads: images with labels and how they become the encoder's input.
+#[derive(Clone)]
+pub(crate) struct Images<'a> {
+    pub(crate) source: &'a Arc<dyn Source>,
+    pub(crate) augmentation: &'a Arc<dyn Augmentation>,
+    pub(crate) input: &'a InputPlan,
+    pub(crate) workers: WorkerPlan,
+    /// At most this many images from the start; 0 = all.
+    pub(crate) limit: usize,
+}
+
+impl Images<'_> {
+    /// Rows of `row(images)` for every labelled image.
+    pub(crate) fn rows(
+        &self,
+        mut row: impl FnMut(&Tensor) -> Result<Tensor, TrainError>,
+    ) -> Result<FeatureSet, TrainError> {
+        let all = self.source.len();
+        let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
+        let (source, augmentation) = (Arc::clone(self.source), Arc::clone(self.augmentation));
+        let how = (self.input, self.workers);
+        let mut feed = evaluation_feed(source, augmentation, n_samples, BATCH, how)?;
+        let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
+        let mut seen = 0;
+        while let Some(batch) = feed.recv()? {
+            let rows = row(&batch.views[0])?.to_vec2::<f32>().during("reading features")?;
+            for (row, sample_index) in rows.into_iter().zip(batch.sample_indices) {
+                let label = self.source.label(sample_index);
+                if let (true, Some(label)) = (seen < n_samples, label) {
+                    dim = row.len();
+                    numbers.extend(row);
+                    labels.push(label);
+                }
+                seen += 1;
+            }
+        }
+        Ok(FeatureSet::new(dim.max(1), numbers, labels)?)
+    }
+}
+
+/// Features of images under an encoder in evaluation mode, with their labels; images without a label are
+/// left out.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn encode(
+    encoder: &mut dyn Encoder,
+    source: &Arc<dyn Source>,
+    augmentation: &Arc<dyn Augmentation>,
+    (input, workers): (&InputPlan, WorkerPlan),
+) -> Result<FeatureSet, TrainError> {
+    let images = Images { source, augmentation, input, workers, limit: 0 };
+    images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
+}
+
+/// The pixels themselves, row by row, normalised like the encoder's input.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn raw_pixels(
+    source: &Arc<dyn Source>,
+    augmentation: &Arc<dyn Augmentation>,
+    (input, workers): (&InputPlan, WorkerPlan),
+) -> Result<FeatureSet, TrainError> {
+    let images = Images { source, augmentation, input, workers, limit: 0 };
+    images.rows(|images| images.flatten_from(1).during("flattening pixels"))
+}

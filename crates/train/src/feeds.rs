@@ -1,0 +1,217 @@
+//! The data stages: sampler → readers → decoders → batcher → uploader.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use moco_augment::{Augmentation, RgbImage};
+use moco_ingest::{EncodedSample, Payload, Sampler, Slot, Source};
+use moco_pipeline::{Feed, Pipeline, StageError};
+use moco_rng::{At, Purpose, Seed};
+
+use crate::error::{During, TrainError};
+use crate::plan::{InputPlan, Pairing, WorkerPlan};
+
+/// Encoded samples that wait between readers and decoders, per lane.
+const ENCODED_AHEAD: usize = 32;
+/// Views that wait between decoders and batcher, per lane.
+const VIEWS_AHEAD: usize = 8;
+/// Batches of u8 that wait for the upload.
+const BATCHES_AHEAD: usize = 2;
+/// Uploaded batches that wait for the trainer.
+const UPLOADED_AHEAD: usize = 1;
+
+/// A batch of views as the encoders take it.
+#[derive(Debug)]
+pub struct DeviceBatch {
+    /// One tensor a view, `[N, 3, H, W]`, f32, normalised, channels last in memory.
+    pub views: Vec<Tensor>,
+    /// Index of each sample.
+    pub sample_indices: Vec<u64>,
+}
+
+/// The views of one image, u8, `[H, W, 3]` each.
+struct Views {
+    sample_index: u64,
+    pixels: Vec<Vec<u8>>,
+}
+
+/// Decodes an image; the error names it.
+pub(crate) fn decode(sample: EncodedSample) -> Result<RgbImage, TrainError> {
+    let key = sample.key;
+    let decoded = match sample.payload {
+        Payload::Encoded(bytes) => RgbImage::decode(&bytes),
+        Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels),
+    };
+    decoded.map_err(|source| TrainError::Image { key: key.to_string(), source })
+}
+
+/// The endless feed of training batches from `position` (samples consumed so far) on. The same
+/// positions give the same batches for any number of workers.
+///
+/// # Errors
+/// If a thread cannot start.
+pub fn train_feed(
+    source: Arc<dyn Source>,
+    augmentation: Arc<dyn Augmentation>,
+    (sampler, position): (Sampler, u64),
+    (seed, batch_size): (Seed, usize),
+    (input, workers): (&InputPlan, WorkerPlan),
+) -> Result<Feed<DeviceBatch>, TrainError> {
+    let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
+        let key = sample.key.to_string();
+        let image = decode(sample)?;
+        let view = |view: u32| {
+            let at = At { epoch: slot.epoch, index: slot.sample_index, view };
+            let stream = seed.stream(Purpose::Augment, at);
+            let drawn = augmentation.view(&image, stream).map(RgbImage::into_pixels);
+            drawn.map_err(|source| TrainError::Image { key: key.clone(), source })
+        };
+        Ok(Views { sample_index: slot.sample_index, pixels: vec![view(0)?, view(1)?] })
+    };
+    let slots = sampler.slots_from(position);
+    stages(source, slots, draw, batch_size, (input, workers))
+}
+
+/// A feed of single views, without randomness, of the given samples in order, each once. The last batch
+/// is filled up with repetitions of the last sample; the caller drops them.
+///
+/// # Errors
+/// If a thread cannot start.
+pub(crate) fn evaluation_feed(
+    source: Arc<dyn Source>,
+    augmentation: Arc<dyn Augmentation>,
+    n_samples: u64,
+    batch_size: usize,
+    (input, workers): (&InputPlan, WorkerPlan),
+) -> Result<Feed<DeviceBatch>, TrainError> {
+    let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
+        let key = sample.key.to_string();
+        let image = decode(sample)?;
+        let stream = Seed(0).stream(Purpose::Augment, At::index(slot.sample_index));
+        let view = augmentation
+            .view(&image, stream)
+            .map_err(|source| TrainError::Image { key, source })?;
+        Ok(Views { sample_index: slot.sample_index, pixels: vec![view.into_pixels()] })
+    };
+    let filled = n_samples.next_multiple_of(batch_size as u64);
+    let slots = (0..filled).map(move |position| {
+        let sample_index = position.min(n_samples.saturating_sub(1));
+        Slot { epoch: 0, position, sample_index }
+    });
+    let input = InputPlan { pairing: Pairing::SameImage, ..input.clone() };
+    stages(source, slots, draw, batch_size, (&input, workers))
+}
+
+fn stages(
+    source: Arc<dyn Source>,
+    slots: impl Iterator<Item = Slot> + Send + 'static,
+    draw: impl Fn((Slot, EncodedSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
+    batch_size: usize,
+    (input, workers): (&InputPlan, WorkerPlan),
+) -> Result<Feed<DeviceBatch>, TrainError> {
+    let mut pipeline = Pipeline::new();
+    let draw = Arc::new(draw);
+    let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots.map(Ok))?;
+    let lanes = pipeline.map("read", lanes, ENCODED_AHEAD, |_| {
+        let source = Arc::clone(&source);
+        move |slot: Slot| -> Result<_, StageError> { Ok((slot, source.read(slot.sample_index)?)) }
+    })?;
+    let lanes = pipeline.deal("deal", lanes, workers.decoders, ENCODED_AHEAD)?;
+    let lanes = pipeline.map("decode", lanes, VIEWS_AHEAD, |_| {
+        let draw = Arc::clone(&draw);
+        move |sample| -> Result<Views, StageError> { Ok(draw(sample)?) }
+    })?;
+    let pairing = input.pairing;
+    let lanes = pipeline.batch("batch", lanes, batch_size, BATCHES_AHEAD, move |views| {
+        Ok(collate(&views, pairing))
+    })?;
+    let input = input.clone();
+    let lanes = pipeline.map("upload", lanes, UPLOADED_AHEAD, |_| {
+        let input = input.clone();
+        move |batch: HostBatch| -> Result<DeviceBatch, StageError> { Ok(upload(batch, &input)?) }
+    })?;
+    Ok(pipeline.feed(lanes))
+}
+
+/// A batch of u8 views, `[N, H, W, 3]` each.
+struct HostBatch {
+    views: Vec<Vec<u8>>,
+    sample_indices: Vec<u64>,
+}
+
+fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
+    let n_views = samples.first().map_or(0, |views| views.pixels.len());
+    let views = (0..n_views)
+        .map(|view| {
+            // The control takes each key's view from the next image of the batch.
+            let shift = usize::from(pairing == Pairing::Shuffled && view == 1);
+            let of_view = samples.iter().cycle().skip(shift).take(samples.len());
+            of_view.flat_map(|views| views.pixels[view].iter().copied()).collect()
+        })
+        .collect();
+    HostBatch { views, sample_indices: samples.iter().map(|views| views.sample_index).collect() }
+}
+
+/// u8 → f32 normalised by mean and standard deviation (torchvision `ToTensor`, `Normalize`).
+fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
+    let side = input.image_size as usize;
+    let table: Vec<[f32; 3]> = (0..=255_u8)
+        .map(|value| {
+            std::array::from_fn(|c| (f32::from(value) / 255.0 - input.mean[c]) / input.std[c])
+        })
+        .collect();
+    let n = batch.sample_indices.len();
+    let tensor = |pixels: &Vec<u8>| {
+        let numbers: Vec<f32> = pixels
+            .chunks_exact(3)
+            .flat_map(|rgb| [0, 1, 2].map(|c| table[usize::from(rgb[c])][c]))
+            .collect();
+        Tensor::from_vec(numbers, (n, side, side, 3), &Device::Cpu)
+            .and_then(|x| x.permute((0, 3, 1, 2)))
+            .during("uploading a batch")
+    };
+    let views = batch.views.iter().map(tensor).collect::<Result<_, _>>()?;
+    Ok(DeviceBatch { views, sample_indices: batch.sample_indices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(pairing: Pairing) -> InputPlan {
+        InputPlan { image_size: 1, mean: [0.5, 0.0, 0.25], std: [0.5, 1.0, 0.25], pairing }
+    }
+
+    fn samples() -> Vec<Views> {
+        let views = |i: u8| Views {
+            sample_index: u64::from(i),
+            pixels: vec![vec![i, 0, 255], vec![100 + i, 51, 0]],
+        };
+        (0..3).map(views).collect()
+    }
+
+    fn numbers(x: &Tensor) -> Vec<f32> {
+        x.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn upload_is_to_tensor_and_normalize() {
+        let batch = upload(collate(&samples(), Pairing::SameImage), &input(Pairing::SameImage));
+        let batch = batch.unwrap();
+        assert_eq!(batch.views[0].dims(), [3, 3, 1, 1]);
+        assert_eq!(numbers(&batch.views[0])[..3], [-1.0, 0.0, 3.0]);
+        let second = numbers(&batch.views[1]);
+        assert_eq!(second[1], 0.2);
+        assert!((second[0] - (100.0 / 255.0 - 0.5) / 0.5).abs() < 1e-6);
+        assert_eq!(batch.sample_indices, [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_control_pairs_each_query_with_another_image() {
+        let first_of_key = |pairing| -> Vec<u8> {
+            collate(&samples(), pairing).views[1].chunks(3).map(|rgb| rgb[0]).collect()
+        };
+        assert_eq!(first_of_key(Pairing::SameImage), [100, 101, 102]);
+        assert_eq!(first_of_key(Pairing::Shuffled), [101, 102, 100]);
+    }
+}

@@ -1,0 +1,317 @@
+//! The training loop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use moco_augment::Augmentation;
+use moco_checkpoint::Newest;
+use moco_core::{Alarm, Health, Moco, StepViews};
+use moco_encoders::Encoder;
+use moco_ingest::Sampler;
+use moco_optim::Progress;
+use moco_pipeline::{Feed, Sink, StageReport, bottleneck};
+use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
+
+use crate::error::TrainError;
+use crate::event::{Event, StageLine};
+use crate::feeds::{DeviceBatch, train_feed};
+use crate::measure::Evaluator;
+use crate::metrics::Line;
+use crate::plan::{Length, PretrainPlan};
+use crate::run_folder::RunFolder;
+use crate::snapshot::{self, Snapshot};
+use crate::sources::Sources;
+use crate::summary::{Summary, Trio};
+use crate::tally::{Place, Tally};
+
+/// Log lines that wait for the metrics writer.
+const LINES_AHEAD: usize = 256;
+
+/// The exchangeable parts of a run: put your own in.
+pub struct Parts {
+    /// Images.
+    pub sources: Sources,
+    /// What makes two views of an image.
+    pub augmentation: Arc<dyn Augmentation>,
+    /// The backbone with its initial values; the head comes from the plan.
+    pub encoder: Box<dyn Encoder>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+/// How a run is watched and stopped.
+pub struct Control<'a> {
+    /// Set it to finish the step, save and stop.
+    pub stop: &'a AtomicBool,
+    /// Is told what happens.
+    pub observe: &'a mut dyn FnMut(&Event<'_>),
+}
+
+impl std::fmt::Debug for Control<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("stop", self.stop).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps were done.
+    Finished(Summary),
+    /// It was asked to stop; the checkpoint is durable.
+    Stopped {
+        /// Steps done.
+        global_step: u64,
+        /// The run's folder, to resume.
+        run: PathBuf,
+    },
+}
+
+/// Trains by Momentum Contrast, from the start or from a checkpoint of the same run, and evaluates at
+/// the end. `config` is the text that goes into the checkpoints.
+///
+/// # Errors
+/// If a stage fails, the loss is not finite, or something cannot be written. What was saved stays.
+pub fn pretrain(
+    plan: &PretrainPlan,
+    parts: Parts,
+    (folder, config): (&RunFolder, &str),
+    newest: Option<&Newest>,
+    mut control: Control<'_>,
+) -> Result<Outcome, TrainError> {
+    let started = Instant::now();
+    let Parts { sources, augmentation, encoder } = parts;
+    let n_images = sources.train.len();
+    let sampler = Sampler::new(plan.seed, n_images, plan.batch_size as u64)?;
+    let steps_per_epoch = sampler.steps_per_epoch();
+    let total_steps = match plan.length {
+        Length::Steps(steps) => steps,
+        Length::Epochs(epochs) => epochs * steps_per_epoch,
+    };
+    let evaluator = match sources.labelled {
+        Some(data) => Some(Evaluator::new(data, plan)?),
+        None => None,
+    };
+    let mut random = encoder.fork()?;
+    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    let metrics_file = folder.file("metrics.jsonl");
+    let mut seconds_before = 0.0;
+    if let Some(newest) = newest {
+        for rejected in &newest.rejected {
+            let (path, reason) = (rejected.path.clone(), rejected.reason.to_string());
+            (control.observe)(&Event::Rejected { path, reason });
+        }
+        let state = snapshot::state(&newest.checkpoint, &newest.path)?;
+        moco.load_state(&state, newest.checkpoint.global_step)?;
+        seconds_before = snapshot::wall_seconds(&newest.checkpoint);
+        truncate_after(&metrics_file, newest.checkpoint.global_step)?;
+    }
+    (control.observe)(&Event::Started {
+        global_step: moco.global_step(),
+        total_steps,
+        steps_per_epoch,
+        n_images,
+        n_parameters: random.params().parameters().map(|(_, t)| t.elem_count()).sum(),
+    });
+    let position = moco.global_step() * plan.batch_size as u64;
+    let feed = train_feed(
+        sources.train,
+        augmentation,
+        (sampler, position),
+        (plan.seed, plan.batch_size),
+        (&plan.input, plan.workers),
+    )?;
+    let mut metrics = MetricsWriter::append(&metrics_file)?;
+    let mut session = Session {
+        plan,
+        total_steps,
+        steps_per_epoch,
+        evaluator: evaluator.as_ref(),
+        tally: Tally::new(Health::new(&plan.moco, plan.batch_size, n_images), plan.moco.symmetric),
+        metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
+        checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
+        config,
+        started,
+        seconds_before,
+        epoch_meters: Vec::new(),
+    };
+    let completed = session.train(&mut moco, feed, &mut control)?;
+    let images_per_second = session.tally.images_per_second(plan.batch_size);
+    let Session { metrics, checkpoints, .. } = session;
+    checkpoints.finish()?;
+    metrics.finish()?;
+    if !completed {
+        let global_step = moco.global_step();
+        return Ok(Outcome::Stopped { global_step, run: folder.path().to_owned() });
+    }
+    let mut summary = Summary {
+        knn: Trio::default(),
+        knn_n_neighbors: plan.evaluation.knn.n_neighbors,
+        knn_temperature: plan.evaluation.knn.temperature,
+        linear: Trio::default(),
+        steps: moco.global_step(),
+        images_per_second,
+        wall_seconds: 0.0,
+        peak_memory_bytes: None,
+        final_checkpoint: format!("checkpoints/step-{:010}.safetensors", moco.global_step()),
+    };
+    if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
+        (control.observe)(&Event::Evaluating { what: "pixels" });
+        summary.put(|trio| &mut trio.pixels, evaluator.pixels()?);
+        (control.observe)(&Event::Evaluating { what: "random encoder" });
+        summary.put(|trio| &mut trio.random, evaluator.random_encoder(random.as_mut())?);
+        (control.observe)(&Event::Evaluating { what: "trained encoder" });
+        let trained = moco.encoder_q_mut().encoder_mut();
+        summary.put(|trio| &mut trio.trained, evaluator.encoder(trained)?);
+    }
+    summary.wall_seconds = seconds_before + started.elapsed().as_secs_f64();
+    summary.peak_memory_bytes = peak_memory_bytes().ok();
+    folder.write_summary(&summary)?;
+    Ok(Outcome::Finished(summary))
+}
+
+/// One process's share of a run.
+struct Session<'a> {
+    plan: &'a PretrainPlan,
+    total_steps: u64,
+    steps_per_epoch: u64,
+    evaluator: Option<&'a Evaluator>,
+    tally: Tally,
+    metrics: Sink<Line>,
+    checkpoints: Sink<Snapshot>,
+    config: &'a str,
+    started: Instant,
+    seconds_before: f64,
+    /// Totals of the data stages at the start of the epoch.
+    epoch_meters: Vec<StageReport>,
+}
+
+impl Session<'_> {
+    /// Runs to the last step; false if it was asked to stop before.
+    fn train(
+        &mut self,
+        moco: &mut Moco,
+        mut feed: Feed<DeviceBatch>,
+        control: &mut Control<'_>,
+    ) -> Result<bool, TrainError> {
+        let plan = self.plan;
+        let mut saved_at = None;
+        self.tally.resume_clock();
+        while moco.global_step() < self.total_steps {
+            let asked = Instant::now();
+            let Some(batch) = feed.recv()? else { break };
+            self.tally.waited(asked.elapsed());
+            let progress = Progress {
+                global_step: moco.global_step(),
+                total_steps: self.total_steps,
+                steps_per_epoch: self.steps_per_epoch,
+            };
+            let lr = plan.schedule.lr(plan.lr, progress);
+            let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
+            let output = moco.step(&StepViews { im_q, im_k }, lr)?;
+
+            let global_step = moco.global_step();
+            let report = self.tally.step(global_step, &output);
+            drop(output);
+            (control.observe)(&Event::Stepped { global_step });
+            let is_last = global_step == self.total_steps;
+            let is_collapsed = report.alarms.contains(&Alarm::Collapse);
+            if is_due(global_step, plan.cadence.log_every) || is_last {
+                let place = Place {
+                    global_step,
+                    epoch: progress.epoch(),
+                    lr,
+                    steps_left: self.total_steps - global_step,
+                    batch_size: plan.batch_size,
+                };
+                let line = self.tally.line(place, report);
+                self.metrics.send(Line::step(&line))?;
+                (control.observe)(&Event::Log(&line));
+            }
+            if global_step % self.steps_per_epoch == 0 {
+                self.end_epoch(&feed, global_step, progress.epoch(), control)?;
+            }
+            if is_due(global_step, plan.cadence.knn_every) && !is_last {
+                self.monitor(moco, control)?;
+            }
+            let stops = control.stop.load(Ordering::Relaxed) && !is_last;
+            let ends = is_last || stops || (is_collapsed && plan.health.stop_on_collapse);
+            if is_due(global_step, plan.cadence.checkpoint_every) || ends {
+                self.save(moco, control)?;
+                saved_at = Some(global_step);
+            }
+            if is_collapsed && plan.health.stop_on_collapse {
+                let message = Alarm::Collapse.message();
+                return Err(TrainError::Unhealthy { global_step, message });
+            }
+            if stops {
+                return Ok(false);
+            }
+        }
+        if saved_at != Some(moco.global_step()) && self.total_steps == 0 {
+            self.save(moco, control)?;
+        }
+        self.tally.pause_clock();
+        Ok(true)
+    }
+
+    fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
+        let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        (control.observe)(&Event::Saving { global_step: moco.global_step() });
+        Ok(self.checkpoints.send(Snapshot::of(moco, self.config, wall_seconds)?)?)
+    }
+
+    fn monitor(&mut self, moco: &mut Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
+        let Some(evaluator) = self.evaluator else { return Ok(()) };
+        self.tally.pause_clock();
+        let global_step = moco.global_step();
+        let knn = evaluator.monitor(moco.encoder_q_mut().encoder_mut())?;
+        self.metrics.send(Line::Monitor { step: global_step, knn })?;
+        (control.observe)(&Event::Monitor { global_step, knn });
+        self.tally.resume_clock();
+        Ok(())
+    }
+
+    fn end_epoch(
+        &mut self,
+        feed: &Feed<DeviceBatch>,
+        global_step: u64,
+        epoch: u64,
+        control: &mut Control<'_>,
+    ) -> Result<(), TrainError> {
+        let now = feed.meters();
+        let mut of_epoch = now.clone();
+        for (stage, before) in of_epoch.iter_mut().zip(&self.epoch_meters) {
+            stage.items -= before.items;
+            stage.busy_secs -= before.busy_secs;
+            stage.waiting_in_secs -= before.waiting_in_secs;
+            stage.waiting_out_secs -= before.waiting_out_secs;
+        }
+        self.epoch_meters = now;
+        let line = |report: &StageReport| StageLine {
+            stage: report.stage.clone(),
+            items: report.items,
+            busy_secs: report.busy_secs,
+            waiting_in_secs: report.waiting_in_secs,
+            waiting_out_secs: report.waiting_out_secs,
+        };
+        let stages: Vec<StageLine> = of_epoch.iter().map(line).collect();
+        for stage in &stages {
+            self.metrics.send(Line::stage(global_step, stage))?;
+        }
+        let bottleneck = bottleneck(&of_epoch).map(|report| report.stage.as_str());
+        (control.observe)(&Event::Stages { epoch, stages: &stages, bottleneck });
+        Ok(())
+    }
+}
+
+/// Whether something that happens every `every` steps (0 = never) happens after this one.
+fn is_due(global_step: u64, every: u64) -> bool {
+    every > 0 && global_step % every == 0
+}

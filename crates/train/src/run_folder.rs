@@ -1,0 +1,130 @@
+//! The folder of a run: `runs/NAME/`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use moco_checkpoint::{CheckpointDir, Newest, newest_valid};
+
+use crate::error::{OnFile, TrainError};
+use crate::summary::Summary;
+
+/// A run's folder, locked while it lives: `config.toml` (resolved), `metrics.jsonl`, `run.log`,
+/// `checkpoints/`, `summary.json`.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    /// Held for its lock.
+    _lock: File,
+}
+
+/// A run to go on with.
+#[derive(Debug)]
+pub struct Resume {
+    /// Its folder.
+    pub folder: RunFolder,
+    /// The config it was started with.
+    pub config: String,
+    /// Where it stopped.
+    pub newest: Newest,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run and writes its config.
+    ///
+    /// # Errors
+    /// If the run exists, or the folder cannot be written.
+    pub fn create(root: &Path, name: &str, config: &str) -> Result<Self, TrainError> {
+        let path = root.join(name);
+        if path.exists() {
+            return Err(TrainError::RunExists { path, name: name.to_owned() });
+        }
+        std::fs::create_dir_all(&path).on_file("create the run folder", &path)?;
+        let lock = lock(&path)?;
+        let file = path.join("config.toml");
+        std::fs::write(&file, config).on_file("write", &file)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Opens a run to go on with it from its newest valid checkpoint.
+    ///
+    /// # Errors
+    /// If there is no such run, another process writes it, or it has no valid checkpoint.
+    pub fn resume(root: &Path, name: &str) -> Result<Resume, TrainError> {
+        let path = root.join(name);
+        if !path.join("config.toml").exists() {
+            return Err(TrainError::NoRun { path, known: names(root).join(", ") });
+        }
+        let lock = lock(&path)?;
+        let file = path.join("config.toml");
+        let config = std::fs::read_to_string(&file).on_file("read", &file)?;
+        let newest = newest_valid(&path.join("checkpoints"))?;
+        Ok(Resume { folder: Self { path, _lock: lock }, config, newest })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn checkpoints(&self, keep: usize) -> Result<CheckpointDir, TrainError> {
+        Ok(CheckpointDir::open(self.path.join("checkpoints"), keep)?)
+    }
+
+    pub(crate) fn write_summary(&self, summary: &Summary) -> Result<(), TrainError> {
+        let path = self.file("summary.json");
+        let text = serde_json::to_string_pretty(summary).map_err(std::io::Error::from);
+        std::fs::write(&path, text.on_file("write", &path)? + "\n").on_file("write", &path)
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, TrainError> {
+    let path = folder.join(".lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.on_file("open", &path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(source).on_file("lock", &path),
+    }
+}
+
+/// Names of the runs in a folder, sorted.
+fn names(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let runs = entries.filter(|entry| entry.path().join("config.toml").exists());
+    let mut names: Vec<String> =
+        runs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_never_overwritten_and_never_written_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(root.path(), "first", "seed = 1\n").unwrap();
+        assert_eq!(std::fs::read_to_string(folder.file("config.toml")).unwrap(), "seed = 1\n");
+        let message = RunFolder::create(root.path(), "first", "").unwrap_err().to_string();
+        assert!(
+            message.contains("exists already") && message.contains("--resume first"),
+            "{message}"
+        );
+        let message = RunFolder::resume(root.path(), "first").unwrap_err().to_string();
+        assert!(message.contains("in use by another process"), "{message}");
+        drop(folder);
+        let message = RunFolder::resume(root.path(), "first").unwrap_err().to_string();
+        assert!(message.contains("no usable checkpoint"), "{message}");
+        let message = RunFolder::resume(root.path(), "frist").unwrap_err().to_string();
+        assert!(message.contains("runs there are: first"), "{message}");
+    }
+}

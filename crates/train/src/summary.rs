@@ -1,0 +1,46 @@
+//! `summary.json`: the numbers a run is judged by.
+
+use serde::{Deserialize, Serialize};
+
+use crate::measure::Measured;
+
+/// One accuracy for each of the three feature extractors, in percent; `None` where not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Trio {
+    /// The pixels themselves.
+    pub pixels: Option<f64>,
+    /// The encoder before training, with calibrated batch norm.
+    pub random: Option<f64>,
+    /// The encoder after training.
+    pub trained: Option<f64>,
+}
+
+/// What a finished run amounts to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// kNN accuracy.
+    pub knn: Trio,
+    /// Neighbours of the vote.
+    pub knn_n_neighbors: usize,
+    /// Temperature of the vote.
+    pub knn_temperature: f64,
+    /// Accuracy of the linear classifier.
+    pub linear: Trio,
+    /// Optimiser updates.
+    pub steps: u64,
+    /// Images a second of training, evaluation not counted.
+    pub images_per_second: f64,
+    /// Seconds of the whole run with evaluation, over all its sessions.
+    pub wall_seconds: f64,
+    /// Most memory the process held; `None` where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
+    /// The last checkpoint, relative to the run folder.
+    pub final_checkpoint: String,
+}
+
+impl Summary {
+    pub(crate) fn put(&mut self, which: fn(&mut Trio) -> &mut Option<f64>, measured: Measured) {
+        *which(&mut self.knn) = Some(measured.knn);
+        *which(&mut self.linear) = Some(measured.linear);
+    }
+}
