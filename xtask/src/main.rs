@@ -1,3 +1,131 @@
-//! Build, check and run this workspace.
+//! Build, check and run this workspace: `cargo xtask --help`.
+//!
+//! One subcommand a file. It depends on no crate of the workspace, so it builds in seconds and still
+//! runs when a crate does not compile.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
-fn main() {}
+mod ci;
+mod golden;
+mod sha256;
+mod stage;
+mod tidy;
+mod tree;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask pretrain                                  the default run: no data, no network, minutes
+  cargo xtask pretrain configs/pretrain/FILE.toml       another recipe
+  cargo xtask pretrain --set moco.temperature=0.1       one key changed
+  cargo xtask pretrain --resume RUN                     go on where a run stopped
+  cargo xtask pretrain --help                           all options (builds the binary first)
+  cargo xtask ci                                        every check, as the continuous integration runs it
+
+A stage is built in release mode and then takes the place of this process: its signals, its output and
+its exit code are its own. Paths are relative to the root of the repository.";
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pretrain an encoder by Momentum Contrast; without arguments, the default run
+    #[command(disable_help_flag = true)]
+    Pretrain(StageArgs),
+    /// Write a data set as tar shards with a manifest
+    #[command(disable_help_flag = true)]
+    MakeData(StageArgs),
+    /// Train a linear classifier on the frozen features of a run
+    #[command(disable_help_flag = true)]
+    Lincls(StageArgs),
+    /// Classify by the nearest neighbors of frozen features
+    #[command(disable_help_flag = true)]
+    Knn(StageArgs),
+    /// Write the features of images to a file
+    #[command(disable_help_flag = true)]
+    Extract(StageArgs),
+    /// Do training steps from a state and a batch in files: the door for parity checks
+    #[command(disable_help_flag = true)]
+    Step(StageArgs),
+    /// Run every check, cheapest first, and stop at the first that fails
+    Ci,
+    /// Check the house rules: layers, sizes, words and the like
+    Tidy,
+    /// Look after the golden files of the tests
+    Golden(GoldenArgs),
+}
+
+#[derive(Debug, Args)]
+struct StageArgs {
+    /// Passed to the stage's binary untouched
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct GoldenArgs {
+    /// Check that each golden file has its pinned generator and says what made it
+    #[arg(long, required = true)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Pretrain(stage) => stage::run("pretrain", &stage.args),
+        Command::MakeData(stage) => stage::run("make-data", &stage.args),
+        Command::Lincls(stage) => stage::run("lincls", &stage.args),
+        Command::Knn(stage) => stage::run("knn", &stage.args),
+        Command::Extract(stage) => stage::run("extract", &stage.args),
+        Command::Step(stage) => stage::run("step", &stage.args),
+        Command::Ci => ci::run(),
+        Command::Tidy => tidy::run(),
+        Command::Golden(_) => golden::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_stage_gets_its_arguments_untouched() {
+        let words = ["a.toml", "--set", "moco.temperature=0.1", "--help", "-x", "--resume", "0007"];
+        let line = ["cargo xtask", "pretrain"].into_iter().chain(words);
+        let Command::Pretrain(stage) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("not the pretrain stage");
+        };
+        assert_eq!(stage.args, words);
+    }
+
+    #[test]
+    fn an_unknown_command_names_its_neighbour() {
+        let error = Cli::try_parse_from(["cargo xtask", "pretrian"]).unwrap_err().to_string();
+        assert!(error.contains("'pretrain'"), "{error}");
+    }
+}

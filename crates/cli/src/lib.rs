@@ -1,1 +1,16 @@
-//! What the binaries share: arguments, exit codes, progress and error printing.
+//! What the binaries share: exit codes, signals, the console, and opening what a config names.
+#![forbid(unsafe_code)]
+
+mod console;
+mod device;
+mod exit;
+mod report;
+mod setup;
+mod signals;
+
+pub use console::{Console, ConsoleKind};
+pub use device::Device;
+pub use exit::{Exit, exit_code, usage};
+pub use report::{summary_table, watch};
+pub use setup::{TrainedEncoder, default_name, parts, trained_encoder};
+pub use signals::stop_on_signals;

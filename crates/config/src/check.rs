@@ -3,7 +3,12 @@
 use crate::complaint::Complaint;
 
 /// The conditions are written so that NaN breaks each of them.
-fn number(key: &str, value: f64, rule: &str, holds: impl Fn(f64) -> bool) -> Result<f64, Complaint> {
+fn number(
+    key: &str,
+    value: f64,
+    rule: &str,
+    holds: impl Fn(f64) -> bool,
+) -> Result<f64, Complaint> {
     if value.is_finite() && holds(value) {
         Ok(value)
     } else {
@@ -56,7 +61,7 @@ pub(crate) fn present<T>(
 /// A key that the chosen kind does not read.
 pub(crate) fn unused<T>(
     key: &str,
-    value: Option<T>,
+    value: Option<&T>,
     choice: &str,
     kind: &str,
 ) -> Result<(), Complaint> {

@@ -65,8 +65,8 @@ impl Complaint {
 
     fn suggest(mut self, name: &str, allowed: &[&str]) -> Self {
         // Below this similarity a suggestion is more often wrong than right.
-        let score = |candidate: &&str| strsim::jaro_winkler(name, candidate);
-        let close = allowed.iter().copied().filter(|candidate| score(candidate) > 0.7);
+        let score = |candidate: &&str| strsim::normalized_damerau_levenshtein(name, candidate);
+        let close = allowed.iter().copied().filter(|candidate| score(candidate) >= 0.5);
         if let Some(nearest) = close.max_by(|a, b| score(a).total_cmp(&score(b))) {
             self.label = format!("did you mean `{nearest}`?");
         }

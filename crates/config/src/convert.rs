@@ -43,7 +43,7 @@ pub(crate) fn convert(
     } = raw;
     check_batch(optim.batch_size, encoder.bn_groups)?;
     let (data, workers) = data_plan(data)?;
-    let (input, recipe) = input_plan(augment)?;
+    let (input, recipe) = input_plan(&augment)?;
     let (encoder, head) = encoder_plan(&encoder)?;
     let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
     // A rate of 0 is the control run with a frozen encoder.
@@ -133,8 +133,8 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
     Ok((plan, WorkerPlan { readers, decoders }))
 }
 
-fn input_plan(raw: RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> {
-    let RawAugment { recipe, image_size, crop_scale, mean, std, pairing } = raw;
+fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> {
+    let RawAugment { recipe, image_size, crop_scale, mean, std, pairing } = *raw;
     let kind = match recipe {
         RawRecipe::V1 => RecipeKind::V1,
         RawRecipe::V2 => RecipeKind::V2,
@@ -180,7 +180,10 @@ fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint>
         RawHead::Mlp => HeadKind::Mlp,
     };
     let width = above_zero("encoder.width", *width)?;
-    Ok((ResNetConfig { arch: *arch, stem, width, bn: BnConfig { groups: *bn_groups, running } }, head))
+    Ok((
+        ResNetConfig { arch: *arch, stem, width, bn: BnConfig { groups: *bn_groups, running } },
+        head,
+    ))
 }
 
 fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
@@ -200,13 +203,12 @@ fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
 fn schedule_plan(raw: RawSchedule) -> Result<Schedule, Complaint> {
     const KIND: &str = "schedule.kind";
     let RawSchedule { kind, milestones, gamma, every_steps } = raw;
-    let no_milestones =
-        |name| unused("schedule.milestones", milestones.as_ref(), KIND, name);
-    let no_every_steps = |name| unused("schedule.every_steps", every_steps, KIND, name);
+    let no_milestones = |name| unused("schedule.milestones", milestones.as_ref(), KIND, name);
+    let no_every_steps = |name| unused("schedule.every_steps", every_steps.as_ref(), KIND, name);
     let no_keys = |name| {
         no_milestones(name)?;
         no_every_steps(name)?;
-        unused("schedule.gamma", gamma, KIND, name)
+        unused("schedule.gamma", gamma.as_ref(), KIND, name)
     };
     let factor = |name| above_zero("schedule.gamma", present("schedule.gamma", gamma, KIND, name)?);
     match kind {

@@ -52,7 +52,7 @@ fn read_chain(
     below.push(fs::canonicalize(path).map_err(unreadable)?);
     let mut layer = parse(path.display().to_string(), text)?;
     if let Some(parent) = take_extends(path, &mut layer)? {
-        if below.contains(&fs::canonicalize(&parent).map_err(|source| missing(&layer, source))?) {
+        if below.contains(&fs::canonicalize(&parent).map_err(|source| missing(&layer, &source))?) {
             return Err(at_extends(&layer, "this file extends itself").into());
         }
         layer.keys.retain(|key| key.path != EXTENDS);
@@ -78,7 +78,7 @@ fn take_extends(path: &Path, layer: &mut Layer) -> Result<Option<PathBuf>, Confi
     }
 }
 
-fn missing(layer: &Layer, source: std::io::Error) -> ConfigError {
+fn missing(layer: &Layer, source: &std::io::Error) -> ConfigError {
     at_extends(layer, &format!("cannot read the file that this one extends: {source}")).into()
 }
 

@@ -42,7 +42,8 @@ pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, Con
 fn drop_outdated(merged: &mut Merged) {
     merged.drop_if_outdated("run.steps", "run.epochs");
     merged.drop_if_outdated("run.epochs", "run.steps");
-    let choice = |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+    let choice =
+        |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     if choice(merged, "data.source").as_deref() != Some("shards") {
         merged.drop_if_outdated("data.manifest", "data.source");
         merged.drop_if_outdated("data.verify", "data.source");

@@ -119,7 +119,9 @@ impl Merged {
             let all = self.origins(key);
             let others = all.filter(|one| newest.is_none_or(|newest| !same(one, &newest)));
             for other in others {
-                notes.push(format!("`{key}` is set at {}", other.place(Part::Key)));
+                let again = newest.is_some_and(|newest| newest.span.path == other.span.path);
+                let verb = if again { "was also" } else { "is" };
+                notes.push(format!("`{key}` {verb} set at {}", other.place(Part::Key)));
             }
         }
         Diagnostic::new(message, place).label(label).notes(notes).help(help)

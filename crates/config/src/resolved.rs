@@ -1,6 +1,6 @@
 //! The resolved config as text, and the comparison of two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use toml::Value;
@@ -53,7 +53,7 @@ pub struct KeyChange {
 pub fn changed_keys(old_resolved: &str, new_resolved: &str) -> Result<Vec<KeyChange>, ConfigError> {
     let old = values(&layer::parse("old config".into(), old_resolved.into())?);
     let new = values(&layer::parse("new config".into(), new_resolved.into())?);
-    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter_map(|key| {
         let (before, after) = (old.get(key), new.get(key));
         if before.map(|(value, _)| value) == after.map(|(value, _)| value) {

@@ -25,10 +25,11 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Adds one answer, such as that of [`top_k_correct`].
-    pub fn record(&mut self, correct: bool) {
-        self.correct += u64::from(correct);
-        self.total += 1;
+    /// Adds the answers of a batch: how many were right, of how many.
+    pub fn record(&mut self, correct: u64, total: u64) {
+        debug_assert!(correct <= total, "{correct} right answers of {total}");
+        self.correct += correct;
+        self.total += total;
     }
 
     /// The share of right answers in percent; none before the first answer.
@@ -87,9 +88,10 @@ mod tests {
     fn accuracy_counts_and_is_unknown_at_first() {
         let mut accuracy = Accuracy::default();
         assert_eq!(accuracy.percent(), None);
-        for correct in [true, false, false, true, false, false, false, false] {
-            accuracy.record(correct);
-        }
+        accuracy.record(0, 0);
+        assert_eq!(accuracy.percent(), None);
+        accuracy.record(0, 3);
+        accuracy.record(2, 5);
         assert_eq!((accuracy, accuracy.percent()), (Accuracy { correct: 2, total: 8 }, Some(25.0)));
     }
 }

@@ -47,6 +47,9 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Metrics cannot be written.
+    #[error(transparent)]
+    Telemetry(#[from] moco_telemetry::TelemetryError),
     /// Features cannot be measured.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -137,6 +140,7 @@ impl TrainError {
             | Self::Textures(_)
             | Self::Image { .. }
             | Self::Checkpoint(_)
+            | Self::Telemetry(_)
             | Self::File { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
             Self::Pipeline(error) => of_stage(error),
@@ -151,7 +155,10 @@ fn of_stage(error: &PipelineError) -> ErrorKind {
         if let Some(error) = error.downcast_ref::<TrainError>() {
             return error.kind();
         }
-        if error.is::<IngestError>() || error.is::<CheckpointError>() {
+        if error.is::<IngestError>()
+            || error.is::<CheckpointError>()
+            || error.is::<moco_telemetry::TelemetryError>()
+        {
             return ErrorKind::DataOrMachine;
         }
         cause = error.source();

@@ -1,6 +1,7 @@
 //! What a run tells while it goes on; the binaries print it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use moco_core::HealthReport;
 
@@ -82,12 +83,12 @@ pub struct LogLine {
     pub positive_cosine: f64,
     /// Mean cosine of query and negatives.
     pub negative_cosine: f64,
-    /// Images a second since the line before.
+    /// Images a second over the last minute of training.
     pub images_per_second: f64,
     /// Share of the time spent waiting for data, in percent.
     pub data_wait_percent: f64,
-    /// Seconds to the end.
-    pub eta_seconds: f64,
+    /// Time to the last step, evaluations not counted; `None` in the first steps.
+    pub time_left: Option<Duration>,
     /// The verdict.
     pub health: HealthReport,
 }

@@ -29,7 +29,7 @@ pub use plan::{
     PretrainPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
-pub use run_folder::{Resume, RunFolder};
+pub use run_folder::{Newest, Resume, RunFolder};
 pub use snapshot::load_state;
 pub use sources::{Sources, open_sources};
 pub use step_file::{StepConfig, run_step_file};

@@ -133,7 +133,11 @@ pub fn pretrain(
         total_steps,
         steps_per_epoch,
         evaluator: evaluator.as_ref(),
-        tally: Tally::new(Health::new(&plan.moco, plan.batch_size, n_images), plan.moco.symmetric),
+        tally: Tally::new(
+            Health::new(&plan.moco, plan.batch_size, n_images),
+            plan.moco.symmetric,
+            (total_steps, moco.global_step()),
+        ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
         checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
         config,
@@ -142,7 +146,7 @@ pub fn pretrain(
         epoch_meters: Vec::new(),
     };
     let completed = session.train(&mut moco, feed, &mut control)?;
-    let images_per_second = session.tally.images_per_second(plan.batch_size);
+    let images_per_second = session.tally.images_per_second();
     let Session { metrics, checkpoints, .. } = session;
     checkpoints.finish()?;
     metrics.finish()?;
@@ -217,19 +221,13 @@ impl Session<'_> {
             let output = moco.step(&StepViews { im_q, im_k }, lr)?;
 
             let global_step = moco.global_step();
-            let report = self.tally.step(global_step, &output);
+            let report = self.tally.step((global_step, plan.batch_size), &output);
             drop(output);
             (control.observe)(&Event::Stepped { global_step });
             let is_last = global_step == self.total_steps;
             let is_collapsed = report.alarms.contains(&Alarm::Collapse);
             if is_due(global_step, plan.cadence.log_every) || is_last {
-                let place = Place {
-                    global_step,
-                    epoch: progress.epoch(),
-                    lr,
-                    steps_left: self.total_steps - global_step,
-                    batch_size: plan.batch_size,
-                };
+                let place = Place { global_step, epoch: progress.epoch(), lr };
                 let line = self.tally.line(place, report);
                 self.metrics.send(Line::step(&line))?;
                 (control.observe)(&Event::Log(&line));

@@ -3,7 +3,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use moco_checkpoint::{CheckpointDir, Newest, newest_valid};
+pub use moco_checkpoint::Newest;
+use moco_checkpoint::{CheckpointDir, newest_valid};
 
 use crate::error::{OnFile, TrainError};
 use crate::summary::Summary;

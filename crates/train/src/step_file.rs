@@ -54,7 +54,6 @@ pub fn run_step_file(
         TrainError::Content { what, .. } => TrainError::Content { path: input.to_owned(), what },
         error => error,
     })?;
-    let results: std::collections::BTreeMap<String, Tensor> = results;
     safetensors::serialize_to_file(&results, None, output)
         .map_err(|e| TrainError::Content { path: output.to_owned(), what: e.to_string() })?;
     Ok(losses)

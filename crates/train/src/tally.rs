@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use moco_core::{Health, HealthReport, StepOutput, Vitals};
+use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
 
-/// Sums since the last log line, and the clock of the run.
+/// Images a second are averaged over this much training time.
+const RATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Sums since the last log line, and a clock that runs while training does.
 #[derive(Debug)]
 pub(crate) struct Tally {
     health: Health,
@@ -14,9 +18,23 @@ pub(crate) struct Tally {
     sums: [f64; 5],
     steps: u32,
     waited: Duration,
+    line_began: Duration,
+    clock: Clock,
+    throughput: Throughput,
+    eta: Eta,
+}
+
+/// Training time: evaluations do not count.
+#[derive(Debug)]
+struct Clock {
+    before: Duration,
     since: Instant,
-    trained: Duration,
-    trained_steps: u64,
+}
+
+impl Clock {
+    fn now(&self) -> Duration {
+        self.before + self.since.elapsed()
+    }
 }
 
 /// A step's place in the run.
@@ -25,40 +43,42 @@ pub(crate) struct Place {
     pub(crate) global_step: u64,
     pub(crate) epoch: u64,
     pub(crate) lr: f64,
-    pub(crate) steps_left: u64,
-    pub(crate) batch_size: usize,
 }
 
 impl Tally {
-    pub(crate) fn new(health: Health, is_symmetric: bool) -> Self {
+    pub(crate) fn new(health: Health, is_symmetric: bool, (total, done): (u64, u64)) -> Self {
         Self {
             health,
             n_directions: if is_symmetric { 2.0 } else { 1.0 },
             sums: [0.0; 5],
             steps: 0,
             waited: Duration::ZERO,
-            since: Instant::now(),
-            trained: Duration::ZERO,
-            trained_steps: 0,
+            line_began: Duration::ZERO,
+            clock: Clock { before: Duration::ZERO, since: Instant::now() },
+            throughput: Throughput::new(RATE_WINDOW, Duration::ZERO),
+            eta: Eta::new(total, done),
         }
     }
 
-    /// Starts the clock again after something that is not training, such as an evaluation.
+    /// Runs the clock, after something that is not training.
     pub(crate) fn resume_clock(&mut self) {
-        self.since = Instant::now();
+        self.clock.since = Instant::now();
     }
 
     /// Stops the clock.
     pub(crate) fn pause_clock(&mut self) {
-        self.trained += self.since.elapsed();
-        self.since = Instant::now();
+        self.clock = Clock { before: self.clock.now(), since: Instant::now() };
     }
 
     pub(crate) fn waited(&mut self, time: Duration) {
         self.waited += time;
     }
 
-    pub(crate) fn step(&mut self, global_step: u64, output: &StepOutput) -> HealthReport {
+    pub(crate) fn step(
+        &mut self,
+        (global_step, batch_size): (u64, usize),
+        output: &StepOutput,
+    ) -> HealthReport {
         let numbers = [
             output.loss,
             output.pretext_top1,
@@ -70,7 +90,9 @@ impl Tally {
             *sum += number;
         }
         self.steps += 1;
-        self.trained_steps += 1;
+        let now = self.clock.now();
+        self.throughput.record(now, batch_size as u64);
+        self.eta.tick(now, global_step);
         self.health.observe(Vitals {
             global_step,
             loss: output.loss / self.n_directions,
@@ -80,18 +102,15 @@ impl Tally {
         })
     }
 
-    /// Images a second of training in this session.
-    #[expect(clippy::cast_precision_loss, reason = "step counts stay far below 2^53")]
-    pub(crate) fn images_per_second(&self, batch_size: usize) -> f64 {
-        self.trained_steps as f64 * batch_size as f64 / self.trained.as_secs_f64().max(1e-9)
+    /// Images a second of training in this session; call it with the clock paused.
+    pub(crate) fn images_per_second(&self) -> f64 {
+        self.throughput.overall(self.clock.before).unwrap_or(0.0)
     }
 
     /// The line, and the start of the next one.
-    #[expect(clippy::cast_precision_loss, reason = "step counts stay far below 2^53")]
     pub(crate) fn line(&mut self, place: Place, health: HealthReport) -> LogLine {
-        let trained_before = self.trained;
-        self.pause_clock();
-        let seconds = (self.trained - trained_before).as_secs_f64().max(1e-9);
+        let now = self.clock.now();
+        let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
         let steps = f64::from(self.steps.max(1));
         let [loss, pretext_top1, pretext_top5, positive_cosine, negative_cosine] =
             self.sums.map(|sum| sum / steps);
@@ -104,15 +123,15 @@ impl Tally {
             pretext_top5,
             positive_cosine,
             negative_cosine,
-            images_per_second: steps * place.batch_size as f64 / seconds,
+            images_per_second: self.throughput.recent(now).unwrap_or(0.0),
             data_wait_percent: 100.0 * self.waited.as_secs_f64() / seconds,
-            eta_seconds: place.steps_left as f64 * place.batch_size as f64
-                / self.images_per_second(place.batch_size),
+            time_left: self.eta.remaining(now),
             health,
         };
         self.sums = [0.0; 5];
         self.steps = 0;
         self.waited = Duration::ZERO;
+        self.line_began = now;
         line
     }
 }

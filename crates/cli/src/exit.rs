@@ -1,0 +1,123 @@
+//! Exit codes, and errors as a person should see them.
+
+use std::process::ExitCode;
+
+use moco_config::ConfigError;
+use moco_train::{ErrorKind, TrainError};
+
+/// How a program ends; the table is in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed while running.
+    Failed = 1,
+    /// Wrong arguments or config.
+    Usage = 2,
+    /// Data or machine not fit.
+    DataOrMachine = 3,
+    /// Stopped by a health rule.
+    Health = 4,
+    /// Stopped on request; a checkpoint to resume from was saved.
+    Saved = 75,
+}
+
+/// An error that is the user's to mend, with the help to do so.
+#[derive(Debug)]
+struct Told {
+    exit: Exit,
+    message: String,
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Told {}
+
+/// An error about arguments or the machine, with this exit code.
+#[must_use]
+pub fn usage(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+    Told { exit, message: message.into() }.into()
+}
+
+/// Turns a program's result into its exit code; an error is printed on standard error, each cause on a
+/// line of its own.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<Exit>) -> ExitCode {
+    let exit = match result {
+        Ok(exit) => exit,
+        Err(error) => {
+            let (exit, text) = describe(&error);
+            #[expect(clippy::print_stderr, reason = "this is where errors are printed")]
+            {
+                eprintln!("{text}");
+            }
+            exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn describe(error: &anyhow::Error) -> (Exit, String) {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<ConfigError>() {
+            return (Exit::Usage, error.render());
+        }
+    }
+    let exit = error.chain().find_map(|cause| {
+        let told = cause.downcast_ref::<Told>().map(|told| told.exit);
+        told.or_else(|| cause.downcast_ref::<TrainError>().map(|error| of_kind(error.kind())))
+    });
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Transparent errors repeat the text of their source.
+        if !last.contains(&cause) {
+            text.push_str(&format!("\n  cause: {cause}"));
+        }
+        last = cause;
+    }
+    (exit.unwrap_or(Exit::Failed), text)
+}
+
+fn of_kind(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::Failed => Exit::Failed,
+        ErrorKind::DataOrMachine => Exit::DataOrMachine,
+        ErrorKind::Health => Exit::Health,
+        ErrorKind::Usage => Exit::Usage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn causes_come_on_lines_of_their_own_and_once() {
+        let io = std::io::Error::other("disk on fire");
+        let error = anyhow::Error::new(io).context("cannot save");
+        assert_eq!(
+            describe(&error),
+            (Exit::Failed, "error: cannot save\n  cause: disk on fire".into())
+        );
+        let error = anyhow::anyhow!("cannot save: disk on fire");
+        assert_eq!(describe(&error).1, "error: cannot save: disk on fire");
+    }
+
+    #[test]
+    fn the_exit_code_is_found_below_a_context() {
+        let run: anyhow::Result<()> =
+            Err(TrainError::NoRun { path: "runs/x".into(), known: String::new() }.into());
+        let (exit, text) = describe(&run.context("cannot resume").unwrap_err());
+        assert_eq!(exit, Exit::Usage);
+        assert!(text.contains("cause: no run at runs/x; runs there are: none"), "{text}");
+        assert_eq!(describe(&usage(Exit::DataOrMachine, "no GPU")).0, Exit::DataOrMachine);
+    }
+}

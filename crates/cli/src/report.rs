@@ -1,0 +1,211 @@
+//! What happens in a run, in words.
+
+use std::collections::BTreeSet;
+
+use moco_core::{Alarm, HealthReport, Phase};
+use moco_telemetry::{format_bytes, format_count, format_duration};
+use moco_train::{Event, LogLine, Summary, Trio};
+
+use crate::console::Console;
+
+/// Tells a run's events on the console; `log` gets every line too, also those that a terminal overwrites.
+pub fn watch<'a>(
+    console: &'a mut Console,
+    is_stopping: &'a dyn Fn() -> bool,
+    log: &'a mut dyn FnMut(&str),
+) -> impl FnMut(&Event<'_>) + 'a {
+    let mut told: BTreeSet<Alarm> = BTreeSet::new();
+    let mut told_stop = false;
+    let mut total = 0;
+    move |event| {
+        match event {
+            Event::Started {
+                global_step,
+                total_steps,
+                steps_per_epoch,
+                n_images,
+                n_parameters,
+            } => {
+                total = *total_steps;
+                let line = format!(
+                    "plan   {} steps of {} an epoch on {} images, {} parameters{}",
+                    format_count(*total_steps),
+                    format_count(*steps_per_epoch),
+                    format_count(*n_images),
+                    format_count(*n_parameters as u64),
+                    if *global_step > 0 {
+                        format!("; going on from step {}", format_count(*global_step))
+                    } else {
+                        String::new()
+                    },
+                );
+                log(&line);
+                console.line(&line);
+                console.start(*global_step, *total_steps);
+            }
+            Event::Stepped { global_step } => console.advance(*global_step),
+            Event::Log(line) => {
+                let text = log_line(line);
+                log(&format!("{}/{total}  {text}", line.global_step));
+                console.status(line.global_step, &text);
+                for alarm in &line.health.alarms {
+                    if told.insert(*alarm) {
+                        let text =
+                            format!("warning: step {}: {}", line.global_step, alarm.message());
+                        log(&text);
+                        console.line(&text);
+                    }
+                }
+            }
+            Event::Monitor { global_step, knn } => {
+                let text = format!("step {global_step}: kNN {knn:.1} %");
+                log(&text);
+                console.line(&text);
+            }
+            Event::Saving { global_step } => {
+                log(&format!("step {global_step}: saving a checkpoint"))
+            }
+            Event::Stages { epoch, stages, bottleneck } => {
+                for stage in *stages {
+                    log(&format!(
+                        "epoch {epoch}: stage {:<9} {:>9} items, busy {:.1} s, waiting {:.1} s in, {:.1} s out",
+                        stage.stage,
+                        stage.items,
+                        stage.busy_secs,
+                        stage.waiting_in_secs,
+                        stage.waiting_out_secs,
+                    ));
+                }
+                log(&format!("epoch {epoch}: the bottleneck was {}", bottleneck.unwrap_or("none")));
+            }
+            Event::Rejected { path, reason } => {
+                let text = format!("warning: {} was passed over: {reason}", path.display());
+                log(&text);
+                console.line(&text);
+            }
+            Event::Evaluating { what } => {
+                console.finish();
+                let text = format!("evaluating the {what}");
+                log(&text);
+                console.line(&text);
+            }
+            _ => {}
+        }
+        if is_stopping() && !told_stop {
+            told_stop = true;
+            let text = "stopping after this step; saving (Ctrl-C again leaves without saving)";
+            log(text);
+            console.line(text);
+        }
+    }
+}
+
+fn log_line(line: &LogLine) -> String {
+    format!(
+        "loss {:.3} ({})  top-1 {:.0} %  {:.0} images/s  wait {:.0} %{}",
+        line.loss,
+        verdict(&line.health),
+        line.pretext_top1,
+        line.images_per_second,
+        line.data_wait_percent,
+        line.time_left.map_or(String::new(), |left| format!("  {} left", format_duration(left))),
+    )
+}
+
+fn verdict(health: &HealthReport) -> String {
+    let bounds = format!("chance {:.2}, floor {:.2}", health.chance_loss, health.floor_loss);
+    match health.phase {
+        Phase::Filling { percent } => {
+            format!("{bounds}; queue {percent} % filled: a rising loss is expected")
+        }
+        Phase::Learning => bounds,
+    }
+}
+
+/// The table at the end of a run.
+#[must_use]
+pub fn summary_table(summary: &Summary) -> String {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+    let row = |name: &str, get: fn(&Trio) -> Option<f64>| {
+        format!("{name:<16} {:>8} {:>8}", number(get(&summary.knn)), number(get(&summary.linear)))
+    };
+    let memory = summary.peak_memory_bytes.map_or("unknown".to_owned(), format_bytes);
+    [
+        format!("{:<16} {:>8} {:>8}", "accuracy in %", "kNN", "linear"),
+        row("raw pixels", |trio| trio.pixels),
+        row("random encoder", |trio| trio.random),
+        row("trained encoder", |trio| trio.trained),
+        String::new(),
+        format!(
+            "kNN: {} neighbors, temperature {}; {} steps, {:.0} images/s, {} in all, {memory} at most",
+            summary.knn_n_neighbors,
+            summary.knn_temperature,
+            format_count(summary.steps),
+            summary.images_per_second,
+            format_duration(std::time::Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
+        ),
+    ]
+    .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        Summary {
+            knn: Trio { pixels: Some(13.04), random: Some(20.0), trained: Some(65.46) },
+            knn_n_neighbors: 200,
+            knn_temperature: 0.1,
+            linear: Trio { pixels: None, random: Some(28.0), trained: Some(80.0) },
+            steps: 1500,
+            images_per_second: 812.4,
+            wall_seconds: 192.0,
+            peak_memory_bytes: Some(512 << 20),
+            final_checkpoint: "checkpoints/step-0000001500.safetensors".into(),
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_extractor() {
+        let table = summary_table(&summary());
+        assert!(table.contains("raw pixels           13.0        -"), "{table}");
+        assert!(table.contains("trained encoder      65.5     80.0"), "{table}");
+        assert!(table.contains("200 neighbors, temperature 0.1"), "{table}");
+    }
+
+    #[test]
+    fn a_warning_is_told_once() {
+        let mut console = Console::new(crate::ConsoleKind::Plain);
+        let mut lines = Vec::new();
+        {
+            let mut log = |line: &str| lines.push(line.to_owned());
+            let mut watch = watch(&mut console, &|| false, &mut log);
+            let health = HealthReport {
+                phase: Phase::Filling { percent: 40 },
+                chance_loss: 6.93,
+                floor_loss: 2.1,
+                alarms: BTreeSet::from([Alarm::BnLeak]),
+            };
+            for global_step in [25, 50] {
+                let line = LogLine {
+                    global_step,
+                    epoch: 0,
+                    loss: 6.0,
+                    lr: 0.1,
+                    pretext_top1: 10.0,
+                    pretext_top5: 20.0,
+                    positive_cosine: 0.5,
+                    negative_cosine: 0.0,
+                    images_per_second: 100.0,
+                    data_wait_percent: 1.0,
+                    time_left: None,
+                    health: health.clone(),
+                };
+                watch(&Event::Log(&line));
+            }
+        }
+        assert_eq!(lines.iter().filter(|line| line.starts_with("warning")).count(), 1, "{lines:?}");
+        assert!(lines[0].contains("queue 40 % filled: a rising loss is expected"), "{lines:?}");
+    }
+}

@@ -1,0 +1,76 @@
+//! From a loaded config to the parts of a run, and from a checkpoint to an encoder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use candle_core::DType;
+use moco_augment::Recipe;
+use moco_config::{LoadedPretrain, load_pretrain_text};
+use moco_core::Moco;
+use moco_encoders::ResNet;
+use moco_train::{Parts, load_state, open_sources};
+
+/// Opens the data and builds the encoder and augmentation of a config.
+///
+/// # Errors
+/// If files are missing or not what they should be.
+pub fn parts(loaded: &LoadedPretrain) -> anyhow::Result<Parts> {
+    let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
+    Ok(Parts {
+        sources: open_sources(&loaded.data, n_workers)?,
+        augmentation: Arc::new(Recipe::new(loaded.recipe)?),
+        encoder: Box::new(ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?),
+    })
+}
+
+/// A model from a checkpoint, with the config it was trained with.
+#[derive(Debug)]
+pub struct TrainedEncoder {
+    /// Query encoder and all else.
+    pub moco: Moco,
+    /// The config.
+    pub loaded: LoadedPretrain,
+}
+
+/// Loads the newest valid checkpoint of a run folder, or a checkpoint file.
+///
+/// # Errors
+/// If there is none, or its config does not load.
+pub fn trained_encoder(path: &Path) -> anyhow::Result<TrainedEncoder> {
+    let (state, config, global_step) = load_state(path)?;
+    let loaded = load_pretrain_text(&config, &path.display().to_string())
+        .with_context(|| format!("the config inside {}", path.display()))?;
+    let plan = &loaded.plan;
+    let encoder = ResNet::new(plan.encoder, plan.seed, DType::F32)?;
+    let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    moco.load_state(&state, global_step)?;
+    Ok(TrainedEncoder { moco, loaded })
+}
+
+/// A name for a new run: the next free number and the name of the config.
+#[must_use]
+pub fn default_name(runs: &Path, config: &Path) -> String {
+    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let number = |name: &str| name.split('-').next().and_then(|n| n.parse::<u32>().ok());
+    let last = entries.filter_map(|entry| number(&entry.file_name().to_string_lossy())).max();
+    let stem = config.file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+    format!("{:04}-{stem}", last.unwrap_or(0) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_count_up() {
+        let runs = std::env::temp_dir().join(format!("moco-names-{}", std::process::id()));
+        std::fs::create_dir_all(&runs).unwrap();
+        let config = Path::new("configs/pretrain/default.toml");
+        assert_eq!(default_name(&runs, config), "0001-default");
+        std::fs::create_dir_all(runs.join("0007-other")).unwrap();
+        std::fs::create_dir_all(runs.join("mine")).unwrap();
+        assert_eq!(default_name(&runs, config), "0008-default");
+        std::fs::remove_dir_all(&runs).unwrap();
+    }
+}

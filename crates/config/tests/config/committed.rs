@@ -1,0 +1,130 @@
+//! The configs of the repository say what the papers say.
+
+use std::fs;
+
+use moco_augment::{RecipeConfig, RecipeKind};
+use moco_core::MocoConfig;
+use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
+use moco_optim::{Schedule, SgdConfig};
+use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan};
+
+use crate::{config_path, load};
+
+fn plan(name: &str) -> (PretrainPlan, RecipeConfig) {
+    let loaded = load(name, &[]).unwrap();
+    (loaded.plan, loaded.recipe)
+}
+
+#[test]
+fn each_loads_and_its_head_says_how_to_run_it() {
+    let files = fs::read_dir(config_path("")).unwrap();
+    let names: Vec<String> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for name in names {
+        if let Err(error) = load(&name, &[]) {
+            panic!("{}", error.render());
+        }
+        let text = fs::read_to_string(config_path(&name)).unwrap();
+        let command = match name.as_str() {
+            "default.toml" => "cargo xtask pretrain\n".to_owned(),
+            _ => format!("cargo xtask pretrain configs/pretrain/{name}\n"),
+        };
+        for head in ["# Source ", "# Hardware ", "# Time ", "# Expected ", &command] {
+            assert!(text.contains(head), "{name} lacks {head}");
+        }
+    }
+}
+
+const SGD: SgdConfig = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
+
+/// arXiv 1911.05722 section 3 and the defaults of the official main_moco.py.
+const V1: MocoConfig = MocoConfig {
+    queue_size: 65536,
+    key_momentum: 0.999,
+    temperature: 0.07,
+    dim: 128,
+    symmetric: false,
+    shuffle_bn: true,
+};
+
+fn resnet50(groups: usize) -> ResNetConfig {
+    let bn = BnConfig { groups, running: RunningStats::First };
+    ResNetConfig { arch: Arch::ResNet50, stem: Stem::ImageNet, width: 1.0, bn }
+}
+
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-12
+}
+
+#[test]
+fn v1_is_the_paper() {
+    let (plan, recipe) = plan("moco-v1-in1m-200ep.toml");
+    let crop_scale = (0.2, 1.0);
+    assert_eq!(recipe, RecipeConfig { image_size: 224, crop_scale, kind: RecipeKind::V1 });
+    assert_eq!((&plan.moco, plan.head), (&V1, HeadKind::Fc));
+    assert_eq!((plan.encoder, plan.sgd), (resnet50(8), SGD));
+    assert_eq!((plan.length, plan.batch_size), (Length::Epochs(200), 256));
+    assert!(near(plan.lr, 0.03), "{}", plan.lr);
+    assert_eq!(plan.schedule, Schedule::Steps { milestones: vec![120, 160], gamma: 0.1 });
+    assert_eq!(plan.input.mean, [0.485, 0.456, 0.406]);
+    assert_eq!(plan.input.std, [0.229, 0.224, 0.225]);
+    assert_eq!(plan.evaluation.resize, 256);
+    let linear = LinearPlan {
+        epochs: 100,
+        batch_size: 256,
+        lr: 30.0,
+        milestones: vec![60, 80],
+        sgd_momentum: 0.9,
+        weight_decay: 0.0,
+    };
+    assert_eq!(plan.evaluation.linear, linear);
+}
+
+#[test]
+fn v2_differs_from_v1_by_the_four_changes_of_its_table() {
+    let (v1, v1_recipe) = plan("moco-v1-in1m-200ep.toml");
+    for (name, epochs) in [("moco-v2-in1m-200ep.toml", 200), ("moco-v2-in1m-800ep.toml", 800)] {
+        let (v2, recipe) = plan(name);
+        assert_eq!(v2.moco, MocoConfig { temperature: 0.2, ..V1 });
+        assert_eq!(v2.head, HeadKind::Mlp);
+        assert_eq!(v2.schedule, Schedule::CosinePerEpoch);
+        assert_eq!(recipe, RecipeConfig { kind: RecipeKind::V2, ..v1_recipe });
+        assert_eq!(v2.length, Length::Epochs(epochs));
+        assert_eq!((v2.encoder, v2.sgd, v2.batch_size), (v1.encoder, v1.sgd, v1.batch_size));
+        assert!(near(v2.lr, v1.lr), "{}", v2.lr);
+        assert_eq!((v2.input, v2.evaluation), (v1.input.clone(), v1.evaluation.clone()));
+    }
+}
+
+#[test]
+fn ig1b_counts_iterations() {
+    let (plan, recipe) = plan("moco-v1-ig1b.toml");
+    assert_eq!((recipe.kind, plan.head, &plan.moco), (RecipeKind::V1, HeadKind::Fc, &V1));
+    assert_eq!((plan.length, plan.batch_size), (Length::Steps(1_250_000), 1024));
+    assert_eq!((plan.encoder, plan.sgd), (resnet50(64), SGD));
+    assert!(near(plan.lr, 0.12), "{}", plan.lr);
+    assert_eq!(plan.schedule, Schedule::Exponential { every_steps: 62_500, gamma: 0.9 });
+}
+
+#[test]
+fn cifar10_is_the_notebook() {
+    let loaded = load("cifar10-notebook.toml", &[]).unwrap();
+    let plan = loaded.plan;
+    let crop_scale = (0.08, 1.0);
+    let recipe = RecipeConfig { image_size: 32, crop_scale, kind: RecipeKind::Cifar };
+    assert_eq!(loaded.recipe, recipe);
+    assert!(matches!(loaded.data, DataPlan::Cifar10 { .. }), "{:?}", loaded.data);
+    let moco = MocoConfig { queue_size: 4096, key_momentum: 0.99, temperature: 0.1, ..V1 };
+    assert_eq!(plan.moco, moco);
+    let bn = BnConfig { groups: 8, running: RunningStats::Mean };
+    let encoder = ResNetConfig { arch: Arch::ResNet18, stem: Stem::Cifar, width: 1.0, bn };
+    assert_eq!((plan.encoder, plan.head), (encoder, HeadKind::Fc));
+    assert_eq!((plan.length, plan.batch_size), (Length::Epochs(200), 512));
+    assert!(near(plan.lr, 0.06), "{}", plan.lr);
+    assert_eq!(plan.sgd, SgdConfig { weight_decay: 5e-4, ..SGD });
+    assert_eq!(plan.schedule, Schedule::CosinePerEpoch);
+    assert_eq!(plan.input.mean, [0.4914, 0.4822, 0.4465]);
+    assert_eq!(plan.input.std, [0.2023, 0.1994, 0.2010]);
+    assert_eq!((plan.evaluation.knn.n_neighbors, plan.evaluation.monitor_bank), (200, 0));
+}

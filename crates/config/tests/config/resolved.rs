@@ -1,0 +1,202 @@
+//! Layers, the resolved text, and what a resume may change.
+
+use std::fs;
+
+use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain};
+use moco_train::{DataPlan, Length};
+use proptest::prelude::*;
+
+use crate::{load, load_fixture, meaning};
+
+/// Loads a resolved text again.
+fn reload(resolved: &str) -> moco_config::LoadedPretrain {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, resolved).unwrap();
+    load_pretrain(&path, &[]).unwrap_or_else(|error| panic!("{}\n{resolved}", error.render()))
+}
+
+#[test]
+fn each_committed_config_survives_resolving() {
+    for file in fs::read_dir(crate::config_path("")).unwrap() {
+        let loaded = load_pretrain(&file.unwrap().path(), &[]).unwrap();
+        assert_eq!(meaning(&reload(&loaded.resolved)), meaning(&loaded));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_value_survives_resolving(
+        root in ".+",
+        temperature in 1e-300_f64..1e300,
+        base_lr in 0.0_f64..1e3,
+        milestones in proptest::collection::btree_set(any::<u32>(), 0..5),
+    ) {
+        let milestones: Vec<u32> = milestones.into_iter().collect();
+        let sets = [
+            format!("data.root={}", toml::Value::from(root.clone())),
+            format!("moco.temperature={temperature:e}"),
+            format!("optim.base_lr={base_lr:?}"),
+            format!("evaluate.linear_milestones={milestones:?}"),
+        ];
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        let loaded = load_fixture(&sets).unwrap();
+        prop_assert_eq!(loaded.plan.moco.temperature, temperature);
+        prop_assert_eq!(&loaded.plan.evaluation.linear.milestones, &milestones);
+        let DataPlan::Shards { root: read, .. } = &loaded.data else { panic!("no shards") };
+        prop_assert_eq!(read.to_str(), Some(root.as_str()));
+        prop_assert_eq!(meaning(&reload(&loaded.resolved)), meaning(&loaded));
+        prop_assert_eq!(changed_keys(&loaded.resolved, &loaded.resolved).unwrap(), []);
+    }
+}
+
+#[test]
+fn each_line_says_where_its_value_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(crate::fixture(), folder.path().join("base.toml")).unwrap();
+    let path = folder.path().join("mine.toml");
+    fs::write(&path, "extends = \"base.toml\"\nmoco.dim = 64\n[run]\nepochs = 2\n").unwrap();
+    let loaded = load_pretrain(&path, &["data.root=x".to_owned()]).unwrap();
+    let resolved = loaded.resolved.replace(&format!("{}/", folder.path().display()), "");
+    for line in [
+        "root = \"x\"  # --set",
+        "dim = 64  # mine.toml:2",
+        "epochs = 2  # mine.toml:4",
+        "seed = 0  # base.toml:4",
+    ] {
+        assert!(resolved.lines().any(|each| each == line), "{line}:\n{resolved}");
+    }
+    assert!(resolved.starts_with("[run]\nseed = 0  # "), "{resolved}");
+}
+
+#[test]
+fn a_choice_above_drops_what_it_makes_meaningless_below() {
+    let length = |sets: &[&str]| load_fixture(sets).unwrap().plan.length;
+    assert_eq!(length(&["run.epochs=3"]), Length::Epochs(3));
+    assert_eq!(length(&["run.epochs=3", "run.steps=9"]), Length::Steps(9));
+    let loaded = load("moco-v1-in1m-200ep.toml", &["schedule.kind=constant"]).unwrap();
+    assert!(!loaded.resolved.contains("gamma") && !loaded.resolved.contains("\nmilestones"));
+    let loaded = load_fixture(&["data.source=mnist", "data.root=m"]).unwrap();
+    assert_eq!(loaded.data, DataPlan::Mnist { root: "m".into() });
+}
+
+#[test]
+fn every_key_changes_the_run() {
+    let base = load_fixture(&[]).unwrap();
+    let sets = [
+        "run.seed=1",
+        "run.steps=2",
+        "run.epochs=2",
+        "data.source=cifar10",
+        "data.root=r",
+        "data.manifest=m",
+        "data.verify=sizes",
+        "data.readers=2",
+        "data.decoders=2",
+        "augment.recipe=v1",
+        "augment.image_size=31",
+        "augment.crop_scale=[0.2, 0.9]",
+        "augment.mean=[1, 0, 0]",
+        "augment.std=[1, 2, 3]",
+        "augment.pairing=shuffled",
+        "encoder.arch=resnet18",
+        "encoder.stem=imagenet",
+        "encoder.width=1",
+        "encoder.head=fc",
+        "encoder.bn_groups=4",
+        "encoder.bn_running=first",
+        "moco.queue_size=9",
+        "moco.key_momentum=0",
+        "moco.temperature=1",
+        "moco.dim=9",
+        "moco.symmetric=true",
+        "moco.shuffle_bn=false",
+        "optim.batch_size=32",
+        "optim.base_lr=0",
+        "optim.sgd_momentum=0",
+        "optim.weight_decay=0",
+        "schedule.kind=constant",
+        "log.every_steps=1",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=1",
+        "monitor.knn_every_steps=1",
+        "monitor.n_neighbors=1",
+        "monitor.temperature=1",
+        "monitor.bank=0",
+        "evaluate.at_end=false",
+        "evaluate.resize=40",
+        "evaluate.linear_epochs=1",
+        "evaluate.linear_batch_size=1",
+        "evaluate.linear_lr=1",
+        "evaluate.linear_milestones=[]",
+        "evaluate.linear_sgd_momentum=0",
+        "evaluate.linear_weight_decay=1",
+        "health.stop_on_collapse=false",
+    ];
+    for set in sets {
+        let loaded = load_fixture(&[set]).unwrap_or_else(|e| panic!("{}", e.render()));
+        assert_ne!(meaning(&loaded), meaning(&base), "{set} has no effect");
+        let changes = changed_keys(&base.resolved, &loaded.resolved).unwrap();
+        let key = set.split('=').next().unwrap();
+        assert!(changes.iter().any(|change| change.key == key && change.origin == "--set"));
+    }
+    let n_lines = base.resolved.lines().filter(|line| line.contains(" = ")).count();
+    // `run.epochs` stands for `run.steps`.
+    assert_eq!(n_lines + 1, sets.len());
+}
+
+#[test]
+fn the_learning_rate_follows_the_batch() {
+    let lr = |set| load_fixture(&[set]).unwrap().plan.lr;
+    for (set, expected) in [("optim.batch_size=64", 0.125), ("optim.batch_size=512", 1.0)] {
+        assert!((lr(set) - expected).abs() < 1e-12, "{set}: {}", lr(set));
+    }
+}
+
+#[test]
+fn a_change_of_spelling_is_no_change() {
+    let old = "[moco]\ntemperature = 1\ndim = 0x80\n";
+    let new = "moco = { dim = 128, temperature = 1.0 }\n";
+    assert_eq!(changed_keys(old, new).unwrap(), []);
+    let changed = changed_keys(old, "[moco]\ntemperature = 1\ndim = 64 # a.toml:2\n").unwrap();
+    let (old, new) = (Some("128".to_owned()), Some("64".to_owned()));
+    assert_eq!(
+        changed,
+        [KeyChange { key: "moco.dim".into(), old, new, origin: "a.toml:2".into() }]
+    );
+}
+
+#[test]
+fn a_resume_may_change_what_does_not_change_the_numbers() {
+    let old = load_fixture(&[]).unwrap().resolved;
+    let allowed = [
+        "log.every_steps=1",
+        "checkpoint.keep=9",
+        "data.readers=2",
+        "data.decoders=3",
+        "data.root=r",
+        "monitor.bank=0",
+    ];
+    let new = load_fixture(&allowed).unwrap().resolved;
+    let changes = check_resume("runs/a", &old, &new).unwrap();
+    assert_eq!(changes.len(), allowed.len());
+
+    let new = load_fixture(&["moco.queue_size=512", "log.every_steps=1"]).unwrap().resolved;
+    assert_eq!(
+        check_resume("runs/a", &old, &new).unwrap_err().render(),
+        "error: runs/a was trained with moco.queue_size = 1024; \
+         --set moco.queue_size=512 would change it\n  \
+         = help: a resume may change log.*, checkpoint.*, data.readers, data.decoders, data.root, \
+         monitor.*"
+    );
+    let new = load_fixture(&["run.epochs=3"]).unwrap().resolved;
+    assert_eq!(
+        check_resume("runs/a", &old, &new).unwrap_err().to_string(),
+        "runs/a was trained with no run.epochs; --set run.epochs=3 would change it \
+         and run.steps = 1500; the new config does not set it"
+    );
+    let new = old.replace("dim = 128", "dim = 64");
+    let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
+    assert!(error.contains("moco.dim = 128; "), "{error}");
+    assert!(error.ends_with("fixture.toml:35 would change it to 64"), "{error}");
+}

@@ -1,0 +1,177 @@
+//! Every check, cheapest first: what the continuous integration runs and the README tells.
+//!
+//! It needs no terminal and no network once the packages are there, and installs nothing. A missing C
+//! compiler cannot be met here, since this program would not have been linked without one.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use crate::{golden, tidy, tree};
+
+/// A step by its name, and what it does.
+struct Step {
+    name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// Something this program does itself.
+    Here(fn() -> anyhow::Result<()>),
+    /// A command of cargo, with one variable of the environment for it.
+    Cargo { args: &'static str, env: Option<(&'static str, &'static str)> },
+}
+
+const DENY_DOC_WARNINGS: Option<(&str, &str)> = Some(("RUSTDOCFLAGS", "-D warnings"));
+
+const STEPS: [Step; 7] = [
+    Step { name: "fmt", work: Work::Cargo { args: "fmt --all --check", env: None } },
+    Step { name: "tidy", work: Work::Here(tidy::run) },
+    Step { name: "golden", work: Work::Here(golden::run) },
+    Step {
+        name: "clippy",
+        work: Work::Cargo {
+            args: "clippy --release --workspace --all-targets --locked -- -D warnings",
+            env: None,
+        },
+    },
+    Step {
+        name: "doc",
+        work: Work::Cargo {
+            args: "doc --release --workspace --no-deps --document-private-items --locked",
+            env: DENY_DOC_WARNINGS,
+        },
+    },
+    Step {
+        name: "test",
+        work: Work::Cargo { args: "test --release --workspace --locked --no-fail-fast", env: None },
+    },
+    Step {
+        name: "example",
+        work: Work::Cargo { args: "run --release --locked --package moco-example-swap", env: None },
+    },
+];
+
+/// Tests that passed and failed, summed over the test binaries.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tests {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs the steps up to the first that fails and ends with the total of the tests.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut tests = None;
+    let mut table = Vec::new();
+    let mut failure = None;
+    for step in &STEPS {
+        println!("== {}", step.name);
+        let start = Instant::now();
+        let result = perform(&step.work, &mut tests);
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        let row = format!("{:<8} {:>7.1} s  {word}", step.name, start.elapsed().as_secs_f64());
+        println!("== {row}");
+        table.push(row);
+        if let Err(error) = result {
+            failure = Some(error.context(format!("step `{}`", step.name)));
+            break;
+        }
+    }
+    println!("\n{}", table.join("\n"));
+    for step in &STEPS[table.len()..] {
+        println!("{:<8} {:>9}  not run", step.name, "");
+    }
+    if let Some(error) = &failure {
+        println!("{error:#}");
+    }
+    if let Some(Tests { passed, failed }) = tests {
+        println!("{passed} passed, {failed} failed");
+    }
+    failure.map_or(Ok(()), |_| bail!("the checks do not pass"))
+}
+
+fn perform(work: &Work, tests: &mut Option<Tests>) -> anyhow::Result<()> {
+    match work {
+        Work::Here(check) => check(),
+        Work::Cargo { args, env } => cargo(args, *env, tests),
+    }
+}
+
+/// Runs a cargo command, passes its output on and adds up the test results in it.
+fn cargo(args: &str, env: Option<(&str, &str)>, tests: &mut Option<Tests>) -> anyhow::Result<()> {
+    println!(
+        "{}cargo {args}",
+        env.map(|(key, value)| format!("{key}=\"{value}\" ")).unwrap_or_default()
+    );
+    let mut child = Command::new("cargo")
+        .args(args.split(' '))
+        .envs(env)
+        .current_dir(tree::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line.context("reading cargo's output")?;
+        println!("{line}");
+        if let Some(more) = test_result(&line) {
+            let sum = tests.get_or_insert_default();
+            sum.passed += more.passed;
+            sum.failed += more.failed;
+        }
+    }
+    let status = child.wait().context("waiting for cargo")?;
+    if !status.success() {
+        bail!("cargo {args}: {status}");
+    }
+    Ok(())
+}
+
+/// The counts in the last line of a test binary: `test result: ok. 3 passed; 0 failed; …`.
+fn test_result(line: &str) -> Option<Tests> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |word: &str| {
+        let counted = counts.split("; ").find_map(|part| part.strip_suffix(word))?;
+        counted.trim().parse().ok()
+    };
+    Some(Tests { passed: count("passed")?, failed: count("failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_a_test_binary_are_read() {
+        for (line, expected) in [
+            (
+                "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.52s",
+                Some((12, 0)),
+            ),
+            (
+                "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+                Some((3, 2)),
+            ),
+            ("test a::b ... ok", None),
+            ("running 3 tests", None),
+        ] {
+            let expected = expected.map(|(passed, failed)| Tests { passed, failed });
+            assert_eq!(test_result(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_failing_command_names_itself() {
+        let error = cargo("no-such-command", None, &mut None).unwrap_err().to_string();
+        assert!(error.starts_with("cargo no-such-command: exit status"), "{error}");
+    }
+
+    #[test]
+    fn the_steps_begin_with_the_cheapest() {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "doc", "test", "example"]);
+    }
+}

@@ -1,0 +1,234 @@
+//! Golden files: what an outside reference computed, kept with the script that asked it.
+//!
+//! A golden file lives in a folder `golden` together with its generator, a Python script, and, where
+//! that imports packages, a `requirements.txt` with exact versions. A `.safetensors` file names in its
+//! metadata each script that made it as `sha256 NAME`, so a script that changed without its files is
+//! found here and not by a reader.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::sha256;
+use crate::tidy::Problem;
+use crate::tree::{self, SourceFile};
+
+/// Files in a golden folder that are not data.
+const NOT_DATA: [&str; 4] = ["py", "md", "txt", "rs"];
+/// Packages of Python's own library that generators import.
+const STANDARD_MODULES: [&str; 18] = [
+    "argparse",
+    "collections",
+    "dataclasses",
+    "functools",
+    "hashlib",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "os",
+    "pathlib",
+    "platform",
+    "random",
+    "struct",
+    "subprocess",
+    "sys",
+    "tarfile",
+    "zlib",
+];
+
+/// Checks every golden folder and fails with every problem found.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let files = tree::files(tree::root())?;
+    let mut problems = generators_missing(&files);
+    problems.extend(requirements_unpinned(&files));
+    let mut n_stamped = 0;
+    for file in files.iter().filter(|file| is_golden(file) && file.has_extension("safetensors")) {
+        let bytes = fs::read(tree::root().join(&file.path));
+        let bytes = bytes.with_context(|| format!("reading {}", file.path))?;
+        problems.extend(stamp_problem(file, &bytes, &files));
+        n_stamped += 1;
+    }
+    for problem in &problems {
+        println!("{problem}");
+    }
+    if !problems.is_empty() {
+        bail!("golden: problems found: {}", problems.len());
+    }
+    println!("golden: {n_stamped} files bear the hash of the scripts beside them");
+    Ok(())
+}
+
+/// Golden data without a script in its folder or in the golden folder above it.
+pub(crate) fn generators_missing(files: &[SourceFile]) -> Vec<Problem> {
+    let data = files.iter().filter(|file| {
+        is_golden(file) && !NOT_DATA.iter().any(|extension| file.has_extension(extension))
+    });
+    data.filter(|file| scripts(file, files).next().is_none())
+        .map(|file| Problem::new(&file.path, "no generator (.py) is kept with it"))
+        .collect()
+}
+
+fn is_golden(file: &SourceFile) -> bool {
+    file.folder().split('/').any(|part| part == "golden")
+}
+
+/// The scripts in a file's folder and in those above it, up to `golden`.
+fn scripts<'a>(file: &SourceFile, files: &'a [SourceFile]) -> impl Iterator<Item = &'a SourceFile> {
+    let folder = format!("{}/", file.folder());
+    files.iter().filter(move |script| {
+        is_golden(script)
+            && script.has_extension("py")
+            && folder.starts_with(&format!("{}/", script.folder()))
+    })
+}
+
+/// Scripts that import packages without saying which versions.
+fn requirements_unpinned(files: &[SourceFile]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for script in files.iter().filter(|file| is_golden(file) && file.has_extension("py")) {
+        let Some(package) = first_package(script, files) else { continue };
+        let folder = format!("{}/", script.folder());
+        let pins = files.iter().find(|file| {
+            file.name() == "requirements.txt"
+                && is_golden(file)
+                && folder.starts_with(&format!("{}/", file.folder()))
+        });
+        if pins.is_none() {
+            let text = format!("imports {package}, but no requirements.txt pins it");
+            problems.push(Problem::new(&script.path, text));
+        }
+    }
+    for file in files.iter().filter(|file| is_golden(file) && file.name() == "requirements.txt") {
+        for line in file.text().lines().map(str::trim) {
+            if !line.is_empty() && !line.starts_with('#') && !line.contains("==") {
+                problems.push(Problem::new(&file.path, format!("`{line}` is no exact version")));
+            }
+        }
+    }
+    problems
+}
+
+/// The first import of a script that is neither Python's own nor a script beside it.
+fn first_package(script: &SourceFile, files: &[SourceFile]) -> Option<String> {
+    let local = |module: &str| scripts(script, files).any(|s| s.name() == format!("{module}.py"));
+    let imported = script.text().lines().filter_map(|line| {
+        let rest = line.strip_prefix("import ").or_else(|| line.strip_prefix("from "))?;
+        rest.split([' ', '.', ',']).next()
+    });
+    imported
+        .filter(|module| !STANDARD_MODULES.contains(module) && !local(module))
+        .map(String::from)
+        .next()
+}
+
+/// What is wrong with the metadata of a `.safetensors` file, if anything.
+fn stamp_problem(file: &SourceFile, bytes: &[u8], files: &[SourceFile]) -> Option<Problem> {
+    let metadata = match metadata(bytes) {
+        Ok(metadata) => metadata,
+        Err(error) => return Some(Problem::new(&file.path, format!("{error:#}"))),
+    };
+    let mut n_stamps = 0;
+    for (key, recorded) in &metadata {
+        let Some(name) = key.strip_prefix("sha256 ") else { continue };
+        n_stamps += 1;
+        let Some(script) = scripts(file, files).find(|script| script.name() == name) else {
+            return Some(Problem::new(
+                &file.path,
+                format!("was made by {name}, which is not here"),
+            ));
+        };
+        if sha256::hex(script.text().as_bytes()) != *recorded {
+            let text = format!("was made by another version of {name}: run it again");
+            return Some(Problem::new(&file.path, text));
+        }
+    }
+    (n_stamps == 0).then(|| Problem::new(&file.path, "its metadata names no `sha256 SCRIPT`"))
+}
+
+/// The metadata in the header of a `.safetensors` file: 8 bytes of length, then JSON.
+fn metadata(bytes: &[u8]) -> anyhow::Result<BTreeMap<String, String>> {
+    let (length, rest) = bytes.split_first_chunk::<8>().context("shorter than 8 bytes")?;
+    let n_bytes = usize::try_from(u64::from_le_bytes(*length)).context("an absurd header")?;
+    let header = rest.get(..n_bytes).context("shorter than its header says")?;
+    let header: Value = serde_json::from_slice(header).context("its header is no JSON")?;
+    let entries = header["__metadata__"].as_object().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().into();
+    Ok(entries.map(|(key, value)| (key.clone(), text(value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(problems: impl IntoIterator<Item = Problem>) -> Vec<String> {
+        problems.into_iter().map(|problem| problem.to_string()).collect()
+    }
+
+    fn safetensors(metadata: &str) -> Vec<u8> {
+        let header = format!(r#"{{"__metadata__":{{{metadata}}}}}"#);
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
+    }
+
+    #[test]
+    fn data_needs_a_generator_beside_or_above() {
+        let data = SourceFile::new("tests/golden/core/step.safetensors", "");
+        let expected = "tests/golden/core/step.safetensors: no generator (.py) is kept with it";
+        assert_eq!(texts(generators_missing(std::slice::from_ref(&data))), [expected]);
+        for (path, n_problems) in [
+            ("tests/golden/core/make.py", 0),
+            ("tests/golden/make.py", 0),
+            ("tests/golden/ops/make.py", 1),
+            ("crates/a/tests/golden/core/make.py", 1),
+        ] {
+            let files = [data.clone(), SourceFile::new(path, "")];
+            assert_eq!(generators_missing(&files).len(), n_problems, "{path}");
+        }
+    }
+
+    #[test]
+    fn packages_are_pinned() {
+        let own = SourceFile::new("tests/golden/formulas.py", "import math\n");
+        let text = "import json\nfrom formulas import fill\nimport torch.nn as nn\n";
+        let script = SourceFile::new("tests/golden/core/make.py", text);
+        let pins = |text| SourceFile::new("tests/golden/requirements.txt", text);
+        let found = |files: &[SourceFile]| texts(requirements_unpinned(files));
+        let expected = "tests/golden/core/make.py: imports torch, but no requirements.txt pins it";
+        assert_eq!(found(&[own.clone(), script.clone()]), [expected]);
+        let loose = "tests/golden/requirements.txt: `torch>=2` is no exact version";
+        assert_eq!(found(&[own.clone(), script.clone(), pins("# CPU\ntorch>=2\n")]), [loose]);
+        assert_eq!(found(&[own, script, pins("torch==2.15.0\n")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_bears_the_hash_of_its_scripts() {
+        let script = SourceFile::new("tests/golden/make.py", "abc");
+        let file = SourceFile::new("tests/golden/a.safetensors", "");
+        let found = |metadata: &str| {
+            texts(stamp_problem(&file, &safetensors(metadata), std::slice::from_ref(&script)))
+        };
+        let good = sha256::hex(b"abc");
+        assert_eq!(found(&format!(r#""sha256 make.py":"{good}""#)), Vec::<String>::new());
+        for (metadata, expected) in [
+            (r#""sha256 make.py":"00""#, "was made by another version of make.py: run it again"),
+            (r#""sha256 old.py":"00""#, "was made by old.py, which is not here"),
+            (r#""torch":"2.15.0""#, "its metadata names no `sha256 SCRIPT`"),
+        ] {
+            assert_eq!(found(metadata), [format!("tests/golden/a.safetensors: {expected}")]);
+        }
+    }
+
+    #[test]
+    fn a_broken_header_is_a_problem() {
+        let file = SourceFile::new("golden/a.safetensors", "");
+        for (bytes, expected) in [
+            (&b"1234"[..], "shorter than 8 bytes"),
+            (b"\x09\0\0\0\0\0\0\0{}", "shorter than its header says"),
+        ] {
+            let found = texts(stamp_problem(&file, bytes, &[]));
+            assert_eq!(found, [format!("golden/a.safetensors: {expected}")]);
+        }
+    }
+}

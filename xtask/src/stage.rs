@@ -1,0 +1,61 @@
+//! Builds the binary of a stage and becomes it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::tree;
+
+/// Builds `name` in release mode and replaces this process by it; returns only if that fails.
+pub(crate) fn run(name: &str, args: &[OsString]) -> anyhow::Result<()> {
+    let binary = build(name)?;
+    let error = Command::new(&binary).args(args).current_dir(tree::root()).exec();
+    Err(error).with_context(|| format!("cannot run {}", binary.display()))
+}
+
+/// Builds the binary and returns its path; what cargo says goes to stderr as usual.
+pub(crate) fn build(name: &str) -> anyhow::Result<PathBuf> {
+    let package = format!("moco-{name}");
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--package", &package, "--bin", name])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(tree::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("{package} does not build");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    executable(&messages, name).with_context(|| format!("cargo named no binary `{name}`"))
+}
+
+/// The path in cargo's messages, which holds wherever the target folder is.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    let built = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let ours = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
+        ours.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    };
+    messages.lines().find_map(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_found_among_the_messages() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"step","kind":["lib"]},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"knn","kind":["bin"]},"executable":"target/release/knn"}
+{"reason":"compiler-artifact","target":{"name":"step","kind":["bin"]},"executable":"elsewhere/step"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "step"), Some(PathBuf::from("elsewhere/step")));
+        assert_eq!(executable(messages, "pretrain"), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! What only some libraries may do: parse outside formats, start threads.
+
+use super::{Problem, lexer};
+use crate::tree::SourceFile;
+
+/// Files and folders that parse what comes from outside.
+const MAY_DESERIALIZE: [&str; 5] = [
+    "crates/config/",
+    "crates/checkpoint/",
+    "crates/telemetry/",
+    "crates/ingest/src/manifest",
+    "crates/train/src/state",
+];
+
+/// The crate whose threads have names, owners and a way to end.
+const MAY_START_THREADS: [&str; 1] = ["crates/pipeline/"];
+
+/// Problems of one file; none outside a library or in its tests.
+pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
+    let library = file.path.starts_with("crates/") && file.path.contains("/src/");
+    if !library || !file.has_extension("rs") {
+        return Vec::new();
+    }
+    let code = lexer::code_only(lexer::without_tests(file.text()));
+    let find = |words: &[&str], allowed: &[&str], text: &'static str| {
+        let exempt = allowed.iter().any(|start| file.path.starts_with(start));
+        let lines = code.lines().enumerate();
+        let hits =
+            lines.filter(|(_, line)| !exempt && words.iter().any(|word| line.contains(word)));
+        hits.map(|(line_idx, _)| Problem::in_line(file, line_idx, text)).collect::<Vec<_>>()
+    };
+    let mut problems = find(
+        &["Deserialize"],
+        &MAY_DESERIALIZE,
+        "`Deserialize` outside the borders listed in xtask/src/tidy/borders.rs",
+    );
+    problems.extend(find(
+        &["thread::spawn", "thread::scope", "thread::Builder", "mpsc::"],
+        &MAY_START_THREADS,
+        "threads and channels come from moco-pipeline",
+    ));
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_borders_deserialize() {
+        let text = "//! Not Deserialize.\n#[derive(Debug, serde::Deserialize)]\nstruct A;\n";
+        for (path, n_problems) in [
+            ("crates/core/src/config.rs", 1),
+            ("crates/ingest/src/sampler.rs", 1),
+            ("crates/ingest/src/manifest.rs", 0),
+            ("crates/config/src/raw.rs", 0),
+            ("crates/core/tests/golden.rs", 0),
+            ("bins/step/src/main.rs", 0),
+        ] {
+            let problems = check(&SourceFile::new(path, text));
+            assert_eq!(problems.len(), n_problems, "{path}");
+            assert!(problems.iter().all(|problem| problem.place == format!("{path}:2")));
+        }
+    }
+
+    #[test]
+    fn only_the_pipeline_starts_threads() {
+        for (path, text, n_problems) in [
+            ("crates/core/src/queue.rs", "std::thread::spawn(run);", 1),
+            ("crates/core/src/queue.rs", "// thread::spawn(run);", 0),
+            ("crates/core/src/queue.rs", "thread::available_parallelism()", 0),
+            ("crates/core/src/queue.rs", "#[cfg(test)]\nmod tests { thread::spawn(run); }", 0),
+            ("crates/pipeline/src/crew.rs", "std::thread::Builder::new()", 0),
+        ] {
+            assert_eq!(check(&SourceFile::new(path, text)).len(), n_problems, "{path}: {text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Just enough of Rust's syntax to tell code from comments and strings.
+
+/// The text with the inside of comments, strings and character literals blanked; lines stay lines.
+pub(super) fn code_only(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = token_end(&chars, at);
+        if end == at {
+            code.push(chars[at]);
+            at += 1;
+            continue;
+        }
+        code.extend(chars[at..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+        at = end;
+    }
+    code
+}
+
+/// Where the comment, string or character that begins at `at` ends; `at` itself if none does.
+fn token_end(chars: &[char], at: usize) -> usize {
+    let next = chars.get(at + 1);
+    match chars[at] {
+        '/' if next == Some(&'/') => find(chars, at, |rest| rest[0] == '\n'),
+        '/' if next == Some(&'*') => block_comment_end(chars, at),
+        '"' => quoted_end(chars, at),
+        'r' if !at.checked_sub(1).is_some_and(|before| is_word(chars[before])) => {
+            raw_string_end(chars, at)
+        }
+        // A lifetime has no closing quote after one character.
+        '\'' if next == Some(&'\\') || chars.get(at + 2) == Some(&'\'') => quoted_end(chars, at),
+        _ => at,
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The first position from `start` where `stop` holds, or the end.
+fn find(chars: &[char], start: usize, stop: impl Fn(&[char]) -> bool) -> usize {
+    (start..chars.len()).find(|at| stop(&chars[*at..])).unwrap_or(chars.len())
+}
+
+fn block_comment_end(chars: &[char], start: usize) -> usize {
+    let mut depth = 0_usize;
+    let mut at = start;
+    while at < chars.len() {
+        if chars[at..].starts_with(&['/', '*']) {
+            depth += 1;
+            at += 2;
+        } else if chars[at..].starts_with(&['*', '/']) {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    chars.len()
+}
+
+fn quoted_end(chars: &[char], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < chars.len() && chars[at] != chars[start] {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}
+
+/// The end of `r"…"` or `r#"…"#`; `start` if it is neither.
+fn raw_string_end(chars: &[char], start: usize) -> usize {
+    let n_hashes = chars[start + 1..].iter().take_while(|c| **c == '#').count();
+    let open = start + 1 + n_hashes;
+    if chars.get(open) != Some(&'"') {
+        return start;
+    }
+    let close: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', n_hashes)).collect();
+    (find(chars, open + 1, |rest| rest.starts_with(&close)) + close.len()).min(chars.len())
+}
+
+/// The part of a file before its unit tests.
+pub(super) fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_strings_are_blanked() {
+        for (text, expected) in [
+            ("a // b\nc", "a     \nc"),
+            ("a /* b /* c */ d */ e", "a                   e"),
+            ("f(\"}\\\"{\", g)", "f(      , g)"),
+            ("let r = r#\"a\"b\"#;", "let r =         ;"),
+            ("r#type + for\"x\"", "r#type + for   "),
+            ("'{' 'a '\\'' b", "    'a      b"),
+            ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
+            ("\"open", "     "),
+        ] {
+            assert_eq!(code_only(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tests_are_cut() {
+        assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {}"), "a\n");
+    }
+}
