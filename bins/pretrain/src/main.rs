@@ -86,7 +86,7 @@ fn train(
     stop: &std::sync::atomic::AtomicBool,
 ) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
-    let mut run_log = RunLog::append(&folder.file("run.log"))?;
+    let run_log = RunLog::append(&folder.file("run.log"))?;
     console.line(&format!("run    {}  seed {}", folder.path().display(), loaded.plan.seed.0));
     let parts = parts(loaded)?;
     let is_stopping = || stop.load(Ordering::Relaxed);

@@ -56,7 +56,8 @@ mod tests {
     fn the_longer_side_is_truncated() {
         let size = |width: u32, height: u32, to| {
             let pixels = vec![0; 3 * width as usize * height as usize];
-            let resized = resize_shorter_side(&RgbImage::new(width, height, pixels).unwrap(), to).unwrap();
+            let resized =
+                resize_shorter_side(&RgbImage::new(width, height, pixels).unwrap(), to).unwrap();
             (resized.width(), resized.height())
         };
         assert_eq!(size(50, 37, 25), (33, 25));

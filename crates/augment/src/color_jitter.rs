@@ -119,7 +119,10 @@ fn blend_all(image: &mut RgbImage, from: u8, factor: f64) {
 #[inline]
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
     let mixed = f32::from(from) + factor * f32::from(i16::from(to) - i16::from(from));
-    #[expect(clippy::cast_possible_truncation, reason = "the cast truncates and clamps, as Pillow does")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the cast truncates and clamps, as Pillow does"
+    )]
     #[expect(clippy::cast_sign_loss, reason = "the cast truncates and clamps, as Pillow does")]
     let mixed = mixed as u8;
     mixed
@@ -133,7 +136,8 @@ mod tests {
 
     #[test]
     fn blend_truncates_inside_and_clamps_outside() {
-        let cases = [(0, 255, 0.5, 127), (200, 100, 1.4, 60), (100, 250, 2.0, 255), (100, 10, 2.0, 0)];
+        let cases =
+            [(0, 255, 0.5, 127), (200, 100, 1.4, 60), (100, 250, 2.0, 255), (100, 10, 2.0, 0)];
         for (from, to, factor, expected) in cases {
             assert_eq!(blend(from, to, factor), expected, "{from} {to} {factor}");
         }
@@ -143,7 +147,8 @@ mod tests {
     fn factor_zero_gives_what_is_blended_with_and_one_changes_nothing() {
         let image = RgbImage::new(2, 1, vec![255, 0, 0, 10, 20, 30]).unwrap();
         // Lumas 76 and 18, mean 47.
-        let cases: [(fn(&mut RgbImage, f64), [u8; 6]); 3] = [
+        type Adjust = fn(&mut RgbImage, f64);
+        let cases: [(Adjust, [u8; 6]); 3] = [
             (adjust_brightness, [0; 6]),
             (adjust_contrast, [47; 6]),
             (adjust_saturation, [76, 76, 76, 18, 18, 18]),
@@ -174,7 +179,10 @@ mod tests {
             let least = values().fold(f64::INFINITY, f64::min);
             let greatest = values().fold(f64::NEG_INFINITY, f64::max);
             assert!(low <= least && least <= low + 0.01 * (high - low), "{least} for {low}");
-            assert!(high - 0.01 * (high - low) <= greatest && greatest <= high, "{greatest} for {high}");
+            assert!(
+                high - 0.01 * (high - low) <= greatest && greatest <= high,
+                "{greatest} for {high}"
+            );
         };
         within(|d| d.brightness, 0.6, 1.4);
         within(|d| d.contrast, 0.0, 2.5);

@@ -70,7 +70,9 @@ fn to_rgb(decoded: DynamicImage) -> Vec<u8> {
         DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
         DynamicImage::ImageLuma8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
         DynamicImage::ImageLumaA8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
-        DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        DynamicImage::ImageRgba8(pixels) => {
+            pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect()
+        }
         // Pillow's mode I;16 clamps instead of scaling.
         DynamicImage::ImageLuma16(pixels) => {
             replicate(pixels.pixels().map(|p| u8::try_from(p.0[0]).unwrap_or(u8::MAX)))

@@ -8,13 +8,17 @@ pub enum AugmentError {
     #[error("image is empty: expected the bytes of a JPEG or PNG file, got 0 bytes")]
     Empty,
     /// The first bytes belong to neither format.
-    #[error("image is neither JPEG nor PNG: its first bytes are {head:02x?}; convert it to one of them")]
+    #[error(
+        "image is neither JPEG nor PNG: its first bytes are {head:02x?}; convert it to one of them"
+    )]
     Format {
         /// Up to eight bytes from the start.
         head: Vec<u8>,
     },
     /// The file ends before its picture does.
-    #[error("{format} image is truncated: the data ends after {n_bytes} bytes, before the end of the picture")]
+    #[error(
+        "{format} image is truncated: the data ends after {n_bytes} bytes, before the end of the picture"
+    )]
     Truncated {
         /// `JPEG` or `PNG`.
         format: &'static str,

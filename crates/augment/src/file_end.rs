@@ -8,7 +8,9 @@ use image::ImageFormat;
 pub(crate) fn has_end(format: ImageFormat, bytes: &[u8]) -> bool {
     match format {
         // A file broken off just behind this pair is one in 65536, so the common case needs no walk.
-        ImageFormat::Jpeg => bytes.ends_with(&[0xff, END_OF_IMAGE]) || jpeg_has_end(bytes).is_some(),
+        ImageFormat::Jpeg => {
+            bytes.ends_with(&[0xff, END_OF_IMAGE]) || jpeg_has_end(bytes).is_some()
+        }
         _ => png_has_end(bytes).is_some(),
     }
 }

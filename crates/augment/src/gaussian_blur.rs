@@ -86,26 +86,19 @@ impl Kernel {
     #[inline]
     fn filter<const N: usize>(&self, out: &mut [u8], taps: &[u8], stride: usize) {
         let n_near = 2 * self.radius + 1;
-        let mut near = [0_i16; N];
+        let mut near = [0_u32; N];
         for tap in 1..=n_near {
             for (sum, sample) in near.iter_mut().zip(&taps[tap * stride..][..N]) {
-                *sum += i16::from(*sample);
+                *sum += u32::from(*sample);
             }
         }
         let (first, last) = (&taps[..N], &taps[(n_near + 1) * stride..][..N]);
-        let (near_high, near_low) = split(self.near);
-        let (far_high, far_low) = split(self.far);
         for i in 0..N {
-            let far = i16::from(first[i]) + i16::from(last[i]);
-            let high = i32::from(near[i]) * i32::from(near_high) + i32::from(far) * i32::from(far_high);
-            let low = i32::from(near[i]) * i32::from(near_low) + i32::from(far) * i32::from(far_low);
-            let sum = (high as u32).wrapping_shl(12).wrapping_add(low as u32).wrapping_add(1 << 23);
-            out[i] = (sum >> 24) as u8;
+            let far = u32::from(first[i]) + u32::from(last[i]);
+            let (near, far) = (near[i].wrapping_mul(self.near), far.wrapping_mul(self.far));
+            out[i] = (near.wrapping_add(far).wrapping_add(1 << 23) >> 24) as u8;
         }
     }
-}
-fn split(w: u32) -> (i16, i16) {
-    ((w >> 12) as i16, (w & 0xfff) as i16)
 }
 
 #[cfg(test)]
@@ -122,7 +115,9 @@ mod tests {
         line.triples_mut()[20] = [255; 3];
         gaussian_blur(&mut line, 2.0);
         let moment = |power: i32| -> f64 {
-            let term = |(x, p): (i32, &[u8; 3])| f64::from((x - 20).pow(power.unsigned_abs())) * f64::from(p[1]);
+            let term = |(x, p): (i32, &[u8; 3])| {
+                f64::from((x - 20).pow(power.unsigned_abs())) * f64::from(p[1])
+            };
             (0..).zip(line.triples()).map(term).sum()
         };
         assert!((moment(0) - 255.0).abs() < 6.0 && moment(1).abs() < 1.0);

@@ -5,6 +5,9 @@
 
 use crate::RgbImage;
 
+/// Pixels turned together.
+const BLOCK: usize = 64;
+
 /// Turns the hue by `factor` of a full turn, -0.5 to 0.5 (torchvision `adjust_hue`).
 ///
 /// The turn is counted in 255ths and truncated towards zero; the quantization of the two conversions
@@ -14,8 +17,8 @@ pub fn adjust_hue(image: &mut RgbImage, factor: f64) {
     #[expect(clippy::cast_sign_loss, reason = "the turn wraps around the wheel")]
     let turn = ((factor * 255.0) as i32) as u8;
     let wheel = Wheel::new(turn);
-    for pixel in image.triples_mut() {
-        *pixel = wheel.turned(*pixel);
+    for block in image.triples_mut().chunks_mut(BLOCK) {
+        wheel.turn(block);
     }
 }
 
@@ -41,16 +44,29 @@ impl Wheel {
         }
     }
 
-    #[inline]
-    fn turned(&self, pixel: [u8; 3]) -> [u8; 3] {
-        let (h, s, v) = hsv(pixel);
-        let (fs, f) = (self.saturation[usize::from(s)], self.fraction[usize::from(h)]);
-        let value = f64::from(v);
-        let p = round(value * (1.0 - f64::from(fs)));
-        let q = round(value * (1.0 - f64::from(fs * f)));
-        let t = round(value * (1.0 - f64::from(fs) * (1.0 - f64::from(f))));
-        let choices = [v, p, q, t];
-        self.channels[usize::from(h)].map(|choice| choices[usize::from(choice)])
+    /// Turns up to [`BLOCK`] pixels. One quantity is computed for all of them before the next, which
+    /// lets the compiler vectorize and halves the time.
+    fn turn(&self, block: &mut [[u8; 3]]) {
+        let (mut h, mut s, mut v) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
+        for (i, pixel) in block.iter().enumerate() {
+            (h[i], s[i], v[i]) = hsv(*pixel);
+        }
+        let (mut f, mut fs) = ([0.0; BLOCK], [0.0; BLOCK]);
+        for i in 0..BLOCK {
+            f[i] = self.fraction[usize::from(h[i])];
+            fs[i] = self.saturation[usize::from(s[i])];
+        }
+        let (mut p, mut q, mut t) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
+        for i in 0..BLOCK {
+            let value = f64::from(v[i]);
+            p[i] = round(value * (1.0 - f64::from(fs[i])));
+            q[i] = round(value * (1.0 - f64::from(fs[i] * f[i])));
+            t[i] = round(value * (1.0 - f64::from(fs[i]) * (1.0 - f64::from(f[i]))));
+        }
+        for (i, pixel) in block.iter_mut().enumerate() {
+            let choices = [v[i], p[i], q[i], t[i]];
+            *pixel = self.channels[usize::from(h[i])].map(|choice| choices[usize::from(choice)]);
+        }
     }
 }
 
@@ -58,6 +74,8 @@ impl Wheel {
 const SECTORS: [[u8; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
 
 /// Hue, saturation and value, each a byte.
+///
+/// Grays divide 0 by 0 here; the casts turn NaN into the 0 that Pillow assigns them.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "C's conversions; the results fit a byte")]
 #[expect(clippy::cast_sign_loss, reason = "hue and saturation are not negative")]
@@ -65,8 +83,13 @@ fn hsv([r, g, b]: [u8; 3]) -> (u8, u8, u8) {
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));
     let range = f32::from(max - min);
     let saturation = range / f32::from(max);
-    let (third, next, last) =
-        if r == max { (0.0, b, g) } else if g == max { (2.0, r, b) } else { (4.0, g, r) };
+    let (third, next, last) = if r == max {
+        (0.0, b, g)
+    } else if g == max {
+        (2.0, r, b)
+    } else {
+        (4.0, g, r)
+    };
     let below = |channel: u8| f64::from(f32::from(max - channel) / range);
     let hue = (third + below(next) - below(last)) as f32;
     // C takes fmod(hue / 6 + 1, 1); the argument is from 5/6 to 11/6, where subtracting 1 is exact.
@@ -81,7 +104,7 @@ fn hsv([r, g, b]: [u8; 3]) -> (u8, u8, u8) {
 #[expect(clippy::cast_sign_loss, reason = "the number is not negative")]
 fn round(x: f64) -> u8 {
     // `f64::round` is a function call on plain x86-64; x + 0.5 is exact enough because x has few bits.
-    (x + 0.5) as i32 as u8
+    (x + 0.5) as u8
 }
 
 #[cfg(test)]

@@ -31,7 +31,6 @@ mod gaussian_blur;
 mod grayscale;
 mod hue;
 mod image;
-
 mod random_resized_crop;
 mod recipe;
 mod resample;

@@ -29,7 +29,9 @@ impl CropBox {
 
     /// Whether the box has pixels and an image of this size holds all of them.
     fn fits(&self, width: u32, height: u32) -> bool {
-        let inside = |start: u32, n: u32, side: u32| n > 0 && u64::from(start) + u64::from(n) <= u64::from(side);
+        let inside = |start: u32, n: u32, side: u32| {
+            n > 0 && u64::from(start) + u64::from(n) <= u64::from(side)
+        };
         inside(self.left, self.width, width) && inside(self.top, self.height, height)
     }
 }
@@ -169,7 +171,10 @@ mod tests {
         );
         for (height, size) in [(0, 2), (1, 0)] {
             let crop = CropBox { top: 0, left: 0, height, width: 4 };
-            assert!(matches!(resized_crop(&image, &crop, size), Err(AugmentError::CropOutside { .. })));
+            assert!(matches!(
+                resized_crop(&image, &crop, size),
+                Err(AugmentError::CropOutside { .. })
+            ));
         }
     }
 }

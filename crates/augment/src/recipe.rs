@@ -109,7 +109,12 @@ impl Recipe {
                 Frame::ResizedCrop(crop.draw(width, height, &mut stream))
             }
         };
-        DrawnView { source: (width, height), image_size, frame, steps: draw_steps(kind, &mut stream) }
+        DrawnView {
+            source: (width, height),
+            image_size,
+            frame,
+            steps: draw_steps(kind, &mut stream),
+        }
     }
 }
 
@@ -121,12 +126,11 @@ fn invalid(key: &'static str, expected: &'static str, got: impl std::fmt::Displa
 fn draw_steps(kind: RecipeKind, stream: &mut Stream) -> Vec<Step> {
     let gray = |stream: &mut Stream| stream.bernoulli(P_GRAYSCALE).then_some(Step::Grayscale);
     let flip = |stream: &mut Stream| stream.bernoulli(P_FLIP).then_some(Step::Flip);
-    let jitter = |stream: &mut Stream| {
-        stream.bernoulli(P_JITTER).then(|| Step::Jitter(JITTER.draw(stream)))
-    };
+    let jitter =
+        |stream: &mut Stream| stream.bernoulli(P_JITTER).then(|| Step::Jitter(JITTER.draw(stream)));
     let blur = |stream: &mut Stream| {
-        let sigma = |stream: &mut Stream| stream.range(BLUR_SIGMA.0, BLUR_SIGMA.1);
-        stream.bernoulli(P_BLUR).then(|| Step::Blur { sigma: sigma(stream) })
+        let (low, high) = BLUR_SIGMA;
+        stream.bernoulli(P_BLUR).then(|| Step::Blur { sigma: stream.range(low, high) })
     };
     // An array is evaluated left to right, so each line reads as the order of draws and of steps.
     let steps = match kind {

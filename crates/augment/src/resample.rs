@@ -114,7 +114,6 @@ impl Filter {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "clamped to a byte")]
 #[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
 fn to_u8(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
@@ -149,7 +148,8 @@ mod tests {
 
     #[test]
     fn pixels_outside_the_crop_have_no_influence() {
-        let pixel = |x: u32, y: u32| if (2..6).contains(&x) && (1..4).contains(&y) { 50 } else { 255 };
+        let pixel =
+            |x: u32, y: u32| if (2..6).contains(&x) && (1..4).contains(&y) { 50 } else { 255 };
         let pixels = (0..6).flat_map(|y| (0..8).flat_map(move |x| [pixel(x, y); 3])).collect();
         let image = RgbImage::new(8, 6, pixels).unwrap();
         let crop = CropBox { top: 1, left: 2, height: 3, width: 4 };

@@ -2,6 +2,7 @@
 //!
 //! Every transform and every PNG is compared byte for byte. JPEG is the exception: see
 //! [`JPEG_MAX_DIFFERENCE`].
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a broken golden file must stop the test")]
 
 use moco_augment::{
     CropBox, RandomResizedCrop, RgbImage, adjust_brightness, adjust_contrast, adjust_hue,
@@ -15,11 +16,24 @@ const JSON: &str = include_str!("golden/views.json");
 const BLOB: &[u8] = include_bytes!("golden/views.bin");
 
 /// The greatest difference of a sample between zune-jpeg, which decodes here, and the libjpeg-turbo of
-/// Pillow. The two round their inverse cosine transforms differently and interpolate subsampled chroma
-/// differently; on smooth pictures the first shows, on pure noise, the worst case, the second.
-const JPEG_MAX_DIFFERENCE: [(&str, u8); 2] = [("noise_420", 0), ("", 0)];
-/// The greatest mean difference of the samples of one file, for the same reasons.
-const JPEG_MEAN_DIFFERENCE: f64 = 0.0;
+/// Pillow: their inverse cosine transforms, color conversions and interpolations of chroma round
+/// differently.
+const JPEG_MAX_DIFFERENCE: u8 = 4;
+/// The same in the last row and column: with subsampled chroma, zune-jpeg interpolates there with the
+/// padding of the last block, libjpeg-turbo repeats the last sample. Two-level noise is the worst case.
+const JPEG_MAX_EDGE_DIFFERENCE: u8 = 64;
+/// The greatest mean difference over the samples of a file, for the first of these reasons.
+const JPEG_MAX_MEAN_DIFFERENCE: f64 = 0.5;
+
+#[test]
+fn the_files_name_their_generator_and_its_versions() {
+    let golden: Value = serde_json::from_str(JSON).unwrap();
+    assert_eq!(golden["generator"], "crates/augment/tests/golden/generate.py");
+    for line in include_str!("golden/requirements.txt").lines() {
+        let (package, version) = line.split_once("==").unwrap();
+        assert_eq!(golden["versions"][package], version, "{package}");
+    }
+}
 
 fn cases(key: &str) -> Vec<Value> {
     let golden: Value = serde_json::from_str(JSON).unwrap();
@@ -34,8 +48,12 @@ fn blob(range: &Value) -> &'static [u8] {
 }
 
 fn numbers<const N: usize>(value: &Value) -> [u32; N] {
-    let list: Vec<u32> =
-        value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect();
+    let list: Vec<u32> = value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| u32::try_from(v.as_u64().unwrap()).unwrap())
+        .collect();
     list.try_into().unwrap()
 }
 
@@ -47,7 +65,9 @@ fn floats<const N: usize>(value: &Value) -> [f64; N] {
 /// The images of `source` in the generator.
 fn source(kind: &str, width: u32, height: u32) -> RgbImage {
     let noise = |x: u32, y: u32, c: u32| {
-        let h = u64::from(x) * 73_856_093 ^ u64::from(y) * 19_349_663 ^ u64::from(c + 1) * 83_492_791;
+        let h = (u64::from(x) * 73_856_093)
+            ^ (u64::from(y) * 19_349_663)
+            ^ (u64::from(c + 1) * 83_492_791);
         let h = (h ^ (h >> 13)).wrapping_mul(0x5bd1_e995) & 0xffff_ffff;
         ((h ^ (h >> 15)) & 255) as u8
     };
@@ -91,7 +111,7 @@ fn transforms_and_their_compositions_are_bit_exact() {
     for case in cases("views") {
         let [width, height] = numbers(&case["size"]);
         let mut image = source(case["source"].as_str().unwrap(), width, height);
-        if !case["crop"].is_null() && !case["crop"].as_array().unwrap().is_empty() {
+        if case["crop"].as_array().is_some_and(|values| !values.is_empty()) {
             let [top, left, height, width, size] = numbers(&case["crop"]);
             image = resized_crop(&image, &CropBox { top, left, height, width }, size).unwrap();
         }
@@ -107,14 +127,16 @@ fn evaluation_is_bit_exact() {
     for case in cases("eval") {
         let [width, height] = numbers(&case["size"]);
         let image = source(case["source"].as_str().unwrap(), width, height);
-        let [resize, side] = ["resize", "side"].map(|key| u32::try_from(case[key].as_u64().unwrap()).unwrap());
+        let [resize, side] =
+            ["resize", "side"].map(|key| u32::try_from(case[key].as_u64().unwrap()).unwrap());
         check(&case, &center_crop(&resize_shorter_side(&image, resize).unwrap(), side));
     }
 }
 
 #[test]
 fn all_24_bit_colors_are_exact() {
-    let pixels = (0..1_u32 << 24).flat_map(|n| [n as u8, (n >> 8) as u8, (n >> 16) as u8]).collect();
+    let pixels =
+        (0..1_u32 << 24).flat_map(|n| [n as u8, (n >> 8) as u8, (n >> 16) as u8]).collect();
     let colors = RgbImage::new(4096, 4096, pixels).unwrap();
     for case in cases("all_colors") {
         let mut image = colors.clone();
@@ -146,18 +168,23 @@ fn png_of_every_pixel_type_is_exact() {
 }
 
 #[test]
-fn jpeg_is_within_the_bound() {
+fn jpeg_is_within_the_bounds() {
     for case in cases("jpeg") {
         let image = RgbImage::decode(blob(&case["file"])).unwrap();
+        let (width, height) = (image.width() as usize, image.height() as usize);
         assert_eq!([image.width(), image.height()], numbers(&case["size"]), "{case}");
-        let differences = || image.pixels().iter().zip(blob(&case["rgb"])).map(|(a, b)| a.abs_diff(*b));
-        let max = differences().max().unwrap();
-        let mean = differences().map(f64::from).sum::<f64>() / image.pixels().len() as f64;
-        let off = differences().filter(|d| *d > 0).count() as f64 / image.pixels().len() as f64;
-        println!("{:24} max {max:3} mean {mean:.3} off {off:.3}", case["name"].as_str().unwrap());
-        let bound = JPEG_MAX_DIFFERENCE.iter().find(|(name, _)| case["name"].as_str().unwrap().starts_with(name));
-        assert!(max <= bound.unwrap().1 || true, "{case}: max {max}, mean {mean}");
-        assert!(mean <= JPEG_MEAN_DIFFERENCE || true);
+        let expected = blob(&case["rgb"]);
+        let (mut inside, mut edge, mut sum) = (0, 0, 0.0);
+        for (i, (a, b)) in image.pixels().iter().zip(expected).enumerate() {
+            let (x, y) = (i / 3 % width, i / 3 / width);
+            let max = if x + 1 == width || y + 1 == height { &mut edge } else { &mut inside };
+            *max = a.abs_diff(*b).max(*max);
+            sum += f64::from(a.abs_diff(*b));
+        }
+        let mean = sum / expected.len() as f64;
+        assert!(inside <= JPEG_MAX_DIFFERENCE, "{case}: {inside} inside");
+        assert!(edge <= JPEG_MAX_EDGE_DIFFERENCE, "{case}: {edge} at the edge");
+        assert!(mean <= JPEG_MAX_MEAN_DIFFERENCE, "{case}: mean {mean}");
     }
 }
 
@@ -184,8 +211,14 @@ fn boxes_are_distributed_as_torchvision_draws_them() {
             let variance = boxes.iter().map(|b| (b[side] - mean).powi(2)).sum::<f64>() / n as f64;
             // Two samples of this size: the means differ by less than 4 standard errors.
             let standard_error = stds[side] * (2.0 / n as f64).sqrt();
-            assert!((mean - means[side]).abs() < 4.0 * standard_error, "{side} of {case}: mean {mean}");
-            assert!((variance.sqrt() / stds[side] - 1.0).abs() < 0.03, "{side} of {case}: {variance}");
+            assert!(
+                (mean - means[side]).abs() < 4.0 * standard_error,
+                "{side} of {case}: mean {mean}"
+            );
+            assert!(
+                (variance.sqrt() / stds[side] - 1.0).abs() < 0.03,
+                "{side} of {case}: {variance}"
+            );
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::console::Console;
 /// Tells a run's events on the console; `log` gets every line too, also those that a terminal overwrites.
 pub fn watch<'a>(
     console: &'a mut Console,
-    is_stopping: &'a dyn Fn() -> bool,
-    log: &'a mut dyn FnMut(&str),
-) -> impl FnMut(&Event<'_>) + 'a {
+    is_stopping: &'a (dyn Fn() -> bool + Sync),
+    log: &'a mut (dyn FnMut(&str) + Send),
+) -> impl FnMut(&Event<'_>) + Send + 'a {
     let mut told: BTreeSet<Alarm> = BTreeSet::new();
     let mut told_stop = false;
     let mut total = 0;

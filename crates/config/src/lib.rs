@@ -24,5 +24,5 @@ mod raw;
 mod resolved;
 
 pub use error::{ConfigError, Diagnostic};
-pub use load::{LoadedPretrain, load_pretrain};
+pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text};
 pub use resolved::{KeyChange, RESUME_MAY_CHANGE, changed_keys, check_resume};

@@ -7,7 +7,7 @@ use moco_train::{DataPlan, PretrainPlan};
 
 use crate::convert::convert;
 use crate::error::ConfigError;
-use crate::layer::read_layers;
+use crate::layer::{parse, read_layers};
 use crate::merge::Merged;
 use crate::resolved;
 
@@ -31,7 +31,19 @@ pub struct LoadedPretrain {
 /// [`ConfigError::Read`], or [`ConfigError::Invalid`] for the first key that is unknown, missing, of a
 /// wrong type or impossible; show it with [`ConfigError::render`].
 pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    let mut merged = Merged::new(read_layers(path, sets)?);
+    load(Merged::new(read_layers(path, sets)?))
+}
+
+/// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
+/// in errors.
+///
+/// # Errors
+/// As [`load_pretrain`].
+pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
+    load(Merged::new(vec![parse(name.to_owned(), text.to_owned())?]))
+}
+
+fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {
     drop_outdated(&mut merged);
     let converted = merged.deserialize().and_then(convert);
     let (plan, data, recipe) = converted.map_err(|complaint| merged.diagnose(complaint))?;

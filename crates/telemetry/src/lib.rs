@@ -26,7 +26,7 @@ mod metrics;
 
 pub use error::TelemetryError;
 pub use format::{format_bytes, format_count, format_duration};
-pub use log::{init_tracing, local_time};
+pub use log::{RunLog, init_tracing, local_time};
 pub use memory::peak_memory_bytes;
 pub use meters::{Eta, Throughput};
 pub use metrics::{MetricsWriter, truncate_after};

@@ -1,9 +1,10 @@
 //! Log lines for people: the same plain text on the console and in `run.log`.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::Path;
 
-use tracing::Subscriber;
+use tracing::dispatcher::with_default;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::{ChronoLocal, FormatTime};
@@ -30,14 +31,7 @@ where
     T: FormatTime + Send + Sync + 'static,
 {
     let lines = match run_log {
-        Some(path) => {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(TelemetryError::io("open", path))?;
-            BoxMakeWriter::new(console.and(file))
-        }
+        Some(path) => BoxMakeWriter::new(console.and(open(path)?)),
         None => BoxMakeWriter::new(console),
     };
     tracing::subscriber::set_global_default(subscriber(filter, timer, lines)?)
@@ -48,6 +42,35 @@ where
 #[must_use]
 pub fn local_time() -> ChronoLocal {
     ChronoLocal::new("%Y-%m-%d %H:%M:%S".to_owned())
+}
+
+/// The log of one run for a program that draws its console itself: the lines look like those of
+/// [`init_tracing`], which need not have been called.
+#[derive(Debug)]
+pub struct RunLog {
+    lines: Dispatch,
+}
+
+impl RunLog {
+    /// Opens the file at its end and creates it where it is missing.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn append(path: &Path) -> Result<Self, TelemetryError> {
+        let lines = subscriber("info", local_time(), BoxMakeWriter::new(open(path)?))?;
+        Ok(Self { lines: Dispatch::new(lines) })
+    }
+
+    /// Writes one line at once. A full disk does not end a run for its log's sake: the line is then
+    /// missing and tracing says so on standard error.
+    pub fn line(&self, text: &str) {
+        with_default(&self.lines, || tracing::info!("{text}"));
+    }
+}
+
+fn open(path: &Path) -> Result<File, TelemetryError> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).open(path).map_err(TelemetryError::io("open", path))
 }
 
 fn subscriber<T>(
@@ -72,9 +95,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
-    use tracing::subscriber::with_default;
     use tracing_subscriber::fmt::format::Writer;
 
     use super::*;
@@ -96,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.log");
         let file = BoxMakeWriter::new(File::create(&path).unwrap());
-        with_default(subscriber(filter, timer, file).unwrap(), events);
+        with_default(&Dispatch::new(subscriber(filter, timer, file).unwrap()), events);
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -142,8 +162,23 @@ mod tests {
         let refused = subscriber("moco=loud", Noon, BoxMakeWriter::new(std::io::sink)).map(|_| ());
         assert_eq!(
             refused.unwrap_err().to_string(),
-            "bad log filter `moco=loud`: invalid filter directive \
-             (try `info` or `info,moco_ingest=debug`)"
+            "bad log filter `moco=loud`: error parsing level filter: expected one of \"off\", \
+             \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5 (try `info` or \
+             `info,moco_ingest=debug`)"
         );
+    }
+
+    #[test]
+    fn a_run_log_goes_on_where_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.log");
+        for text in ["step 1", "step 2"] {
+            RunLog::append(&path).unwrap().line(text);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().filter_map(|line| line.get(19..)).collect();
+        assert_eq!(lines, ["  INFO step 1", "  INFO step 2"]);
+        let error = RunLog::append(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot open {}: ", folder.path().display())));
     }
 }

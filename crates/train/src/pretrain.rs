@@ -50,7 +50,7 @@ pub struct Control<'a> {
     /// Set it to finish the step, save and stop.
     pub stop: &'a AtomicBool,
     /// Is told what happens.
-    pub observe: &'a mut dyn FnMut(&Event<'_>),
+    pub observe: &'a mut (dyn FnMut(&Event<'_>) + Send),
 }
 
 impl std::fmt::Debug for Control<'_> {

@@ -9,7 +9,7 @@ const MAY_DESERIALIZE: [&str; 5] = [
     "crates/checkpoint/",
     "crates/telemetry/",
     "crates/ingest/src/manifest",
-    "crates/train/src/state",
+    "crates/train/src/summary",
 ];
 
 /// The crate whose threads have names, owners and a way to end.

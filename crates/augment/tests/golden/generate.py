@@ -215,6 +215,7 @@ def jpeg_files():
     """Chroma subsamplings, progressive, gray, CMYK, an orientation tag; smooth and busy pictures."""
     waves = source("waves", 83, 61)
     noise = source("noise", 83, 61)
+    even = source("noise", 84, 62).point(lambda value: 255 * (value > 127))
     yield "waves_420", encoded(waves, "JPEG", quality=90, subsampling=2)
     yield "waves_422", encoded(waves, "JPEG", quality=90, subsampling=1)
     yield "waves_444", encoded(waves, "JPEG", quality=90, subsampling=0)
@@ -223,6 +224,9 @@ def jpeg_files():
     yield "waves_restart", encoded(waves, "JPEG", quality=75, restart_marker_rows=1)
     yield "blurred_noise_420", encoded(blur(noise, 2.0), "JPEG", quality=90, subsampling=2)
     yield "noise_420", encoded(noise, "JPEG", quality=90, subsampling=2)
+    yield "two_level_noise_420", encoded(even, "JPEG", quality=90, subsampling=2)
+    yield "two_level_noise_422", encoded(even, "JPEG", quality=90, subsampling=1)
+    yield "two_level_noise_444", encoded(even, "JPEG", quality=90, subsampling=0)
     yield "gray", encoded(waves.convert("L"), "JPEG", quality=90)
     yield "cmyk", encoded(waves.convert("CMYK"), "JPEG", quality=90)
 

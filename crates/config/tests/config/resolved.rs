@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain};
+use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text};
 use moco_train::{DataPlan, Length};
 use proptest::prelude::*;
 
@@ -10,10 +10,14 @@ use crate::{load, load_fixture, meaning};
 
 /// Loads a resolved text again.
 fn reload(resolved: &str) -> moco_config::LoadedPretrain {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config.toml");
-    fs::write(&path, resolved).unwrap();
-    load_pretrain(&path, &[]).unwrap_or_else(|error| panic!("{}\n{resolved}", error.render()))
+    let loaded = load_pretrain_text(resolved, "config.toml");
+    loaded.unwrap_or_else(|error| panic!("{}\n{resolved}", error.render()))
+}
+
+#[test]
+fn a_text_without_a_folder_extends_nothing() {
+    let error = load_pretrain_text("extends = \"a.toml\"\n", "step-7").unwrap_err();
+    assert_eq!(error.to_string(), "step-7:1:1: unknown key `extends`");
 }
 
 #[test]
