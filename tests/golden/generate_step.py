@@ -56,7 +56,8 @@ def differences(name, a, b):
     """Relative difference of one output: (whole tensor, worst single number).
 
     A fingerprint estimates the whole tensor's relative l2 difference from its probe products, as
-    E[(e.probe)^2] = |e|^2 / 3; its sampled elements are measured against the largest of them.
+    E[(e.probe)^2] = |e|^2 / 3; its sampled elements are measured against the larger of their own largest and
+    the tensor's root mean square, of which `n_elements` is needed.
     """
     if a.shape != (2 + N_PROBES + N_SAMPLES,):
         return np.linalg.norm(a - b) / np.linalg.norm(b), np.abs(a - b).max() / np.abs(b).max()

@@ -85,13 +85,13 @@ def initial_value(case, prefix, name, shape):
     if len(shape) == 4:
         return f * math.sqrt(6.0 / (shape[0] * shape[2] * shape[3]))
     if len(shape) == 2:
-        return f / math.sqrt(shape[1])
+        return 4.0 * f / math.sqrt(shape[1])
     if name.endswith("running_mean"):
         return 0.1 * f
     if name.endswith("running_var"):
         return 1.0 + 0.5 * f
     if name.startswith("fc."):
-        return 0.1 * f
+        return 0.4 * f
     if name.endswith("weight"):
         return gain * (1.0 + 0.2 * f)
     return gain * (np.where(f < 0.0, -1.5, 1.5) + f)

@@ -3,7 +3,7 @@
 //! A golden file lives in a folder `golden` together with its generator, a Python script, and, where
 //! that imports packages, a `requirements.txt` with exact versions. A `.safetensors` file names in its
 //! metadata each script that made it as `sha256 NAME`, so a script that changed without its files is
-//! found here and not by a reader.
+//! found here and not by a reader. A `.json` file lists the `versions` it was made with.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,6 +44,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let files = tree::files(tree::root())?;
     let mut problems = generators_missing(&files);
     problems.extend(requirements_unpinned(&files));
+    for file in files.iter().filter(|file| is_golden(file) && file.has_extension("json")) {
+        problems.extend(versions_problems(file, &files));
+    }
     let mut n_stamped = 0;
     for file in files.iter().filter(|file| is_golden(file) && file.has_extension("safetensors")) {
         let bytes = fs::read(tree::root().join(&file.path));
@@ -90,13 +93,7 @@ fn requirements_unpinned(files: &[SourceFile]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for script in files.iter().filter(|file| is_golden(file) && file.has_extension("py")) {
         let Some(package) = first_package(script, files) else { continue };
-        let folder = format!("{}/", script.folder());
-        let pins = files.iter().find(|file| {
-            file.name() == "requirements.txt"
-                && is_golden(file)
-                && folder.starts_with(&format!("{}/", file.folder()))
-        });
-        if pins.is_none() {
+        if requirements(script, files).is_none() {
             let text = format!("imports {package}, but no requirements.txt pins it");
             problems.push(Problem::new(&script.path, text));
         }
@@ -109,6 +106,35 @@ fn requirements_unpinned(files: &[SourceFile]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// The `requirements.txt` in a file's folder or in one above it, up to `golden`.
+fn requirements<'a>(of: &SourceFile, files: &'a [SourceFile]) -> Option<&'a SourceFile> {
+    let folder = format!("{}/", of.folder());
+    files.iter().find(|file| {
+        file.name() == "requirements.txt"
+            && is_golden(file)
+            && folder.starts_with(&format!("{}/", file.folder()))
+    })
+}
+
+/// Pinned packages of which a `.json` file says another version, or none.
+fn versions_problems(file: &SourceFile, files: &[SourceFile]) -> Vec<Problem> {
+    let content: Value = serde_json::from_str(file.text()).unwrap_or_default();
+    let pins = requirements(file, files).map_or("", SourceFile::text);
+    let pins = pins.lines().filter_map(|line| line.trim().split_once("=="));
+    pins.filter_map(|(package, pinned)| {
+        let made_with = content["versions"][package].as_str();
+        let text = match made_with {
+            None => format!("does not say which version of {package} made it"),
+            Some(version) if version != pinned => {
+                format!("was made with {package} {version}, but {pinned} is pinned")
+            }
+            Some(_) => return None,
+        };
+        Some(Problem::new(&file.path, text))
+    })
+    .collect()
 }
 
 /// The first import of a script that is neither Python's own nor a script beside it.
@@ -217,6 +243,25 @@ mod tests {
             (r#""torch":"2.15.0""#, "its metadata names no `sha256 SCRIPT`"),
         ] {
             assert_eq!(found(metadata), [format!("tests/golden/a.safetensors: {expected}")]);
+        }
+    }
+
+    #[test]
+    fn a_json_file_says_the_pinned_versions() {
+        let pins = SourceFile::new("golden/requirements.txt", "numpy==2.4.6\npillow==12.3.0\n");
+        for (json, expected) in [
+            (r#"{"versions": {"numpy": "2.4.6", "pillow": "12.3.0"}}"#, &[][..]),
+            (
+                r#"{"versions": {"numpy": "2.4.6", "pillow": "13.0.0"}}"#,
+                &["golden/a.json: was made with pillow 13.0.0, but 12.3.0 is pinned"],
+            ),
+            (
+                r#"{"versions": {"pillow": "12.3.0"}}"#,
+                &["golden/a.json: does not say which version of numpy made it"],
+            ),
+        ] {
+            let file = SourceFile::new("golden/a.json", json);
+            assert_eq!(texts(versions_problems(&file, std::slice::from_ref(&pins))), expected);
         }
     }
 
