@@ -1,3 +1,45 @@
-//! The knn stage.
+//! Measures a pretrained encoder by the kNN vote.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moco_cli::{Exit, exit_code, labelled_features, trained_encoder};
+use moco_evaluate::{KnnConfig, knn_accuracy};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures a pretrained encoder by the weighted kNN vote on its backbone features.
+#[derive(Debug, Parser)]
+#[command(name = "knn", version, after_help = "Example: cargo xtask knn runs/0001-default")]
+struct Args {
+    /// A run folder, or a checkpoint file.
+    run: PathBuf,
+    /// Neighbors that vote; repeat it to see several.
+    #[arg(short = 'k', long = "neighbors", default_values_t = [200], value_parser = clap::value_parser!(u32).range(1..))]
+    n_neighbors: Vec<u32>,
+    /// Temperature of the weights exp(cosine/temperature).
+    #[arg(long, default_value_t = 0.1)]
+    temperature: f64,
+}
+
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let mut trained = trained_encoder(&args.run)?;
+    let [train, test] = labelled_features(&mut trained)?;
+    println!("step  neighbors  temperature  accuracy");
+    for n_neighbors in &args.n_neighbors {
+        let config =
+            KnnConfig { n_neighbors: *n_neighbors as usize, temperature: args.temperature };
+        let accuracy = knn_accuracy(&train, &test, config)?;
+        let step = trained.moco.global_step();
+        println!("{step:>4}  {n_neighbors:>9}  {:>11}  {accuracy:>6.2} %", args.temperature);
+    }
+    Ok(Exit::Done)
+}

@@ -1,3 +1,50 @@
-//! The lincls stage.
+//! Measures a pretrained encoder by a linear classifier on its frozen features.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moco_cli::{Exit, exit_code, labelled_features, trained_encoder};
+use moco_evaluate::{linear_accuracy, train_linear};
+use moco_train::linear_config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains a linear classifier on a pretrained encoder's frozen backbone features and prints its accuracy.
+///
+/// Features are computed once, without augmentation, and standardised; settings come from the run's
+/// config, section [evaluate].
+#[derive(Debug, Parser)]
+#[command(name = "lincls", version, after_help = "Example: cargo xtask lincls runs/0001-default")]
+struct Args {
+    /// A run folder, or a checkpoint file.
+    run: PathBuf,
+    /// Learning rate instead of the config's.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Epochs instead of the config's.
+    #[arg(long)]
+    epochs: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let mut trained = trained_encoder(&args.run)?;
+    let [train, test] = labelled_features(&mut trained)?;
+    let plan = &trained.loaded.plan;
+    let mut config = linear_config(&plan.evaluation.linear);
+    config.lr = args.lr.unwrap_or(config.lr);
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    let probe = train_linear(&train, train.n_classes().max(test.n_classes()), &config, plan.seed)?;
+    let accuracy = linear_accuracy(&probe, &test)?;
+    println!("step  epochs     lr  accuracy");
+    let step = trained.moco.global_step();
+    println!("{step:>4}  {:>6}  {:>5}  {accuracy:>6.2} %", config.epochs, config.lr);
+    Ok(Exit::Done)
+}

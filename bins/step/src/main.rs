@@ -1,3 +1,64 @@
-//! The step stage.
+//! Does training steps from a file to a file, for parity checks from any language.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moco_cli::{Exit, exit_code};
+use moco_config::load_pretrain;
+use moco_train::{StepConfig, run_step_file};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Reads a state and the views of n steps from a safetensors file, trains, and writes loss, gradients
+/// and the new state.
+///
+/// Network and method come from the config. docs/step-file.md describes both files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "step",
+    version,
+    after_help = "Example: cargo xtask step --config configs/pretrain/moco-v2-in1m-200ep.toml \
+                  --input state.safetensors --output result.safetensors"
+)]
+struct Args {
+    /// The config of network, method and optimizer.
+    #[arg(long)]
+    config: PathBuf,
+    /// Overrides a key of the config; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// The file with the state and the views.
+    #[arg(long)]
+    input: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    output: PathBuf,
+    /// Steps to do; as many as the input has views for if left out.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let plan = load_pretrain(&args.config, &args.sets)?.plan;
+    let config = StepConfig {
+        encoder: plan.encoder,
+        head: plan.head,
+        moco: plan.moco,
+        sgd: plan.sgd,
+        seed: plan.seed,
+    };
+    let n_steps = args.steps.unwrap_or(u32::MAX) as usize;
+    let losses = run_step_file(&config, &args.input, &args.output, n_steps)?;
+    for (step, loss) in losses.iter().enumerate() {
+        println!("step {step}  loss {loss}");
+    }
+    Ok(Exit::Done)
+}

@@ -12,5 +12,5 @@ pub use console::{Console, ConsoleKind};
 pub use device::Device;
 pub use exit::{Exit, exit_code, usage};
 pub use report::{summary_table, watch};
-pub use setup::{TrainedEncoder, default_name, parts, trained_encoder};
+pub use setup::{TrainedEncoder, default_name, labelled_features, parts, trained_encoder};
 pub use signals::stop_on_signals;

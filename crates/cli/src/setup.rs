@@ -9,7 +9,10 @@ use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
 use moco_core::Moco;
 use moco_encoders::ResNet;
-use moco_train::{Parts, load_state, open_sources};
+use moco_evaluate::FeatureSet;
+use moco_train::{Parts, encode, evaluation_recipe, load_state, open_sources};
+
+use crate::exit::{Exit, usage};
 
 /// Opens the data and builds the encoder and augmentation of a config.
 ///
@@ -46,6 +49,23 @@ pub fn trained_encoder(path: &Path) -> anyhow::Result<TrainedEncoder> {
     let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
     moco.load_state(&state, global_step)?;
     Ok(TrainedEncoder { moco, loaded })
+}
+
+/// A trained encoder's features of its config's training and test images.
+///
+/// # Errors
+/// If the images have no labels, or cannot be read.
+pub fn labelled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
+    let plan = &trained.loaded.plan;
+    let workers = plan.workers.decoders.max(2);
+    let Some(data) = open_sources(&trained.loaded.data, workers)?.labelled else {
+        return Err(usage(Exit::DataOrMachine, "the config's data has no labelled test split"));
+    };
+    let augmentation = evaluation_recipe(plan)?;
+    let encoder = trained.moco.encoder_q_mut().encoder_mut();
+    let how = (&plan.input, plan.workers);
+    let train = encode(encoder, &data.train, &augmentation, how)?;
+    Ok([train, encode(encoder, &data.test, &augmentation, how)?])
 }
 
 /// A name for a new run: the next free number and the name of the config.

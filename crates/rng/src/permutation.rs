@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn seeds_give_different_orders() {
-        let same = (0..1_000).filter(|i| order(1, 1_000).get(*i) == order(2, 1_000).get(*i)).count();
+        let same =
+            (0..1_000).filter(|i| order(1, 1_000).get(*i) == order(2, 1_000).get(*i)).count();
         assert!(same < 10, "{same} of 1000 positions agree");
     }
 }

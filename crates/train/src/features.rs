@@ -12,7 +12,7 @@ use crate::error::{During, TrainError};
 use crate::feeds::evaluation_feed;
 use crate::plan::{InputPlan, WorkerPlan};
 
-/// Images of an evaluation batch.
+/// Images of a batch where nothing depends on its size.
 const BATCH: usize = 100;
 
 /// What an evaluation reads: images with labels and how they become the encoder's input.
@@ -22,6 +22,7 @@ pub(crate) struct Images<'a> {
     pub(crate) augmentation: &'a Arc<dyn Augmentation>,
     pub(crate) input: &'a InputPlan,
     pub(crate) workers: WorkerPlan,
+    pub(crate) batch_size: usize,
     /// At most this many images from the start; 0 = all.
     pub(crate) limit: usize,
 }
@@ -36,7 +37,7 @@ impl Images<'_> {
         let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
         let (source, augmentation) = (Arc::clone(self.source), Arc::clone(self.augmentation));
         let how = (self.input, self.workers);
-        let mut feed = evaluation_feed(source, augmentation, n_samples, BATCH, how)?;
+        let mut feed = evaluation_feed(source, augmentation, n_samples, self.batch_size, how)?;
         let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         let mut seen = 0;
         while let Some(batch) = feed.recv()? {
@@ -66,19 +67,6 @@ pub fn encode(
     augmentation: &Arc<dyn Augmentation>,
     (input, workers): (&InputPlan, WorkerPlan),
 ) -> Result<FeatureSet, TrainError> {
-    let images = Images { source, augmentation, input, workers, limit: 0 };
+    let images = Images { source, augmentation, input, workers, batch_size: BATCH, limit: 0 };
     images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
-}
-
-/// The pixels themselves, row by row, normalised like the encoder's input.
-///
-/// # Errors
-/// If an image cannot be read.
-pub fn raw_pixels(
-    source: &Arc<dyn Source>,
-    augmentation: &Arc<dyn Augmentation>,
-    (input, workers): (&InputPlan, WorkerPlan),
-) -> Result<FeatureSet, TrainError> {
-    let images = Images { source, augmentation, input, workers, limit: 0 };
-    images.rows(|images| images.flatten_from(1).during("flattening pixels"))
 }

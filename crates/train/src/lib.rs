@@ -21,9 +21,9 @@ mod tally;
 
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
-pub use features::{encode, raw_pixels};
+pub use features::encode;
 pub use feeds::{DeviceBatch, train_feed};
-pub use measure::{Labelled, Measured};
+pub use measure::{Labelled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
     PretrainPlan, WorkerPlan,

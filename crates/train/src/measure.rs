@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_encoders::{Encoder, Mode};
 use moco_evaluate::{
@@ -11,11 +12,11 @@ use moco_ingest::Source;
 use moco_optim::SgdConfig;
 use moco_rng::Seed;
 
-use crate::error::TrainError;
+use crate::error::{During, TrainError};
 use crate::features::Images;
-use crate::plan::{EvaluationPlan, InputPlan, PretrainPlan, WorkerPlan};
+use crate::plan::{EvaluationPlan, InputPlan, LinearPlan, PretrainPlan, WorkerPlan};
 
-/// Batches whose statistics calibrate a random encoder's batch norm: after 50, what is left of the
+/// Most batches whose statistics calibrate a random encoder's batch norm: after 50, what is left of the
 /// initial running statistics is 0.9⁵⁰ = 0.5 %.
 const CALIBRATION_BATCHES: usize = 50;
 
@@ -44,26 +45,48 @@ pub struct Measured {
     pub linear: f64,
 }
 
+/// How test images become an encoder's input: shorter side to `evaluation.resize`, central crop.
+///
+/// # Errors
+/// If the sizes are not possible.
+pub fn evaluation_recipe(plan: &PretrainPlan) -> Result<Arc<dyn Augmentation>, TrainError> {
+    let kind = RecipeKind::Eval { resize: plan.evaluation.resize };
+    let config = RecipeConfig { image_size: plan.input.image_size, crop_scale: (1.0, 1.0), kind };
+    Ok(Arc::new(Recipe::new(config)?))
+}
+
+/// The plan of the linear classifier in the terms of the crate that trains it.
+#[must_use]
+pub fn linear_config(plan: &LinearPlan) -> LinearConfig {
+    LinearConfig {
+        epochs: plan.epochs,
+        batch_size: plan.batch_size,
+        lr: plan.lr,
+        milestones: plan.milestones.clone(),
+        sgd: SgdConfig { sgd_momentum: plan.sgd_momentum, weight_decay: plan.weight_decay },
+    }
+}
+
 /// Measures encoders on labelled splits.
 pub(crate) struct Evaluator {
     data: Labelled,
     augmentation: Arc<dyn Augmentation>,
     input: InputPlan,
     workers: WorkerPlan,
+    /// That of training, which the groups of batch norm divide.
+    batch_size: usize,
     plan: EvaluationPlan,
     seed: Seed,
 }
 
 impl Evaluator {
     pub(crate) fn new(data: Labelled, plan: &PretrainPlan) -> Result<Self, TrainError> {
-        let kind = RecipeKind::Eval { resize: plan.evaluation.resize };
-        let config =
-            RecipeConfig { image_size: plan.input.image_size, crop_scale: (1.0, 1.0), kind };
         Ok(Self {
             data,
-            augmentation: Arc::new(Recipe::new(config)?),
+            augmentation: evaluation_recipe(plan)?,
             input: plan.input.clone(),
             workers: plan.workers,
+            batch_size: plan.batch_size,
             plan: plan.evaluation.clone(),
             seed: plan.seed,
         })
@@ -71,7 +94,14 @@ impl Evaluator {
 
     fn images<'a>(&'a self, source: &'a Arc<dyn Source>, limit: usize) -> Images<'a> {
         let (augmentation, input) = (&self.augmentation, &self.input);
-        Images { source, augmentation, input, workers: self.workers, limit }
+        Images {
+            source,
+            augmentation,
+            input,
+            workers: self.workers,
+            batch_size: self.batch_size,
+            limit,
+        }
     }
 
     fn knn_config(&self) -> KnnConfig {
@@ -91,46 +121,33 @@ impl Evaluator {
     }
 
     pub(crate) fn pixels(&self) -> Result<Measured, TrainError> {
-        let (train, test) = (&self.data.train, &self.data.test);
-        let how = (&self.input, self.workers);
-        let train = crate::features::raw_pixels(train, &self.augmentation, how)?;
-        let test = crate::features::raw_pixels(test, &self.augmentation, how)?;
-        self.measure(&train, &test)
+        self.of_rows(|images| Ok(images.flatten_from(1).during("flattening pixels")?))
     }
 
     pub(crate) fn encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
-        let (train, test) = (&self.data.train, &self.data.test);
-        let how = (&self.input, self.workers);
-        let train = crate::features::encode(encoder, train, &self.augmentation, how)?;
-        let test = crate::features::encode(encoder, test, &self.augmentation, how)?;
+        self.of_rows(|images| Ok(encoder.features(images, Mode::Eval)?))
+    }
+
+    fn of_rows(
+        &self,
+        mut row: impl FnMut(&Tensor) -> Result<Tensor, TrainError>,
+    ) -> Result<Measured, TrainError> {
+        let train = self.images(&self.data.train, 0).rows(&mut row)?;
+        let test = self.images(&self.data.test, 0).rows(&mut row)?;
         self.measure(&train, &test)
     }
 
     /// An untrained encoder with batch norm statistics from the training images: without them its
     /// evaluation mode would be arbitrary.
     pub(crate) fn random_encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
-        let mut batches = 0;
-        while batches < CALIBRATION_BATCHES {
-            let images = self.images(&self.data.train, 5_000);
-            images.rows(|images| {
-                batches += 1;
-                let mode = if batches <= CALIBRATION_BATCHES { Mode::Train } else { Mode::Eval };
-                Ok(encoder.features(images, mode)?)
-            })?;
-        }
+        let images = self.images(&self.data.train, CALIBRATION_BATCHES * self.batch_size);
+        images.rows(|images| Ok(encoder.features(images, Mode::Train)?))?;
         self.encoder(encoder)
     }
 
     fn measure(&self, train: &FeatureSet, test: &FeatureSet) -> Result<Measured, TrainError> {
         let knn = knn_accuracy(train, test, self.knn_config())?;
-        let plan = &self.plan.linear;
-        let config = LinearConfig {
-            epochs: plan.epochs,
-            batch_size: plan.batch_size,
-            lr: plan.lr,
-            milestones: plan.milestones.clone(),
-            sgd: SgdConfig { sgd_momentum: plan.sgd_momentum, weight_decay: plan.weight_decay },
-        };
+        let config = linear_config(&self.plan.linear);
         let n_classes = train.n_classes().max(test.n_classes());
         let probe = train_linear(train, n_classes, &config, self.seed)?;
         Ok(Measured { knn, linear: linear_accuracy(&probe, test)? })
