@@ -3,7 +3,8 @@
 //! A golden file lives in a folder `golden` together with its generator, a Python script, and, where
 //! that imports packages, a `requirements.txt` with exact versions. A `.safetensors` file names in its
 //! metadata each script that made it as `sha256 NAME`, so a script that changed without its files is
-//! found here and not by a reader. A `.json` file lists the `versions` it was made with.
+//! found here and not by a reader. A `.json` file lists the `versions` it was made with. What several
+//! crates' scripts share is in `tests/golden`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +18,8 @@ use crate::tree::{self, SourceFile};
 
 /// Files in a golden folder that are not data.
 const NOT_DATA: [&str; 4] = ["py", "md", "txt", "rs"];
+/// Scripts and pins in this folder serve every crate's golden files.
+const SHARED: &str = "tests/golden";
 /// Packages of Python's own library that generators import.
 const STANDARD_MODULES: [&str; 18] = [
     "argparse",
@@ -69,7 +72,7 @@ pub(crate) fn generators_missing(files: &[SourceFile]) -> Vec<Problem> {
     let data = files.iter().filter(|file| {
         is_golden(file) && !NOT_DATA.iter().any(|extension| file.has_extension(extension))
     });
-    data.filter(|file| scripts(file, files).next().is_none())
+    data.filter(|file| scripts(file, files).all(|script| !is_near(script, file)))
         .map(|file| Problem::new(&file.path, "no generator (.py) is kept with it"))
         .collect()
 }
@@ -78,14 +81,17 @@ fn is_golden(file: &SourceFile) -> bool {
     file.folder().split('/').any(|part| part == "golden")
 }
 
-/// The scripts in a file's folder and in those above it, up to `golden`.
+/// Whether `other` is in the file's folder or in one above it, up to `golden`.
+fn is_near(other: &SourceFile, file: &SourceFile) -> bool {
+    let above = format!("{}/", file.folder()).starts_with(&format!("{}/", other.folder()));
+    above && is_golden(other)
+}
+
+/// The scripts near a file, and the shared ones.
 fn scripts<'a>(file: &SourceFile, files: &'a [SourceFile]) -> impl Iterator<Item = &'a SourceFile> {
-    let folder = format!("{}/", file.folder());
-    files.iter().filter(move |script| {
-        is_golden(script)
-            && script.has_extension("py")
-            && folder.starts_with(&format!("{}/", script.folder()))
-    })
+    let serves = |script: &SourceFile| is_near(script, file) || script.folder() == SHARED;
+    let found: Vec<_> = files.iter().filter(|s| s.has_extension("py") && serves(s)).collect();
+    found.into_iter()
 }
 
 /// Scripts that import packages without saying which versions.
@@ -108,14 +114,10 @@ fn requirements_unpinned(files: &[SourceFile]) -> Vec<Problem> {
     problems
 }
 
-/// The `requirements.txt` in a file's folder or in one above it, up to `golden`.
+/// The `requirements.txt` near a file, or else the shared one.
 fn requirements<'a>(of: &SourceFile, files: &'a [SourceFile]) -> Option<&'a SourceFile> {
-    let folder = format!("{}/", of.folder());
-    files.iter().find(|file| {
-        file.name() == "requirements.txt"
-            && is_golden(file)
-            && folder.starts_with(&format!("{}/", file.folder()))
-    })
+    let pins = || files.iter().filter(|file| file.name() == "requirements.txt");
+    pins().find(|pins| is_near(pins, of)).or_else(|| pins().find(|pins| pins.folder() == SHARED))
 }
 
 /// Pinned packages of which a `.json` file says another version, or none.
@@ -212,6 +214,21 @@ mod tests {
             let files = [data.clone(), SourceFile::new(path, "")];
             assert_eq!(generators_missing(&files).len(), n_problems, "{path}");
         }
+    }
+
+    #[test]
+    fn shared_scripts_and_pins_serve_every_crate_but_are_no_generator() {
+        let data = SourceFile::new("crates/ops/tests/golden/ops.safetensors", "");
+        let shared = SourceFile::new("tests/golden/formulas.py", "abc");
+        let text = "from formulas import fill\nimport torch\n";
+        let script = SourceFile::new("crates/ops/tests/golden/make.py", text);
+        let pins = SourceFile::new("tests/golden/requirements.txt", "torch==2.15.0");
+        assert_eq!(generators_missing(&[data.clone(), shared.clone()]).len(), 1);
+        let stamp = format!(r#""sha256 formulas.py":"{}""#, sha256::hex(b"abc"));
+        let found = stamp_problem(&data, &safetensors(&stamp), std::slice::from_ref(&shared));
+        assert_eq!(texts(found), Vec::<String>::new());
+        assert_eq!(requirements_unpinned(&[script.clone(), shared.clone()]).len(), 1);
+        assert_eq!(texts(requirements_unpinned(&[script, shared, pins])), Vec::<String>::new());
     }
 
     #[test]

@@ -1,0 +1,153 @@
+//! Whatever is wrong: what it says, and the exit code.
+
+mod common;
+
+use common::{Bench, text};
+
+/// Runs and compares exit code and message.
+#[track_caller]
+fn check(bench: &Bench, arguments: &[&str], code: i32, expected: &[&str]) {
+    let output = bench.run(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    for part in expected {
+        assert!(stderr.contains(part), "{arguments:?} lacks {part:?}: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(!stderr.contains('\u{1b}'), "no escape bytes off a terminal: {stderr:?}");
+}
+
+fn shard(bench: &Bench) -> std::path::PathBuf {
+    bench.path("data/train-000000.tar")
+}
+
+#[test]
+fn shards_that_are_missing_cut_or_changed() {
+    let bench = Bench::new();
+    let bytes = std::fs::read(shard(&bench)).unwrap();
+    let start = ["tiny.toml", "--name", "x"];
+    let again = |bench: &Bench| drop(std::fs::remove_dir_all(bench.path("runs")));
+
+    std::fs::write(shard(&bench), &bytes[..bytes.len() / 2]).unwrap();
+    check(&bench, &start, 3, &["train-000000.tar", "truncated"]);
+    again(&bench);
+
+    let mut flipped = bytes.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    std::fs::write(shard(&bench), &flipped).unwrap();
+    check(&bench, &start, 3, &["train-000000.tar", "blake3"]);
+    again(&bench);
+
+    // Another shard of the split is there, so nothing is generated in its place.
+    let mut manifest = std::fs::read_to_string(bench.path("data/manifest.toml")).unwrap();
+    manifest = manifest.replace("generator = \"textures\"\n", "");
+    std::fs::write(bench.path("data/manifest.toml"), manifest).unwrap();
+    std::fs::remove_file(shard(&bench)).unwrap();
+    check(&bench, &start, 3, &["train-000000.tar", "missing"]);
+}
+
+#[test]
+fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
+    let bench = Bench::new();
+    let mut bytes = std::fs::read(shard(&bench)).unwrap();
+    // The body of the first image, behind its 512-byte header, no longer starts like a JPEG.
+    bytes[512..516].copy_from_slice(b"none");
+    std::fs::write(shard(&bench), bytes).unwrap();
+    let sets = ["--set", "data.verify=sizes"];
+    let arguments = [&["tiny.toml", "--name", "x"][..], &sets[..]].concat();
+    check(&bench, &arguments, 3, &["stage `decode", "train-000000.tar/", "format"]);
+}
+
+#[test]
+fn configs() {
+    let bench = Bench::new();
+    let set = |set| ["tiny.toml", "--set", set];
+    check(
+        &bench,
+        &set("moco.queue_sise=7"),
+        2,
+        &["unknown key `moco.queue_sise`", "queue_size", "--set"],
+    );
+    check(&bench, &set("moco.temperature=0"), 2, &["moco.temperature", "--set"]);
+    check(&bench, &set("encoder.arch=resnet51"), 2, &["resnet50", "--set"]);
+    check(&bench, &["nowhere.toml"], 2, &["cannot read config nowhere.toml"]);
+    let tiny = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
+    std::fs::write(bench.path("bad.toml"), tiny.replace("dim = 16", "dim = \"wide\"")).unwrap();
+    check(&bench, &["bad.toml"], 2, &["bad.toml:32", "moco.dim"]);
+    check(&bench, &["tiny.toml", "--devise", "cpu"], 2, &["--device"]);
+    check(&bench, &["tiny.toml", "--device", "gpu"], 2, &["expected cpu or cuda:N"]);
+    check(
+        &bench,
+        &["tiny.toml", "--device", "cuda:0"],
+        3,
+        &["cuda:0 is not available", "--device cpu"],
+    );
+    check(&bench, &set("moco.queue_size=10"), 2, &["16 keys a step do not fit a queue of 10"]);
+    check(&bench, &set("optim.batch_size=400"), 2, &["400"]);
+}
+
+#[test]
+fn runs_that_exist_do_not_exist_or_would_change() {
+    let bench = Bench::new();
+    bench.finish(&["tiny.toml", "--name", "first", "--set", "run.steps=12"]);
+    check(&bench, &["tiny.toml", "--name", "first"], 2, &["exists already", "--resume first"]);
+    check(&bench, &["--resume", "frist"], 2, &["no run at", "runs there are: first"]);
+    check(
+        &bench,
+        &["--resume", "first", "--set", "moco.queue_size=48"],
+        2,
+        &["first was trained with moco.queue_size = 40", "moco.queue_size=48", "may change"],
+    );
+    std::fs::remove_dir_all(bench.path("runs/first/checkpoints")).unwrap();
+    check(&bench, &["--resume", "first"], 3, &["no usable checkpoint"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
+    let bench = Bench::new();
+    bench.finish(&["tiny.toml", "--name", "whole"]);
+    let newest = bench.path("runs/whole/checkpoints/step-0000000040.safetensors");
+    let whole = bench.state("whole");
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    let output = bench.run(&["--resume", "whole"]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("step-0000000040.safetensors was passed over"), "{stderr}");
+    assert!(stderr.contains("going on from step 35"), "{stderr}");
+    assert!(bench.state("whole") == whole);
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("file"), "no folder").unwrap();
+    check(&bench, &["tiny.toml", "--runs", "file"], 3, &["cannot create the run folder file/"]);
+    // A file may not grow over 64 blocks of 512 bytes: what a full disk does to a checkpoint.
+    let pretrain = env!("CARGO_BIN_EXE_pretrain");
+    let mut shell = bench.command(&[]);
+    shell = {
+        let mut command = std::process::Command::new("sh");
+        command.current_dir(shell.get_current_dir().unwrap());
+        command.args(["-c", &format!("ulimit -f 64; exec {pretrain} tiny.toml --name full")]);
+        command
+    };
+    let output = shell.output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("stage `checkpoint`"), "{stderr}");
+    assert!(bench.steps("full").len() >= 5, "the steps before were done");
+    let left = std::fs::read_dir(bench.path("runs/full/checkpoints")).unwrap().count();
+    assert_eq!(left, 0, "no half checkpoint stays");
+}
+
+#[test]
+fn health_rules_stop_with_code_4() {
+    let bench = Bench::new();
+    let sets = ["--set", "optim.base_lr=1e30", "--set", "run.steps=400"];
+    let arguments = [&["tiny.toml", "--name", "nan"][..], &sets[..]].concat();
+    check(&bench, &arguments, 4, &["the loss is", "lower optim.base_lr"]);
+}

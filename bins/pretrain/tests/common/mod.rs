@@ -1,0 +1,164 @@
+//! Runs the binary on a small data set in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use moco_rng::Seed;
+use moco_textures::TexturesConfig;
+use tempfile::TempDir;
+
+/// Small enough for 40 steps in about a second; K is no multiple of the batch, and checkpoints fall
+/// into the middle of epochs of 12 steps.
+const CONFIG: &str = r#"
+[run]
+seed = 3
+steps = 40
+[data]
+source = "shards"
+root = "DATA"
+manifest = "DATA/manifest.toml"
+verify = "checksums"
+readers = 1
+decoders = 1
+[augment]
+recipe = "v2"
+image_size = 16
+crop_scale = [0.2, 1.0]
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+pairing = "same_image"
+[encoder]
+arch = "resnet10"
+stem = "cifar"
+width = 0.0625
+head = "mlp"
+bn_groups = 2
+bn_running = "mean"
+[moco]
+queue_size = 40
+key_momentum = 0.9
+temperature = 0.2
+dim = 16
+symmetric = false
+shuffle_bn = true
+[optim]
+batch_size = 16
+base_lr = 0.5
+sgd_momentum = 0.9
+weight_decay = 1e-4
+[schedule]
+kind = "cosine_per_step"
+[log]
+every_steps = 1
+[checkpoint]
+every_steps = 5
+keep = 3
+[monitor]
+knn_every_steps = 20
+n_neighbors = 5
+temperature = 0.1
+bank = 64
+[evaluate]
+at_end = false
+resize = 18
+linear_epochs = 3
+linear_batch_size = 16
+linear_lr = 0.1
+linear_milestones = [2]
+linear_sgd_momentum = 0.9
+linear_weight_decay = 0.0
+[health]
+stop_on_collapse = true
+"#;
+
+/// A folder with data, a config and runs.
+pub struct Bench {
+    pub folder: TempDir,
+}
+
+/// The data set, written once for all tests of a file.
+fn data() -> &'static Path {
+    static DATA: OnceLock<TempDir> = OnceLock::new();
+    let folder = DATA.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TexturesConfig { seed: Seed(0), n_train: 200, n_test: 64, n_workers: 2 };
+        moco_textures::write(folder.path(), &config, &mut |_, _| ()).unwrap();
+        folder
+    });
+    folder.path()
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        for entry in std::fs::read_dir(data()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join("data").join(entry.file_name()))
+                .unwrap();
+        }
+        let text = CONFIG.replace("DATA", folder.path().join("data").to_str().unwrap());
+        std::fs::write(folder.path().join("tiny.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+        command.current_dir(self.folder.path()).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs to the end and fails with its messages otherwise.
+    #[track_caller]
+    pub fn finish(&self, arguments: &[&str]) {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    }
+
+    /// Starts a run and returns when its metrics tell of `step`, or it has ended.
+    pub fn start_until(&self, arguments: &[&str], run: &str, step: u64) -> Child {
+        let mut child = self.command(arguments).spawn().unwrap();
+        while self.steps(run).last().is_none_or(|last| *last < step) {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    /// The steps of the log lines.
+    pub fn steps(&self, run: &str) -> Vec<u64> {
+        let text = std::fs::read_to_string(self.path("runs").join(run).join("metrics.jsonl"));
+        let text = text.unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let steps = lines.filter(|line: &serde_json::Value| line["loss"].is_number());
+        steps.map(|line| line["step"].as_u64().unwrap()).collect()
+    }
+
+    /// The bytes of every tensor of a run's newest checkpoint, with its step.
+    pub fn state(&self, run: &str) -> (u64, Vec<(String, Vec<u8>)>) {
+        let newest =
+            moco_checkpoint::newest_valid(&self.path("runs").join(run).join("checkpoints"));
+        let checkpoint = newest.unwrap().checkpoint;
+        let tensors = checkpoint.tensors().unwrap();
+        let mut all: Vec<(String, Vec<u8>)> =
+            tensors.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect();
+        all.sort();
+        (checkpoint.global_step, all)
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

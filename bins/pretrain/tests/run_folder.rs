@@ -1,0 +1,104 @@
+//! What a finished run leaves and prints.
+
+mod common;
+
+use common::{Bench, text};
+
+#[test]
+fn a_run_leaves_its_folder_and_prints_a_table() {
+    let bench = Bench::new();
+    let output = bench.run(&["tiny.toml", "--name", "all", "--set", "evaluate.at_end=true"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'), "no escape bytes");
+    for row in ["raw pixels", "random encoder", "trained encoder", "5 neighbors, temperature 0.1"] {
+        assert!(stdout.contains(row), "{stdout}");
+    }
+    let file = |name: &str| std::fs::read_to_string(bench.path("runs/all").join(name)).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&file("summary.json")).unwrap();
+    for measure in ["knn", "linear"] {
+        for who in ["pixels", "random", "trained"] {
+            let accuracy = summary[measure][who].as_f64().unwrap();
+            assert!((0.0..=100.0).contains(&accuracy), "{measure} {who}: {accuracy}");
+        }
+    }
+    assert_eq!(summary["steps"], 40);
+    assert!(summary["images_per_second"].as_f64().unwrap() > 1.0);
+    assert!(summary["wall_seconds"].as_f64().unwrap() > 0.0);
+    assert!(summary["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
+    let checkpoint = summary["final_checkpoint"].as_str().unwrap();
+    assert!(bench.path("runs/all").join(checkpoint).exists(), "{checkpoint}");
+    let kept = std::fs::read_dir(bench.path("runs/all/checkpoints")).unwrap().count();
+    assert_eq!(kept, 3, "checkpoint.keep");
+
+    let lines: Vec<serde_json::Value> =
+        file("metrics.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<&serde_json::Value> =
+        lines.iter().filter(|line| line["loss"].is_number()).collect();
+    assert_eq!(steps.len(), 40);
+    for (i, line) in steps.iter().enumerate() {
+        assert_eq!(line["step"], i as u64 + 1);
+        assert_eq!(line["epoch"], i as u64 / 12);
+        assert!(line["lr"].as_f64().unwrap() > 0.0 && line["images_per_second"].is_number());
+        let filled = ((i as u64 + 1) * 16 * 100 / 40).min(100);
+        assert_eq!(line["queue_filled_percent"], filled);
+    }
+    let first_lr = steps[0]["lr"].as_f64().unwrap();
+    assert!((first_lr - 0.5 * 16.0 / 256.0).abs() < 1e-12, "base_lr is per 256 images: {first_lr}");
+    assert!(lines.iter().any(|line| line["step"] == 20 && line["knn"].is_number()), "the monitor");
+    let stages = ["sample", "read", "deal", "decode", "batch", "upload", "consumer"];
+    for stage in stages {
+        assert!(lines.iter().any(|line| line["stage"] == stage), "{stage} is metered");
+    }
+    assert!(file("run.log").contains("bottleneck") && file("run.log").contains("step 20: kNN"));
+
+    // The resolved config loads again and gives the same run.
+    bench.finish(&["runs/all/config.toml", "--name", "again"]);
+    assert!(bench.state("again") == bench.state("all"));
+    let again = std::fs::read_to_string(bench.path("runs/again/config.toml")).unwrap();
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&file("config.toml")));
+}
+
+#[test]
+fn the_key_encoder_follows_only_with_its_parameters() {
+    let bench = Bench::new();
+    // m = 1: the key encoder's parameters never move; its running statistics come from its own batches.
+    bench.finish(&["tiny.toml", "--name", "m1", "--set", "moco.key_momentum=1"]);
+    let (_, state) = bench.state("m1");
+    let get = |name: &str| &state.iter().find(|(n, _)| n == name).unwrap().1;
+    let initial = {
+        bench.finish(&["tiny.toml", "--name", "start", "--set", "run.steps=0"]);
+        bench.state("start").1
+    };
+    for (name, bytes) in &initial {
+        if let Some(rest) = name.strip_prefix("encoder_k.") {
+            let is_buffer = rest.contains("running_") || rest.contains("num_batches");
+            assert_eq!(get(name) != bytes, is_buffer, "{name}");
+            if is_buffer && !rest.contains("num_batches") {
+                assert_ne!(get(name), get(&format!("encoder_q.{rest}")), "{name} is its own");
+            }
+        }
+    }
+}
+
+#[test]
+fn print_config_tells_origins_and_writes_nothing() {
+    let bench = Bench::new();
+    let output = bench.run(&["tiny.toml", "--print-config", "--set", "run.seed=9"]);
+    let stdout = text(&output.stdout);
+    assert!(output.status.success() && stdout.contains("seed = 9"), "{stdout}");
+    assert!(stdout.contains("--set") && stdout.contains("tiny.toml"), "{stdout}");
+    assert!(!bench.path("runs").exists());
+}
+
+#[test]
+fn help_teaches() {
+    let bench = Bench::new();
+    let help = text(&bench.run(&["--help"]).stdout);
+    for part in ["--resume", "--set", "Examples:", "Exit codes:", "Ctrl-C"] {
+        assert!(help.contains(part), "{help}");
+    }
+}

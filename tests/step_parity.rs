@@ -1,0 +1,303 @@
+//! Two training steps against PyTorch: loss, features, every gradient, updated weights of both encoders,
+//! batch norm's buffers, momentum buffers, queue and pointer. The golden files come from
+//! `golden/generate_step.py` (torchvision's ResNets, the official step order).
+
+#[path = "formulas.rs"]
+mod formulas;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use formulas::fill;
+use moco_core::{Moco, MocoConfig, Shuffle, StepOutput, StepViews};
+use moco_encoders::{Arch, BnConfig, HeadKind, ResNet, ResNetConfig, RunningStats, Stem};
+use moco_optim::SgdConfig;
+use moco_rng::Seed;
+use safetensors::SafeTensors;
+
+/// Relative difference that two implementations in f64 may have.
+const F64_TOLERANCE: f64 = 1e-10;
+/// The same in f32, against PyTorch's f64 result from the same rounded start.
+const F32_TOLERANCE: f64 = 1e-5;
+
+/// A golden file: f64 arrays, the first axis in f32 files is [torch's f32, f64 from the f32 start].
+struct Golden {
+    arrays: BTreeMap<String, Vec<f64>>,
+    metadata: BTreeMap<String, String>,
+    dtype: DType,
+}
+
+impl Golden {
+    fn load(case: &str) -> Self {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/step/{case}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata: BTreeMap<_, _> = header.metadata().clone().unwrap().into_iter().collect();
+        let is_single = metadata["dtype"] == "float32";
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let arrays = file.iter().map(|(name, view)| {
+            let words = view.data().chunks_exact(8).map(|word| word.try_into().unwrap());
+            let is_integer = view.dtype() == safetensors::Dtype::I64;
+            let numbers: Vec<f64> = words
+                .map(|word: [u8; 8]| {
+                    if is_integer {
+                        i64::from_le_bytes(word) as f64
+                    } else {
+                        f64::from_le_bytes(word)
+                    }
+                })
+                .collect();
+            // Of an f32 file the exact half is compared with.
+            let skip = if is_single && !is_integer { numbers.len() / 2 } else { 0 };
+            (name.to_owned(), numbers[skip..].to_vec())
+        });
+        let arrays = arrays.collect();
+        Self { arrays, metadata, dtype: if is_single { DType::F32 } else { DType::F64 } }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        &self.metadata[key]
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.text(key).parse().unwrap()
+    }
+
+    fn count(&self, key: &str) -> usize {
+        self.text(key).parse().unwrap()
+    }
+
+    fn fill(&self, name: &str, dims: &[usize]) -> Vec<f64> {
+        fill(&format!("{}/{name}", self.text("seed")), dims.iter().product())
+    }
+
+    fn tensor(&self, numbers: Vec<f64>, dims: &[usize]) -> Tensor {
+        Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap()
+    }
+}
+
+/// The start of one tensor, as `reference.py: initial_value`.
+fn initial(golden: &Golden, prefix: &str, name: &str, dims: &[usize]) -> Vec<f64> {
+    let f = golden.fill(&format!("{prefix}.{name}"), dims);
+    let last = if golden.text("arch") == "resnet50" { ".bn3." } else { ".bn2." };
+    let gain = if name.starts_with("layer") && name.contains(last) { 0.5 } else { 1.0 };
+    let value = |f: f64| match dims {
+        [co, _, k, _] => f * (6.0 / (co * k * k) as f64).sqrt(),
+        [_, c_in] => 4.0 * f / (*c_in as f64).sqrt(),
+        _ if name.ends_with("running_mean") => 0.1 * f,
+        _ if name.ends_with("running_var") => 1.0 + 0.5 * f,
+        _ if name.starts_with("fc.") => 0.4 * f,
+        _ if name.ends_with("weight") => gain * (1.0 + 0.2 * f),
+        _ => gain * (if f < 0.0 { -1.5 } else { 1.5 } + f),
+    };
+    f.into_iter().map(value).collect()
+}
+
+fn model(golden: &Golden) -> Moco {
+    let bn = BnConfig { groups: golden.count("bn_groups"), running: RunningStats::First };
+    let arch = if golden.text("arch") == "resnet50" { Arch::ResNet50 } else { Arch::ResNet18 };
+    let stem = if golden.text("stem") == "cifar" { Stem::Cifar } else { Stem::ImageNet };
+    let config = ResNetConfig { arch, stem, width: 1.0, bn };
+    let encoder = ResNet::new(config, Seed(0), golden.dtype).unwrap();
+    let head = if golden.text("head") == "mlp" { HeadKind::Mlp } else { HeadKind::Fc };
+    let moco = MocoConfig {
+        queue_size: golden.count("queue_size"),
+        key_momentum: golden.number("key_momentum"),
+        temperature: golden.number("temperature"),
+        dim: golden.count("dim"),
+        symmetric: golden.text("symmetric") == "true",
+        shuffle_bn: true,
+    };
+    let sgd = SgdConfig {
+        sgd_momentum: golden.number("sgd_momentum"),
+        weight_decay: golden.number("weight_decay"),
+    };
+    let mut moco = Moco::new(Box::new(encoder), head, moco, sgd, Seed(0)).unwrap();
+    let mut state = moco.state().unwrap();
+    for (name, tensor) in &mut state {
+        if let Some((prefix, rest)) = name.split_once('.') {
+            if prefix.starts_with("encoder_") && !rest.ends_with("num_batches_tracked") {
+                *tensor =
+                    golden.tensor(initial(golden, prefix, rest, tensor.dims()), tensor.dims());
+            }
+        }
+    }
+    let dims = [golden.count("dim"), golden.count("queue_size")];
+    let mut queue = golden.fill("queue", &dims);
+    for column in 0..dims[1] {
+        let squares = (0..dims[0]).map(|row| queue[row * dims[1] + column].powi(2));
+        let norm = squares.fold(0.0, |sum, square| sum + square).sqrt();
+        (0..dims[0]).for_each(|row| queue[row * dims[1] + column] /= norm);
+    }
+    state.insert("queue".into(), golden.tensor(queue, &dims));
+    let ptr = [golden.text("first_queue_ptr").parse::<i64>().unwrap()];
+    state.insert("queue_ptr".into(), Tensor::new(&ptr, &Device::Cpu).unwrap());
+    moco.load_state(&state, 0).unwrap();
+    moco
+}
+
+/// Compares what a step gives with the golden file and keeps the largest differences.
+struct Comparison<'a> {
+    golden: &'a Golden,
+    probes: Vec<Vec<f64>>,
+    worst: BTreeMap<String, (f64, String)>,
+    compared: usize,
+}
+
+impl Comparison<'_> {
+    fn note(&mut self, class: &str, name: &str, difference: f64) {
+        self.compared += 1;
+        let entry = self.worst.entry(class.to_owned()).or_insert((0.0, String::new()));
+        if difference >= entry.0 || difference.is_nan() {
+            *entry = (difference, name.to_owned());
+        }
+    }
+
+    /// A small output, stored whole: relative L2 difference.
+    fn whole(&mut self, class: &str, name: &str, got: &[f64]) {
+        let expected = &self.golden.arrays[name];
+        assert_eq!(got.len(), expected.len(), "{name}");
+        let norm =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let difference = norm(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+        let scale = norm(&mut expected.iter().copied());
+        self.note(class, name, difference / scale);
+    }
+
+    /// A large output, stored as a fingerprint: [norm, sum, products with probes, samples]. With a random
+    /// probe the square of the product of a difference e is |e|²/3 on average, so the products estimate
+    /// the relative L2 difference.
+    fn fingerprint(&mut self, class: &str, name: &str, tensor: &Tensor) {
+        let got = numbers(tensor);
+        let expected = &self.golden.arrays[name];
+        let norm = expected[0];
+        for probe in &mut self.probes {
+            if probe.len() < got.len() {
+                *probe = Vec::new();
+            }
+        }
+        let (n_probes, n_samples) = (self.probes.len(), expected.len() - 2 - self.probes.len());
+        let mut squares = 0.0;
+        for j in 0..n_probes {
+            if self.probes[j].is_empty() {
+                self.probes[j] = fill(&format!("probe{j}"), got.len());
+            }
+            let product: f64 = got.iter().zip(&self.probes[j]).map(|(a, b)| a * b).sum();
+            squares += (product - expected[2 + j]).powi(2);
+        }
+        self.note(class, name, (3.0 * squares / n_probes as f64).sqrt() / norm);
+        // Single elements are measured against the tensor's root mean square, ten times as loosely.
+        let rms = norm / (got.len() as f64).sqrt();
+        for j in 0..n_samples {
+            let index = j * (got.len() - 1) / (n_samples - 1);
+            let difference = (got[index] - expected[2 + n_probes + j]).abs();
+            self.note(class, name, difference / rms / 10.0);
+        }
+        let own_norm = got.iter().map(|v| v * v).sum::<f64>().sqrt();
+        self.note(class, name, (own_norm - norm).abs() / norm);
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    let flat = tensor.contiguous().unwrap().flatten_all().unwrap();
+    flat.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+fn compare_step(c: &mut Comparison<'_>, step: usize, moco: &Moco, output: &StepOutput) {
+    let at = |name: &str| format!("step{step}.{name}");
+    c.whole("loss", &at("loss"), &[output.loss]);
+    let n = c.golden.count("batch_size");
+    for (direction, start) in (0..output.q.dims()[0] / n).map(|d| (d, d * n)) {
+        for (what, all) in [("q", &output.q), ("k", &output.k)] {
+            let rows = numbers(&all.narrow(0, start, n).unwrap());
+            c.whole(what, &at(&format!("direction{direction}.{what}")), &rows);
+        }
+    }
+    for (name, gradient) in &output.gradients {
+        c.fingerprint("gradient", &at(&format!("grad.{name}")), gradient);
+    }
+    let state = moco.state().unwrap();
+    for (name, tensor) in &state {
+        if name.ends_with("num_batches_tracked") {
+            let per_step = if c.golden.text("symmetric") == "true" { 2 } else { 1 };
+            assert_eq!(numbers(tensor), [((step + 1) * per_step) as f64], "{name}");
+        } else if name == "queue_ptr" {
+            assert_eq!(numbers(tensor), c.golden.arrays[&at(name)], "{name}");
+        } else {
+            let golden_name = name.replace("sgd.", "sgd_momentum.");
+            let is_buffer = name.contains(".running_");
+            let class =
+                if is_buffer { "running statistics" } else { name.split('.').next().unwrap() };
+            c.fingerprint(class, &at(&golden_name), tensor);
+        }
+    }
+}
+
+#[track_caller]
+fn check(case: &str, tolerance: f64) {
+    let golden = Golden::load(case);
+    let mut moco = model(&golden);
+    let n_probes = golden.count("n_probes");
+    let mut comparison = Comparison {
+        golden: &golden,
+        probes: vec![Vec::new(); n_probes],
+        worst: BTreeMap::new(),
+        compared: 0,
+    };
+    let (n, side) = (golden.count("batch_size"), golden.count("image_size"));
+    let learning_rates: Vec<f64> = golden
+        .text("learning_rates")
+        .trim_matches(['[', ']'])
+        .split(',')
+        .map(|lr| lr.trim().parse().unwrap())
+        .collect();
+    for (step, lr) in learning_rates.into_iter().enumerate() {
+        let view = |name: &str| {
+            let dims = [n, 3, side, side];
+            let doubled = golden.fill(&format!("step{step}.{name}"), &dims);
+            golden.tensor(doubled.into_iter().map(|v| 2.0 * v).collect(), &dims)
+        };
+        let views = StepViews { im_q: view("im_q"), im_k: view("im_k") };
+        let shuffle = |direction: usize| {
+            let order = golden.arrays.get(&format!("step{step}.direction{direction}.shuffle"));
+            let order = order.or(golden.arrays.get(&format!("step{step}.direction0.shuffle")));
+            let order: Vec<u32> = order.unwrap().iter().map(|v| *v as u32).collect();
+            Shuffle::new(&order).unwrap()
+        };
+        let output = moco.step_shuffled(&views, &[shuffle(0), shuffle(1)], lr).unwrap();
+        compare_step(&mut comparison, step, &moco, &output);
+    }
+    let Comparison { worst, compared, .. } = comparison;
+    println!("{case}: {compared} comparisons");
+    for (class, (difference, name)) in &worst {
+        println!("  {class:<20} {difference:.1e}  {name}");
+    }
+    assert!(compared > 1000, "{case}: {compared} comparisons");
+    for (class, (difference, name)) in worst {
+        assert!(difference <= tolerance, "{case}, {class}: {difference:.2e} in {name}");
+    }
+}
+
+macro_rules! cases {
+    ($($test:ident: $case:literal, $tolerance:ident;)*) => {
+        $(#[test]
+        fn $test() {
+            check($case, $tolerance);
+        })*
+    };
+}
+
+cases! {
+    resnet18_fc_f64: "resnet18.fc.float64", F64_TOLERANCE;
+    resnet18_mlp_f64: "resnet18.mlp.float64", F64_TOLERANCE;
+    resnet50_fc_f64: "resnet50.fc.float64", F64_TOLERANCE;
+    resnet50_mlp_f64: "resnet50.mlp.float64", F64_TOLERANCE;
+    symmetric_f64: "resnet18-cifar.fc.symmetric.float64", F64_TOLERANCE;
+    resnet18_fc_f32: "resnet18.fc.float32", F32_TOLERANCE;
+    resnet18_mlp_f32: "resnet18.mlp.float32", F32_TOLERANCE;
+    resnet50_fc_f32: "resnet50.fc.float32", F32_TOLERANCE;
+    resnet50_mlp_f32: "resnet50.mlp.float32", F32_TOLERANCE;
+    symmetric_f32: "resnet18-cifar.fc.symmetric.float32", F32_TOLERANCE;
+}
