@@ -68,7 +68,10 @@ fn the_first_momentum_update_is_a_no_op_and_later_ones_are_the_formula() {
     moco.step(&views(1), 0.1).unwrap();
     let second = copies(&moco);
     for name in start.keys().filter(|name| name.starts_with("encoder_k.") && !is_buffer(name)) {
-        assert_eq!(first[name], start[name], "{name}: the first update moves nothing");
+        // A no-op up to the rounding of m·k + (1 − m)·k, the official formula.
+        for (k1, k0) in first[name].iter().zip(&start[name]) {
+            assert!((k1 - k0).abs() <= 2.0 * f64::EPSILON * k0.abs(), "{name}: {k0} became {k1}");
+        }
         let q = &first[&name.replace("encoder_k.", "encoder_q.")];
         for ((k2, k1), q1) in second[name].iter().zip(&first[name]).zip(q) {
             assert!((k2 - (0.9 * k1 + 0.1 * q1)).abs() < 1e-14, "{name}");

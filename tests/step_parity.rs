@@ -20,6 +20,9 @@ use safetensors::SafeTensors;
 const F64_TOLERANCE: f64 = 1e-10;
 /// The same in f32, against PyTorch's f64 result from the same rounded start.
 const F32_TOLERANCE: f64 = 1e-5;
+/// Gradients of the second step amplify the first step's rounding: PyTorch's own f32 is up to 1.4e-5 off
+/// its f64 there (`torch_f32_error` in the golden files).
+const F32_SECOND_GRADIENT: f64 = 3e-5;
 
 /// A golden file: f64 arrays, the first axis in f32 files is [torch's f32, f64 from the f32 start].
 struct Golden {
@@ -216,7 +219,8 @@ fn compare_step(c: &mut Comparison<'_>, step: usize, moco: &Moco, output: &StepO
         }
     }
     for (name, gradient) in &output.gradients {
-        c.fingerprint("gradient", &at(&format!("grad.{name}")), gradient);
+        let class = if step == 0 { "gradient" } else { "second gradient" };
+        c.fingerprint(class, &at(&format!("grad.{name}")), gradient);
     }
     let state = moco.state().unwrap();
     for (name, tensor) in &state {
@@ -276,6 +280,8 @@ fn check(case: &str, tolerance: f64) {
     }
     assert!(compared > 1000, "{case}: {compared} comparisons");
     for (class, (difference, name)) in worst {
+        let is_second = golden.dtype == DType::F32 && class == "second gradient";
+        let tolerance = if is_second { F32_SECOND_GRADIENT } else { tolerance };
         assert!(difference <= tolerance, "{case}, {class}: {difference:.2e} in {name}");
     }
 }

@@ -49,9 +49,10 @@ pub enum MocoError {
         /// What the state holds.
         got: Vec<usize>,
     },
-    /// The loss is NaN or infinite; nothing was updated.
+    /// The loss is NaN or infinite; the query encoder's weights and the queue were not updated.
     #[error(
-        "the loss is {loss} at step {global_step}; nothing was updated. hint: a lower learning rate, or look at the images of this step"
+        "the loss is {loss} at step {global_step}; weights and queue were not updated. \
+         hint: lower optim.base_lr, or raise moco.temperature"
     )]
     NotFinite {
         /// The step.

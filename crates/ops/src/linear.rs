@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
-use crate::dense::{dims2, expect_shape};
+use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
 use crate::error::{InOp, OpError};
+use crate::simd::Float;
 
 const OP: &str = "linear";
 
@@ -50,12 +51,19 @@ pub fn linear_backward(
     })
 }
 
-/// `max(x, 0)` for any shape.
+/// `max(x, 0)` for any shape; NaN stays NaN, where candle's own ReLU turns it into 0.
 ///
 /// # Errors
-/// If candle fails.
+/// If `x` is neither f32 nor f64.
 pub fn relu(x: &Tensor) -> Result<Tensor, OpError> {
-    x.relu().in_op("relu")
+    by_dtype!("relu", x, rectified(x))
+}
+
+fn rectified<T: Float>(x: &Tensor) -> Result<Tensor, OpError> {
+    let dims = x.dims().to_vec();
+    let x = Dense::rows("relu", x)?;
+    let y = lend!("relu", T, [x] => x.iter().map(|v| v.relu()).collect::<Vec<T>>());
+    tensor("relu", y, dims)
 }
 
 /// The gradient of [`relu`]'s input from its output `y` and the gradient `dy` of its output; 0 where

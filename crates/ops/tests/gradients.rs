@@ -266,6 +266,13 @@ fn linear_relu_and_normalize() {
     let x = Tensor::new(&[-1.0_f64, 0.0, 2.0], &Device::Cpu).unwrap();
     let dy = Tensor::new(&[5.0_f64, 6.0, 7.0], &Device::Cpu).unwrap();
     assert_eq!(numbers(&relu_backward(&relu(&x).unwrap(), &dy).unwrap()), [0.0, 0.0, 7.0]);
+    let nan = Tensor::new(&[f64::NAN, -1.0], &Device::Cpu).unwrap();
+    assert!(numbers(&relu(&nan).unwrap())[0].is_nan(), "a NaN must reach the loss");
+    let one = Tensor::ones(1, DType::F64, &Device::Cpu).unwrap();
+    let bn = BatchNorm { gamma: &one, beta: &one, eps: 1e-5, groups: 1 };
+    let nan = Tensor::new(&[f64::NAN, -1.0, 1.0], &Device::Cpu).unwrap().reshape((3, 1, 1, 1));
+    let (y, _) = batch_norm_train(&nan.unwrap(), bn, After::Relu).unwrap();
+    assert!(numbers(&y)[0].is_nan());
 
     let (x, dy) = (random(5, &[4, 9]), random(6, &[4, 9]));
     let y = l2_normalize(&x).unwrap();
