@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_command_names_its_neighbour() {
+    fn an_unknown_command_names_its_neighbor() {
         let error = Cli::try_parse_from(["cargo xtask", "pretrian"]).unwrap_err().to_string();
         assert!(error.contains("'pretrain'"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! SHA-256 (FIPS 180-4), to recognise the generator that made a golden file.
+//! SHA-256 (FIPS 180-4), to recognize the generator that made a golden file.
 
 /// The digest of `bytes` in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use moco_cli::{Exit, exit_code, labelled_features, trained_encoder};
+use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Writes the backbone features of the labelled splits as safetensors: `train.features` and
+/// Writes the backbone features of the labeled splits as safetensors: `train.features` and
 /// `test.features` [N, feature_dim] f32, `train.labels` and `test.labels` [N] u32.
 #[derive(Debug, Parser)]
 #[command(
@@ -33,22 +33,21 @@ fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run)?;
-    let sets = labelled_features(&mut trained)?;
+    let sets = labeled_features(&mut trained)?;
     let mut tensors = BTreeMap::new();
     for (split, set) in ["train", "test"].into_iter().zip(&sets) {
         let dims = (set.len(), set.dim());
         let features = Tensor::from_vec(set.numbers().to_vec(), dims, &Device::Cpu)?;
         let labels = Tensor::from_vec(set.labels().to_vec(), set.len(), &Device::Cpu)?;
-        println!("{split}: {} features of width {}", set.len(), set.dim());
+        print_result(&format!("{split}: {} features of width {}", set.len(), set.dim()));
         tensors.insert(format!("{split}.features"), features);
         tensors.insert(format!("{split}.labels"), labels);
     }
     let bytes = safetensors::serialize(&tensors, None)?;
     std::fs::write(&args.out, bytes)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
-    println!("written to {}", args.out.display());
+    print_result(&format!("written to {}", args.out.display()));
     Ok(Exit::Done)
 }

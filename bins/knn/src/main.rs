@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Exit, exit_code, labelled_features, trained_encoder};
+use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
 use moco_evaluate::{KnnConfig, knn_accuracy};
 
 #[global_allocator]
@@ -29,17 +29,19 @@ fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run)?;
-    let [train, test] = labelled_features(&mut trained)?;
-    println!("step  neighbors  temperature  accuracy");
+    let [train, test] = labeled_features(&mut trained)?;
+    print_result("step  neighbors  temperature  accuracy");
     for n_neighbors in &args.n_neighbors {
         let config =
             KnnConfig { n_neighbors: *n_neighbors as usize, temperature: args.temperature };
         let accuracy = knn_accuracy(&train, &test, config)?;
         let step = trained.moco.global_step();
-        println!("{step:>4}  {n_neighbors:>9}  {:>11}  {accuracy:>6.2} %", args.temperature);
+        print_result(&format!(
+            "{step:>4}  {n_neighbors:>9}  {:>11}  {accuracy:>6.2} %",
+            args.temperature
+        ));
     }
     Ok(Exit::Done)
 }

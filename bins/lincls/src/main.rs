@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Exit, exit_code, labelled_features, trained_encoder};
+use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
 use moco_evaluate::{linear_accuracy, train_linear};
 use moco_train::linear_config;
 
@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Trains a linear classifier on a pretrained encoder's frozen backbone features and prints its accuracy.
 ///
-/// Features are computed once, without augmentation, and standardised; settings come from the run's
+/// Features are computed once, without augmentation, and standardized; settings come from the run's
 /// config, section [evaluate].
 #[derive(Debug, Parser)]
 #[command(name = "lincls", version, after_help = "Example: cargo xtask lincls runs/0001-default")]
@@ -33,18 +33,17 @@ fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run)?;
-    let [train, test] = labelled_features(&mut trained)?;
+    let [train, test] = labeled_features(&mut trained)?;
     let plan = &trained.loaded.plan;
     let mut config = linear_config(&plan.evaluation.linear);
     config.lr = args.lr.unwrap_or(config.lr);
     config.epochs = args.epochs.unwrap_or(config.epochs);
     let probe = train_linear(&train, train.n_classes().max(test.n_classes()), &config, plan.seed)?;
     let accuracy = linear_accuracy(&probe, &test)?;
-    println!("step  epochs     lr  accuracy");
+    print_result("step  epochs     lr  accuracy");
     let step = trained.moco.global_step();
-    println!("{step:>4}  {:>6}  {:>5}  {accuracy:>6.2} %", config.epochs, config.lr);
+    print_result(&format!("{step:>4}  {:>6}  {:>5}  {accuracy:>6.2} %", config.epochs, config.lr));
     Ok(Exit::Done)
 }

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use moco_cli::{Console, Exit, exit_code, usage};
+use moco_cli::{Console, Exit, exit_code, print_result, usage};
 use moco_ingest::{Manifest, ShardSet, Split, Verify};
 use moco_telemetry::format_count;
 use moco_textures::TexturesConfig;
 
-/// Draws the labelled textures and writes them as tar shards of JPEG files.
+/// Draws the labeled textures and writes them as tar shards of JPEG files.
 ///
 /// `cargo xtask pretrain` does this by itself when its shards are missing.
 #[derive(Debug, Parser)]
@@ -51,7 +51,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let manifest = moco_textures::write(&args.out, &config, &mut progress)?;
     let samples = |split| manifest.shards(split).iter().map(|shard| shard.samples).sum();
-    print_out(&format!(
+    print_result(&format!(
         "{}: {} training and {} held-out images of {} classes",
         args.out.display(),
         format_count(samples(Split::Train)),
@@ -66,13 +66,8 @@ fn verify(args: &Args, manifest: &std::path::Path) -> anyhow::Result<Exit> {
     for split in [Split::Train, Split::Test] {
         if !manifest.shards(split).is_empty() {
             ShardSet::open(&args.out, &manifest, split, Verify::Checksums)?;
-            print_out(&format!("{split}: {} shards are right", manifest.shards(split).len()));
+            print_result(&format!("{split}: {} shards are right", manifest.shards(split).len()));
         }
     }
     Ok(Exit::Done)
-}
-
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
-fn print_out(text: &str) {
-    println!("{text}");
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use moco_cli::{
-    Console, Device, Exit, default_name, exit_code, parts, stop_on_signals, summary_table, watch,
+    Console, Device, Exit, default_name, exit_code, parts, print_result, stop_on_signals,
+    summary_table, watch,
 };
 use moco_config::{LoadedPretrain, check_resume, load_pretrain};
 use moco_telemetry::RunLog;
@@ -70,7 +71,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let loaded = load_pretrain(&args.config, &args.sets)?;
     if args.print_config {
-        print_out(&loaded.resolved);
+        print_result(&loaded.resolved);
         return Ok(Exit::Done);
     }
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
@@ -91,21 +92,24 @@ fn train(
     let parts = parts(loaded)?;
     let is_stopping = || stop.load(Ordering::Relaxed);
     let mut log = |line: &str| run_log.line(line);
-    let mut observe = watch(&mut console, &is_stopping, &mut log);
-    let control = Control { stop, observe: &mut observe };
-    let outcome = moco_pipeline::run_on_big_stack("trainer", || {
-        pretrain(&loaded.plan, parts, (folder, config), newest, control)
-    })?;
+    let outcome = {
+        let mut observe = watch(&mut console, &is_stopping, &mut log);
+        let control = Control { stop, observe: &mut observe };
+        moco_pipeline::run_on_big_stack("trainer", || {
+            pretrain(&loaded.plan, parts, (folder, config), newest, control)
+        })?
+    };
+    console.finish();
     match outcome? {
         Outcome::Finished(summary) => {
-            print_out(&summary_table(&summary));
-            print_out(&format!("\nrun folder: {}", folder.path().display()));
+            print_result(&summary_table(&summary));
+            print_result(&format!("\nrun folder: {}", folder.path().display()));
             Ok(Exit::Done)
         }
         Outcome::Stopped { global_step, run } => {
             let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let runs = runs_argument(&args.runs);
-            console_line(&format!(
+            console.line(&format!(
                 "saved step {global_step}; go on: cargo xtask pretrain --resume {name}{runs}"
             ));
             Ok(Exit::Saved)
@@ -115,14 +119,4 @@ fn train(
 
 fn runs_argument(runs: &Path) -> String {
     if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) }
-}
-
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
-fn print_out(text: &str) {
-    println!("{text}");
-}
-
-#[expect(clippy::print_stderr, reason = "progress goes to standard error")]
-fn console_line(text: &str) {
-    eprintln!("{text}");
 }

@@ -56,7 +56,12 @@ fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
     std::fs::write(shard(&bench), bytes).unwrap();
     let sets = ["--set", "data.verify=sizes"];
     let arguments = [&["tiny.toml", "--name", "x"][..], &sets[..]].concat();
-    check(&bench, &arguments, 3, &["stage `decode", "train-000000.tar/", "format"]);
+    check(
+        &bench,
+        &arguments,
+        3,
+        &["stage `decode", "train-000000.tar/000000", "neither JPEG nor PNG"],
+    );
 }
 
 #[test]
@@ -74,7 +79,7 @@ fn configs() {
     check(&bench, &["nowhere.toml"], 2, &["cannot read config nowhere.toml"]);
     let tiny = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
     std::fs::write(bench.path("bad.toml"), tiny.replace("dim = 16", "dim = \"wide\"")).unwrap();
-    check(&bench, &["bad.toml"], 2, &["bad.toml:32", "moco.dim"]);
+    check(&bench, &["bad.toml"], 2, &["bad.toml:30:7", "moco.dim"]);
     check(&bench, &["tiny.toml", "--devise", "cpu"], 2, &["--device"]);
     check(&bench, &["tiny.toml", "--device", "gpu"], 2, &["expected cpu or cuda:N"]);
     check(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Exit, exit_code};
+use moco_cli::{Exit, exit_code, print_result};
 use moco_config::load_pretrain;
 use moco_train::{StepConfig, run_step_file};
 
@@ -45,7 +45,6 @@ fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let plan = load_pretrain(&args.config, &args.sets)?.plan;
     let config = StepConfig {
@@ -58,7 +57,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let n_steps = args.steps.unwrap_or(u32::MAX) as usize;
     let losses = run_step_file(&config, &args.input, &args.output, n_steps)?;
     for (step, loss) in losses.iter().enumerate() {
-        println!("step {step}  loss {loss}");
+        print_result(&format!("step {step}  loss {loss}"));
     }
     Ok(Exit::Done)
 }

@@ -96,6 +96,11 @@ impl Console {
     }
 }
 
+/// A line of a program's result on standard output. A reader that has gone, as in `| head`, is no error.
+pub fn print_result(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
 /// A closed standard error must not end a run.
 fn write_line(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));

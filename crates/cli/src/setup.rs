@@ -55,11 +55,11 @@ pub fn trained_encoder(path: &Path) -> anyhow::Result<TrainedEncoder> {
 ///
 /// # Errors
 /// If the images have no labels, or cannot be read.
-pub fn labelled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
+pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
     let plan = &trained.loaded.plan;
     let workers = plan.workers.decoders.max(2);
-    let Some(data) = open_sources(&trained.loaded.data, workers)?.labelled else {
-        return Err(usage(Exit::DataOrMachine, "the config's data has no labelled test split"));
+    let Some(data) = open_sources(&trained.loaded.data, workers)?.labeled else {
+        return Err(usage(Exit::DataOrMachine, "the config's data has no labeled test split"));
     };
     let augmentation = evaluation_recipe(plan)?;
     let encoder = trained.moco.encoder_q_mut().encoder_mut();

@@ -7,7 +7,7 @@ use moco_params::{Gradients, ParamStore};
 
 use crate::error::MocoError;
 
-/// f_q or f_k: backbone, projection, L2 normalisation.
+/// f_q or f_k: backbone, projection, L2 normalization.
 pub struct Branch {
     encoder: Box<dyn Encoder>,
     head: Head,
@@ -63,7 +63,7 @@ impl Branch {
         [self.encoder.params_mut(), self.head.params_mut()]
     }
 
-    /// L2-normalised features `[N, dim]` of images `[N, 3, H, W]` in training mode, with what the
+    /// L2-normalized features `[N, dim]` of images `[N, 3, H, W]` in training mode, with what the
     /// backward pass needs.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Branch {
         Ok(l2_normalize(&self.head.forward(&features)?.0)?)
     }
 
-    /// Gradients of all parameters from the gradient `[N, dim]` of the normalised features.
+    /// Gradients of all parameters from the gradient `[N, dim]` of the normalized features.
     ///
     /// # Errors
     /// If the gradient does not fit.

@@ -12,10 +12,10 @@ pub enum MocoError {
     /// An encoder failed.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
-    /// The loss or a normalisation failed.
+    /// The loss or a normalization failed.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// The optimiser failed.
+    /// The optimizer failed.
     #[error(transparent)]
     Optim(#[from] OptimError),
     /// A tensor of the state is missing or does not fit.

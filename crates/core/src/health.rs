@@ -74,20 +74,20 @@ impl Alarm {
     pub fn message(self) -> &'static str {
         match self {
             Self::Collapse => {
-                "collapse: queries are as close to negatives as to positives; lower the learning \
-                 rate, raise key_momentum, or check that the views differ"
+                "collapse: queries are as close to negatives as to positives; lower \
+                 optim.base_lr, raise moco.key_momentum, or check that the views differ"
             }
             Self::BnLeak => {
                 "pretext accuracy above 99.9 % at a loss far below what features alone explain: \
-                 batch norm leaks; set shuffle_bn = true and bn_groups of at least 2"
+                 batch norm leaks; set moco.shuffle_bn = true and encoder.bn_groups of at least 2"
             }
             Self::NotLearning => {
-                "the loss has stayed at chance, ln(K + 1), since the queue was filled; raise the \
-                 learning rate, or lower key_momentum for short runs"
+                "the loss has stayed at chance, ln(K + 1), since the queue was filled; raise \
+                 optim.base_lr, or lower moco.key_momentum for short runs"
             }
             Self::QueueCoversData => {
-                "queue_size is at least the number of images: each image meets its own old keys as \
-                 negatives; use a smaller queue_size"
+                "moco.queue_size is at least the number of images: each image meets its own old \
+                 keys as negatives; use a smaller one"
             }
         }
     }

@@ -15,7 +15,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue of normalised random keys, `[dim, queue_size]`, pointer 0.
+    /// A queue of normalized random keys, `[dim, queue_size]`, pointer 0.
     ///
     /// # Errors
     /// If memory cannot be had.

@@ -14,7 +14,7 @@ use crate::error::{During, MocoError};
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
 
-/// The method's whole state: both encoders, the queue and the optimiser.
+/// The method's whole state: both encoders, the queue and the optimizer.
 #[derive(Debug)]
 pub struct Moco {
     pub(crate) config: MocoConfig,

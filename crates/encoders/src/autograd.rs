@@ -61,14 +61,14 @@ impl<M: Module + Send + 'static> AutogradEncoder<M> {
         let vars = vars.lock().map(|vars| vars.clone()).unwrap_or_default();
         let mut params = ParamStore::default();
         for (name, var) in &vars {
-            // A copy, since candle records no versions: the optimiser must not reach into the graph.
+            // A copy, since candle records no versions: the optimizer must not reach into the graph.
             let value = var.as_detached_tensor().copy().map_err(|e| candle(name, e))?;
             params.insert(name.as_str(), value, Role::Parameter)?;
         }
         Ok(Self { build, module, params, vars, feature_dim, dtype })
     }
 
-    /// Brings the values of the store, which the optimiser changes, into the module's variables.
+    /// Brings the values of the store, which the optimizer changes, into the module's variables.
     fn sync(&self) -> Result<(), EncoderError> {
         for (name, var) in &self.vars {
             var.set(self.params.get(name)?).map_err(|e| candle(&format!("variable {name}"), e))?;

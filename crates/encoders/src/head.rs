@@ -72,7 +72,7 @@ impl Head {
         linear(x, weight, bias).in_layer(name)
     }
 
-    /// `[N, feature_dim]` → `[N, dim]`, not yet normalised.
+    /// `[N, feature_dim]` → `[N, dim]`, not yet normalized.
     ///
     /// # Errors
     /// If the features do not fit.

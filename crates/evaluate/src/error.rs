@@ -57,7 +57,7 @@ pub enum EvaluateError {
     /// An op failed.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// The optimiser failed.
+    /// The optimizer failed.
     #[error(transparent)]
     Optim(#[from] OptimError),
     /// A parameter is missing.

@@ -1,10 +1,10 @@
-//! Labelled features as plain numbers.
+//! Labeled features as plain numbers.
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{During, EvaluateError};
 
-/// Features of labelled images, row by row.
+/// Features of labeled images, row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureSet {
     dim: usize,

@@ -11,14 +11,14 @@ const CHUNK: usize = 256;
 /// Settings of the vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnConfig {
-    /// Neighbours that vote; 200 in the authors' CIFAR notebook.
+    /// Neighbors that vote; 200 in the authors' CIFAR notebook.
     pub n_neighbors: usize,
     /// τ of the weights exp(cosine/τ); 0.1 there.
     pub temperature: f64,
 }
 
 /// Accuracy in percent of the vote of each test feature's nearest training features by cosine
-/// (Wu et al. 2018; the authors' CIFAR notebook). Features are L2-normalised here.
+/// (Wu et al. 2018; the authors' CIFAR notebook). Features are L2-normalized here.
 ///
 /// # Errors
 /// If the widths differ or there is nothing to vote on.
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn many_far_neighbours_outvote_a_close_one_only_at_a_high_temperature() {
+    fn many_far_neighbors_outvote_a_close_one_only_at_a_high_temperature() {
         let mut numbers = vec![1.0, 0.0];
         numbers.extend([0.8, 0.6].repeat(4));
         let train = FeatureSet::new(2, numbers, vec![0, 1, 1, 1, 1]).unwrap();

@@ -12,7 +12,7 @@ use crate::features::{FeatureSet, count};
 
 /// Settings of the training (official `main_lincls.py:55-98`: lr 30, momentum 0.9, no weight decay,
 /// batch 256, 100 epochs, × 0.1 at 60 and 80). Here features are computed once, without augmentation, and
-/// standardised, so a smaller learning rate fits (deviation D9).
+/// standardized, so a smaller learning rate fits (deviation D9).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearConfig {
     /// Passes over the training features.
@@ -27,7 +27,7 @@ pub struct LinearConfig {
     pub sgd: SgdConfig,
 }
 
-/// A trained linear classifier with the standardisation of its input.
+/// A trained linear classifier with the standardization of its input.
 #[derive(Debug)]
 pub struct LinearProbe {
     params: ParamStore,

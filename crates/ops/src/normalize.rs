@@ -1,4 +1,4 @@
-//! L2 normalisation of rows.
+//! L2 normalization of rows.
 
 use candle_core::Tensor;
 

@@ -29,11 +29,11 @@ pub enum Schedule {
 /// How far a run is and how long it will be; what a schedule looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Optimiser updates done so far.
+    /// Optimizer updates done so far.
     pub global_step: u64,
-    /// Optimiser updates of the whole run; at least 1.
+    /// Optimizer updates of the whole run; at least 1.
     pub total_steps: u64,
-    /// Optimiser updates in an epoch; at least 1.
+    /// Optimizer updates in an epoch; at least 1.
     pub steps_per_epoch: u64,
 }
 

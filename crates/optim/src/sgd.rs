@@ -55,7 +55,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimiser for these parameters, with zero buffers. Several stores are one network; their
+    /// An optimizer for these parameters, with zero buffers. Several stores are one network; their
     /// names must differ.
     ///
     /// # Errors

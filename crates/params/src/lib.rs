@@ -1,6 +1,6 @@
 //! Named tensors in name order, trainable parameters and buffers told apart.
 //!
-//! Parameters are what the optimiser, weight decay and the momentum update touch; buffers (running
+//! Parameters are what the optimizer, weight decay and the momentum update touch; buffers (running
 //! statistics of batch norm) are touched by forward passes alone.
 //!
 //! ```

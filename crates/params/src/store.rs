@@ -10,7 +10,7 @@ pub type Gradients = BTreeMap<String, Tensor>;
 /// What a tensor is to training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Has a gradient; changed by the optimiser or the momentum update.
+    /// Has a gradient; changed by the optimizer or the momentum update.
     Parameter,
     /// Running statistics; changed by forward passes in training mode.
     Buffer,

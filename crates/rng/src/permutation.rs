@@ -51,7 +51,7 @@ impl Permutation {
     }
 }
 
-/// The finaliser of MurmurHash3: each input bit flips each output bit with probability one half.
+/// The finalizer of MurmurHash3: each input bit flips each output bit with probability one half.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_spread_like_random_pairs() {
+    fn neighbors_are_spread_like_random_pairs() {
         let n = 10_000;
         let permutation = order(9, n);
         let gap = |i| permutation.get(i).abs_diff(permutation.get(i + 1));

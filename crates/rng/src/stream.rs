@@ -99,7 +99,7 @@ impl Stream {
     /// Uniform integer in [0, n) without bias; `n` must be positive.
     pub fn below(&mut self, n: u64) -> u64 {
         debug_assert!(n > 0, "an integer below zero does not exist");
-        // Numbers at the top that would favour small remainders are drawn again.
+        // Numbers at the top that would favor small remainders are drawn again.
         let zone = u64::MAX - (u64::MAX % n + 1) % n;
         loop {
             let bits = self.next_u64();

@@ -28,7 +28,7 @@ pub(crate) struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Rows of `row(images)` for every labelled image.
+    /// Rows of `row(images)` for every labeled image.
     pub(crate) fn rows(
         &self,
         mut row: impl FnMut(&Tensor) -> Result<Tensor, TrainError>,

@@ -23,7 +23,7 @@ const UPLOADED_AHEAD: usize = 1;
 /// A batch of views as the encoders take it.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// One tensor a view, `[N, 3, H, W]`, f32, normalised, channels last in memory.
+    /// One tensor a view, `[N, 3, H, W]`, f32, normalized, channels last in memory.
     pub views: Vec<Tensor>,
     /// Index of each sample.
     pub sample_indices: Vec<u64>,
@@ -152,7 +152,7 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
     HostBatch { views, sample_indices: samples.iter().map(|views| views.sample_index).collect() }
 }
 
-/// u8 → f32 normalised by mean and standard deviation (torchvision `ToTensor`, `Normalize`).
+/// u8 → f32 normalized by mean and standard deviation (torchvision `ToTensor`, `Normalize`).
 fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
     let side = input.image_size as usize;
     let table: Vec<[f32; 3]> = (0..=255_u8)

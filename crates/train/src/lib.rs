@@ -23,7 +23,7 @@ pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
 pub use feeds::{DeviceBatch, train_feed};
-pub use measure::{Labelled, Measured, evaluation_recipe, linear_config};
+pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
     PretrainPlan, WorkerPlan,

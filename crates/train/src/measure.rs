@@ -20,19 +20,19 @@ use crate::plan::{EvaluationPlan, InputPlan, LinearPlan, PretrainPlan, WorkerPla
 /// initial running statistics is 0.9⁵⁰ = 0.5 %.
 const CALIBRATION_BATCHES: usize = 50;
 
-/// Labelled splits, for evaluation alone.
+/// Labeled splits, for evaluation alone.
 #[derive(Clone)]
-pub struct Labelled {
+pub struct Labeled {
     /// The bank of the kNN vote and the training set of the linear classifier.
     pub train: Arc<dyn Source>,
     /// What accuracy is measured on.
     pub test: Arc<dyn Source>,
 }
 
-impl std::fmt::Debug for Labelled {
+impl std::fmt::Debug for Labeled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (train, test) = (self.train.len(), self.test.len());
-        f.debug_struct("Labelled").field("train", &train).field("test", &test).finish()
+        f.debug_struct("Labeled").field("train", &train).field("test", &test).finish()
     }
 }
 
@@ -67,9 +67,9 @@ pub fn linear_config(plan: &LinearPlan) -> LinearConfig {
     }
 }
 
-/// Measures encoders on labelled splits.
+/// Measures encoders on labeled splits.
 pub(crate) struct Evaluator {
-    data: Labelled,
+    data: Labeled,
     augmentation: Arc<dyn Augmentation>,
     input: InputPlan,
     workers: WorkerPlan,
@@ -80,7 +80,7 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    pub(crate) fn new(data: Labelled, plan: &PretrainPlan) -> Result<Self, TrainError> {
+    pub(crate) fn new(data: Labeled, plan: &PretrainPlan) -> Result<Self, TrainError> {
         Ok(Self {
             data,
             augmentation: evaluation_recipe(plan)?,

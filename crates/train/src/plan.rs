@@ -18,7 +18,7 @@ pub struct PretrainPlan {
     pub batch_size: usize,
     /// Learning rate at the first step, already scaled by the batch.
     pub lr: f64,
-    /// Optimiser constants.
+    /// Optimizer constants.
     pub sgd: SgdConfig,
     /// How the learning rate falls.
     pub schedule: Schedule,
@@ -43,7 +43,7 @@ pub struct PretrainPlan {
 /// Length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// Optimiser updates.
+    /// Optimizer updates.
     Steps(u64),
     /// Passes over the data, the incomplete last batch dropped.
     Epochs(u64),
@@ -96,7 +96,7 @@ pub struct Cadence {
 /// The kNN vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnPlan {
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub n_neighbors: usize,
     /// τ of the weights exp(similarity/τ).
     pub temperature: f64,

@@ -94,7 +94,7 @@ pub fn pretrain(
         Length::Steps(steps) => steps,
         Length::Epochs(epochs) => epochs * steps_per_epoch,
     };
-    let evaluator = match sources.labelled {
+    let evaluator = match sources.labeled {
         Some(data) => Some(Evaluator::new(data, plan)?),
         None => None,
     };

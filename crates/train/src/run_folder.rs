@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 pub use moco_checkpoint::Newest;
-use moco_checkpoint::{CheckpointDir, newest_valid};
+use moco_checkpoint::{CheckpointDir, CheckpointError, newest_valid};
 
 use crate::error::{OnFile, TrainError};
 use crate::summary::Summary;
@@ -58,7 +58,13 @@ impl RunFolder {
         let lock = lock(&path)?;
         let file = path.join("config.toml");
         let config = std::fs::read_to_string(&file).on_file("read", &file)?;
-        let newest = newest_valid(&path.join("checkpoints"))?;
+        let checkpoints = path.join("checkpoints");
+        if !checkpoints.exists() {
+            // It ended before its first checkpoint.
+            let (folder, rejected) = (checkpoints, Vec::new());
+            return Err(CheckpointError::NoneFound { folder, rejected }.into());
+        }
+        let newest = newest_valid(&checkpoints)?;
         Ok(Resume { folder: Self { path, _lock: lock }, config, newest })
     }
 

@@ -8,7 +8,7 @@ use moco_ingest::{Manifest, ShardSet, Source, Split, Verify};
 use moco_textures::TexturesConfig;
 
 use crate::error::{OnFile, TrainError};
-use crate::measure::Labelled;
+use crate::measure::Labeled;
 use crate::plan::DataPlan;
 
 /// The images of a run.
@@ -17,13 +17,13 @@ pub struct Sources {
     /// What the encoder is trained on; its labels are not looked at.
     pub train: Arc<dyn Source>,
     /// The splits for evaluation, where there are labels.
-    pub labelled: Option<Labelled>,
+    pub labeled: Option<Labeled>,
 }
 
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let n = self.train.len();
-        f.debug_struct("Sources").field("train", &n).field("labelled", &self.labelled).finish()
+        f.debug_struct("Sources").field("train", &n).field("labeled", &self.labeled).finish()
     }
 }
 
@@ -42,12 +42,12 @@ pub fn open_sources(plan: &DataPlan, n_workers: usize) -> Result<Sources, TrainE
             let verify = if *verify_checksums { Verify::Checksums } else { Verify::Sizes };
             let open = |split| ShardSet::open(root, &manifest, split, verify).map(Arc::new);
             let train: Arc<dyn Source> = open(Split::Train)?;
-            let labelled = if manifest.shards(Split::Test).is_empty() {
+            let labeled = if manifest.shards(Split::Test).is_empty() {
                 None
             } else {
-                Some(Labelled { train: Arc::clone(&train), test: open(Split::Test)? })
+                Some(Labeled { train: Arc::clone(&train), test: open(Split::Test)? })
             };
-            Ok(Sources { train, labelled })
+            Ok(Sources { train, labeled })
         }
         DataPlan::Cifar10 { root } => Ok(pair(
             Arc::new(Cifar10::open(root, Split::Train)?),
@@ -61,7 +61,7 @@ pub fn open_sources(plan: &DataPlan, n_workers: usize) -> Result<Sources, TrainE
 }
 
 fn pair(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Sources {
-    Sources { labelled: Some(Labelled { train: Arc::clone(&train), test }), train }
+    Sources { labeled: Some(Labeled { train: Arc::clone(&train), test }), train }
 }
 
 /// Only an absent or empty folder is filled: a shard that is missing from a used one is an error that

@@ -30,7 +30,7 @@ pub struct StepConfig {
     pub head: HeadKind,
     /// The method.
     pub moco: MocoConfig,
-    /// The optimiser.
+    /// The optimizer.
     pub sgd: SgdConfig,
     /// Seed of the shuffles that the file does not give.
     pub seed: Seed,

@@ -20,13 +20,13 @@ pub struct Trio {
 pub struct Summary {
     /// kNN accuracy.
     pub knn: Trio,
-    /// Neighbours of the vote.
+    /// Neighbors of the vote.
     pub knn_n_neighbors: usize,
     /// Temperature of the vote.
     pub knn_temperature: f64,
     /// Accuracy of the linear classifier.
     pub linear: Trio,
-    /// Optimiser updates.
+    /// Optimizer updates.
     pub steps: u64,
     /// Images a second of training, evaluation not counted.
     pub images_per_second: f64,

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_comment_that_says_why_or_gives_a_shape_is_not() {
         for text in [
-            "// Numbers at the top would favour small remainders.\nlet zone = MAX - MAX % n;",
+            "// Numbers at the top would favor small remainders.\nlet zone = MAX - MAX % n;",
             "// [N, 1+K]\nlet logits = cat(l_pos, l_neg);",
             "/// The queue.\nqueue: Queue,",
             "// Create the queue.\n// It begins full of noise.\nlet queue = Queue::create();",

@@ -80,17 +80,48 @@ pub(super) struct Normalization<'a> {
     pub(super) sums: &'a Sums,
 }
 
-/// Sums `value(row, column)` over rows for the columns from `start`.
+/// Rows of `M` inputs that have the same shape, read without bounds checks: with them the loops would
+/// not become vector code.
+#[derive(Clone, Copy)]
+struct Inputs<'a, T, const M: usize> {
+    slices: [&'a [T]; M],
+    len: usize,
+}
+
+impl<'a, T: Float, const M: usize> Inputs<'a, T, M> {
+    fn new(slices: [&'a [T]; M]) -> Self {
+        let len = slices.iter().map(|slice| slice.len()).min().unwrap_or(0);
+        Self { slices, len }
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self::new(self.slices.map(|slice| &slice[range.clone()]))
+    }
+
+    /// # Safety
+    /// `i` is less than `len`.
+    #[inline(always)]
+    unsafe fn at(&self, i: usize) -> [T; M] {
+        // SAFETY: each slice has at least `len` elements.
+        self.slices.map(|slice| unsafe { *slice.get_unchecked(i) })
+    }
+}
+
+/// Sums `value(inputs, column)` over rows for the `W` columns from `start`.
 #[inline(always)]
-fn column_sums<T: Float, const W: usize>(
-    rows: usize,
-    value: impl Fn(usize, usize) -> T,
+fn column_sums<T: Float, const M: usize, const W: usize>(
+    inputs: Inputs<'_, T, M>,
+    c: usize,
+    start: usize,
+    value: impl Fn([T; M], usize) -> T,
     out: &mut [f64],
 ) {
     let mut sums = [T::zero(); W];
-    for row in 0..rows {
+    for row in 0..inputs.len / c {
         for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += value(row, lane);
+            // SAFETY: `row` is one of the whole rows, and the caller keeps `start + W` within a row.
+            let values = unsafe { inputs.at(row * c + start + lane) };
+            *sum += value(values, start + lane);
         }
     }
     for (out, sum) in out.iter_mut().zip(sums) {
@@ -100,15 +131,19 @@ fn column_sums<T: Float, const W: usize>(
 
 /// [`column_sums`] over all columns, in registers where `LANES` columns are left.
 #[inline(always)]
-fn all_column_sums<T: Float>(rows: usize, c: usize, value: impl Fn(usize, usize) -> T) -> Vec<f64> {
+fn all_column_sums<T: Float, const M: usize>(
+    inputs: Inputs<'_, T, M>,
+    c: usize,
+    value: impl Fn([T; M], usize) -> T,
+) -> Vec<f64> {
     let mut out = vec![0.0; c];
     let whole = c / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
         let out = &mut out[start..start + LANES];
-        column_sums::<T, LANES>(rows, |row, lane| value(row, start + lane), out);
+        column_sums::<T, M, LANES>(inputs, c, start, &value, out);
     }
     for start in whole..c {
-        column_sums::<T, 1>(rows, |row, _| value(row, start), &mut out[start..=start]);
+        column_sums::<T, M, 1>(inputs, c, start, &value, &mut out[start..=start]);
     }
     out
 }
@@ -117,25 +152,24 @@ fn all_column_sums<T: Float>(rows: usize, c: usize, value: impl Fn(usize, usize)
 pub(super) fn moments<T: Float>(x: &[T], rows: Rows) -> (Vec<f64>, Vec<f64>) {
     let c = rows.c;
     let partial = |_: usize, range: std::ops::Range<usize>| {
-        let x = &x[range];
+        let x = Inputs::new([&x[range]]);
         vectorize(|| {
-            let n = x.len() / c;
-            let mut out = all_column_sums(n, c, |row, column| x[row * c + column]);
+            let n = to_f64(x.len / c);
+            let mut out = all_column_sums(x, c, |[x], _| x);
             for value in &mut out {
-                *value /= to_f64(n);
+                *value /= n;
             }
             let mean: Vec<T> = out.iter().map(|m| T::of(*m)).collect();
-            let deviation = |row: usize, column: usize| x[row * c + column] - mean[column];
-            let squares = all_column_sums(n, c, |row, column| {
-                let d = deviation(row, column);
+            let squares = all_column_sums(x, c, |[x], column| {
+                let d = x - mean[column];
                 d * d
             });
             // The mean was rounded to T: what is left of Σ(x − mean) corrects it.
-            let rest = all_column_sums(n, c, deviation);
+            let rest = all_column_sums(x, c, |[x], column| x - mean[column]);
             for ((value, mean), rest) in out.iter_mut().zip(&mean).zip(&rest) {
-                *value = mean.f64() + rest / to_f64(n);
+                *value = mean.f64() + rest / n;
             }
-            out.extend(squares.iter().zip(&rest).map(|(s, r)| s - r * r / to_f64(n)));
+            out.extend(squares.iter().zip(&rest).map(|(s, r)| s - r * r / n));
             out
         })
     };
@@ -156,25 +190,27 @@ pub(super) fn moments<T: Float>(x: &[T], rows: Rows) -> (Vec<f64>, Vec<f64>) {
     (part(0, 1.0), part(c, n))
 }
 
-/// Computes each element by `f(position, coefficients)`, with the group's coefficients of its channel;
-/// each of the `K` coefficients is `[groups, C]`.
+/// Computes each element by `f(inputs, coefficients)`, with the group's coefficients of its channel; each
+/// of the `K` coefficients is `[groups, C]`.
 #[inline(always)]
-fn map_rows<T: Float, const K: usize>(
-    len: usize,
+fn map_rows<T: Float, const M: usize, const K: usize>(
+    inputs: Inputs<'_, T, M>,
     rows: Rows,
     coefficients: [&[T]; K],
-    f: impl Fn(usize, [T; K]) -> T + Sync,
+    f: impl Fn([T; M], [T; K]) -> T + Sync,
 ) -> Vec<T> {
-    let mut out = vec![T::zero(); len];
+    let mut out = vec![T::zero(); inputs.len];
     out.par_chunks_mut(rows.group).enumerate().for_each(|(group, out)| {
         let of_group = coefficients.map(|all| &all[group * rows.c..(group + 1) * rows.c]);
+        let of_group = Inputs::new(of_group);
         out.par_chunks_mut(rows.block).enumerate().for_each(|(block, out)| {
             let start = group * rows.group + block * rows.block;
+            let inputs = inputs.part(start..start + out.len());
             vectorize(|| {
                 for (row, out) in out.chunks_exact_mut(rows.c).enumerate() {
-                    let start = start + row * rows.c;
                     for (i, out) in out.iter_mut().enumerate() {
-                        *out = f(start + i, of_group.map(|values| values[i]));
+                        // SAFETY: a row has `c` elements, as have the coefficients of a group.
+                        *out = unsafe { f(inputs.at(row * rows.c + i), of_group.at(i)) };
                     }
                 }
             });
@@ -184,11 +220,13 @@ fn map_rows<T: Float, const K: usize>(
 }
 
 pub(super) fn affine<T: Float>(x: &[T], rows: Rows, by: Affine<'_, T>) -> Vec<T> {
-    map_rows(x.len(), rows, [by.scale, by.shift], |i, [scale, shift]| x[i] * scale + shift)
+    let coefficients = [by.scale, by.shift];
+    map_rows(Inputs::new([x]), rows, coefficients, |[x], [scale, shift]| x * scale + shift)
 }
 
 pub(super) fn affine_relu<T: Float>(x: &[T], rows: Rows, by: Affine<'_, T>) -> Vec<T> {
-    map_rows(x.len(), rows, [by.scale, by.shift], |i, [scale, shift]| (x[i] * scale + shift).relu())
+    let coefficients = [by.scale, by.shift];
+    map_rows(Inputs::new([x]), rows, coefficients, |[x], [scale, shift]| (x * scale + shift).relu())
 }
 
 pub(super) fn affine_add_relu<T: Float>(
@@ -197,8 +235,9 @@ pub(super) fn affine_add_relu<T: Float>(
     rows: Rows,
     by: Affine<'_, T>,
 ) -> Vec<T> {
-    map_rows(x.len(), rows, [by.scale, by.shift], |i, [scale, shift]| {
-        (x[i] * scale + shift + added[i]).relu()
+    let coefficients = [by.scale, by.shift];
+    map_rows(Inputs::new([x, added]), rows, coefficients, |[x, added], [scale, shift]| {
+        (x * scale + shift + added).relu()
     })
 }
 
@@ -226,15 +265,11 @@ pub(super) fn gradient_sums<T: Float>(
 ) -> Sums {
     let c = rows.c;
     let partial = |group: usize, range: std::ops::Range<usize>| {
-        let (x, g) = (&x[range.clone()], &g[range]);
+        let both = Inputs::new([&x[range.clone()], &g[range]]);
         let mean: Vec<T> = mean[group * c..(group + 1) * c].iter().map(|m| T::of(*m)).collect();
         vectorize(|| {
-            let n = x.len() / c;
-            let mut out = all_column_sums(n, c, |row, column| g[row * c + column]);
-            out.extend(all_column_sums(n, c, |row, column| {
-                let i = row * c + column;
-                g[i] * (x[i] - mean[column])
-            }));
+            let mut out = all_column_sums(both, c, |[_, g], _| g);
+            out.extend(all_column_sums(both, c, |[x, g], column| g * (x - mean[column])));
             out
         })
     };
@@ -269,8 +304,8 @@ pub(super) fn input_gradient<T: Float>(
         b.push(T::of(along_x));
         constant.push(T::of(-slope * by.sums.plain[i] / n - along_x * by.mean[i]));
     }
-    map_rows(x.len(), rows, [&a, &b, &constant], |i, [a, b, constant]| {
-        a * g[i] + b * x[i] + constant
+    map_rows(Inputs::new([x, g]), rows, [&a, &b, &constant], |[x, g], [a, b, constant]| {
+        a * g + b * x + constant
     })
 }
 

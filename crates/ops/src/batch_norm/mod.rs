@@ -25,7 +25,7 @@ pub struct BatchNorm<'a> {
     pub groups: usize,
 }
 
-/// What follows the normalisation in the same pass.
+/// What follows the normalization in the same pass.
 #[derive(Debug, Clone, Copy)]
 pub enum After<'a> {
     /// Nothing.
@@ -85,7 +85,7 @@ impl BatchNormSaved {
     }
 }
 
-/// Normalises `x` `[N, C, H, W]` by the statistics of each group, f32 or f64 (PyTorch `BatchNorm2d` in
+/// Normalizes `x` `[N, C, H, W]` by the statistics of each group, f32 or f64 (PyTorch `BatchNorm2d` in
 /// training mode, one call per group).
 ///
 /// # Errors
@@ -121,7 +121,7 @@ pub fn batch_norm_train(
     Ok((y, saved))
 }
 
-/// Normalises by running statistics `[C]` (PyTorch `BatchNorm2d` in evaluation mode); `bn.groups` is
+/// Normalizes by running statistics `[C]` (PyTorch `BatchNorm2d` in evaluation mode); `bn.groups` is
 /// not looked at.
 ///
 /// # Errors

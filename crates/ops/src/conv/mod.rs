@@ -14,7 +14,7 @@ use crate::error::OpError;
 use crate::simd::Float;
 
 const OP: &str = "conv2d";
-/// Pixels of a row when output pixels need no neighbours and may be cut anywhere.
+/// Pixels of a row when output pixels need no neighbors and may be cut anywhere.
 const POINTWISE_ROW: usize = 48;
 
 /// Constants of a convolution, as in PyTorch's `conv2d`; the same in both directions.
