@@ -76,12 +76,10 @@ pub(crate) fn dims4(
     name: &'static str,
     x: &Tensor,
 ) -> Result<[usize; 4], OpError> {
-    x.dims().try_into().map_err(|_: std::array::TryFromSliceError| OpError::Shape {
-        op,
-        tensor: name,
-        expected: "[N, C, H, W]".into(),
-        got: x.dims().to_vec(),
-    })
+    match *x.dims() {
+        [n, c, h, w] => Ok([n, c, h, w]),
+        _ => Err(shape(op, name, "[N, C, H, W]", x.dims())),
+    }
 }
 
 /// The two dimensions of a matrix.
@@ -90,12 +88,20 @@ pub(crate) fn dims2(
     name: &'static str,
     x: &Tensor,
 ) -> Result<[usize; 2], OpError> {
-    x.dims().try_into().map_err(|_: std::array::TryFromSliceError| OpError::Shape {
-        op,
-        tensor: name,
-        expected: "two dimensions".into(),
-        got: x.dims().to_vec(),
-    })
+    match *x.dims() {
+        [n, c] => Ok([n, c]),
+        _ => Err(shape(op, name, "two dimensions", x.dims())),
+    }
+}
+
+/// The error about a shape.
+pub(crate) fn shape(
+    op: &'static str,
+    tensor: &'static str,
+    expected: impl Into<String>,
+    got: &[usize],
+) -> OpError {
+    OpError::Shape { op, tensor, expected: expected.into(), got: got.to_vec() }
 }
 
 /// Fails unless a tensor has the expected shape.
@@ -108,12 +114,7 @@ pub(crate) fn expect_shape(
     if x.dims() == expected {
         return Ok(());
     }
-    Err(OpError::Shape {
-        op,
-        tensor: name,
-        expected: format!("{expected:?}"),
-        got: x.dims().to_vec(),
-    })
+    Err(shape(op, name, format!("{expected:?}"), x.dims()))
 }
 
 /// Calls a generic function with the float type of a tensor: `by_dtype!(op, x, function(args))`.

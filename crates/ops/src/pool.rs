@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::dense::{Dense, by_dtype, channels_last, dims2, dims4, expect_shape, lend, tensor};
+use crate::dense::{Dense, by_dtype, channels_last, dims2, dims4, expect_shape, lend, shape, tensor};
 use crate::error::OpError;
 use crate::simd::Float;
 
@@ -39,10 +39,9 @@ pub fn max_pool_backward(
     dy: &Tensor,
 ) -> Result<Tensor, OpError> {
     expect_shape(OP, "dy", dy, pooled.y.dims())?;
-    let [n, c, h, w] = dims.try_into().map_err(|_: std::array::TryFromSliceError| {
-        let expected = "[N, C, H, W]".into();
-        OpError::Shape { op: OP, tensor: "dims", expected, got: dims.to_vec() }
-    })?;
+    let &[n, c, h, w] = dims else {
+        return Err(shape(OP, "dims", "[N, C, H, W]", dims));
+    };
     by_dtype!(OP, dy, backward(&pooled.taps, [n, c, h, w], dy))
 }
 
@@ -149,8 +148,7 @@ fn spread<T: Float>(dims: &[usize], dy: &Tensor) -> Result<Tensor, OpError> {
     let op = "global_average_pool";
     let [n, c] = dims2(op, "dy", dy)?;
     let &[_, _, h, w] = dims else {
-        let expected = "[N, C, H, W]".into();
-        return Err(OpError::Shape { op, tensor: "dims", expected, got: dims.to_vec() });
+        return Err(shape(op, "dims", "[N, C, H, W]", dims));
     };
     expect_shape(op, "dy", dy, &dims[..2])?;
     let dy = Dense::rows(op, dy)?;

@@ -196,12 +196,11 @@ pub(crate) fn vectorize<R>(work: impl FnOnce() -> R) -> R {
         fn avx2<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        match isa() {
-            // SAFETY: `isa` found avx512f; dq and vl come with it on every CPU that has avx512f and
-            // is not a Xeon Phi, and are checked here.
-            Isa::Avx512
-                if is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") =>
-            unsafe { avx512(work) },
+        let isa = isa();
+        let is_full = is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl");
+        match isa {
+            // SAFETY: `isa` found avx512f, the line above dq and vl; avx2 and fma come with them.
+            Isa::Avx512 if is_full => unsafe { avx512(work) },
             // SAFETY: each CPU with avx512f has avx2 and fma; else `isa` found them.
             Isa::Avx512 | Isa::Avx2 => unsafe { avx2(work) },
             Isa::Portable => work(),

@@ -180,19 +180,19 @@ unsafe fn sum_of_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
     }
     for (i, row) in sums.iter().enumerate() {
         // SAFETY: row `i` of the output has `columns` elements, promised by the caller.
-        unsafe { store_row(row, tile.out.add(i * tile.out_row), tile.columns, tile.accumulate) }
+        unsafe { store_row(row, tile, tile.out.add(i * tile.out_row)) }
     }
 }
 
 /// # Safety
-/// `columns` numbers can be written at `out` (and read, to accumulate).
+/// The tile's columns can be written at `out` (and read, to accumulate).
 #[inline(always)]
 unsafe fn store_row<V: Vector, const VECTORS: usize>(
     row: &[V; VECTORS],
+    tile: &Tile<'_, V::Scalar>,
     out: *mut V::Scalar,
-    columns: usize,
-    accumulate: bool,
 ) {
+    let Tile { columns, accumulate, .. } = *tile;
     for (v, sum) in row.iter().enumerate() {
         let start = v * V::LANES;
         if start >= columns {

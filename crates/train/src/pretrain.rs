@@ -135,7 +135,7 @@ pub fn pretrain(
         evaluator: evaluator.as_ref(),
         tally: Tally::new(
             Health::new(&plan.moco, plan.batch_size, n_images),
-            plan.moco.symmetric,
+            &plan.moco,
             (total_steps, moco.global_step()),
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
@@ -205,7 +205,6 @@ impl Session<'_> {
         control: &mut Control<'_>,
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
-        let mut saved_at = None;
         self.tally.resume_clock();
         while moco.global_step() < self.total_steps {
             let asked = Instant::now();
@@ -232,7 +231,7 @@ impl Session<'_> {
                 self.metrics.send(Line::step(&line))?;
                 (control.observe)(&Event::Log(&line));
             }
-            if global_step % self.steps_per_epoch == 0 {
+            if global_step.is_multiple_of(self.steps_per_epoch) {
                 self.end_epoch(&feed, global_step, progress.epoch(), control)?;
             }
             if is_due(global_step, plan.cadence.knn_every) && !is_last {
@@ -242,7 +241,6 @@ impl Session<'_> {
             let ends = is_last || stops || (is_collapsed && plan.health.stop_on_collapse);
             if is_due(global_step, plan.cadence.checkpoint_every) || ends {
                 self.save(moco, control)?;
-                saved_at = Some(global_step);
             }
             if is_collapsed && plan.health.stop_on_collapse {
                 let message = Alarm::Collapse.message();
@@ -252,7 +250,7 @@ impl Session<'_> {
                 return Ok(false);
             }
         }
-        if saved_at != Some(moco.global_step()) && self.total_steps == 0 {
+        if self.total_steps == 0 {
             self.save(moco, control)?;
         }
         self.tally.pause_clock();
@@ -311,5 +309,5 @@ impl Session<'_> {
 
 /// Whether something that happens every `every` steps (0 = never) happens after this one.
 fn is_due(global_step: u64, every: u64) -> bool {
-    every > 0 && global_step % every == 0
+    every > 0 && global_step.is_multiple_of(every)
 }

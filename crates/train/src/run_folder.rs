@@ -30,17 +30,22 @@ pub struct Resume {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run and writes its config.
+    /// Makes the folder of a new run and writes its config. The folder of a run that ended before its
+    /// first checkpoint, say for a shard that was missing, holds nothing to lose and is used again.
     ///
     /// # Errors
     /// If the run exists, or the folder cannot be written.
     pub fn create(root: &Path, name: &str, config: &str) -> Result<Self, TrainError> {
         let path = root.join(name);
-        if path.exists() {
+        if path.exists() && !is_stillborn(&path) {
             return Err(TrainError::RunExists { path, name: name.to_owned() });
         }
         std::fs::create_dir_all(&path).on_file("create the run folder", &path)?;
         let lock = lock(&path)?;
+        let metrics = path.join("metrics.jsonl");
+        if metrics.exists() {
+            std::fs::remove_file(&metrics).on_file("remove", &metrics)?;
+        }
         let file = path.join("config.toml");
         std::fs::write(&file, config).on_file("write", &file)?;
         Ok(Self { path, _lock: lock })
@@ -91,6 +96,15 @@ impl RunFolder {
     }
 }
 
+/// Whether a folder is that of a run without a checkpoint.
+fn is_stillborn(path: &Path) -> bool {
+    let holds_files = |folder: &Path| {
+        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    };
+    let is_run = path.join("config.toml").exists() && path.join(".lock").exists();
+    is_run && !holds_files(&path.join("checkpoints"))
+}
+
 fn lock(folder: &Path) -> Result<File, TrainError> {
     let path = folder.join(".lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -131,6 +145,15 @@ mod tests {
         drop(folder);
         let message = RunFolder::resume(root.path(), "first").unwrap_err().to_string();
         assert!(message.contains("no usable checkpoint"), "{message}");
+        std::fs::remove_dir_all(root.path().join("first/checkpoints")).unwrap();
+        std::fs::write(root.path().join("first/metrics.jsonl"), "{}").unwrap();
+        let folder = RunFolder::create(root.path(), "first", "seed = 2\n").unwrap();
+        assert_eq!(std::fs::read_to_string(folder.file("config.toml")).unwrap(), "seed = 2\n");
+        assert!(!folder.file("metrics.jsonl").exists(), "a run without a checkpoint starts anew");
+        let foreign = root.path().join("foreign");
+        std::fs::create_dir(&foreign).unwrap();
+        let message = RunFolder::create(root.path(), "foreign", "").unwrap_err().to_string();
+        assert!(message.contains("exists already"), "{message}");
         let message = RunFolder::resume(root.path(), "frist").unwrap_err().to_string();
         assert!(message.contains("runs there are: first"), "{message}");
     }

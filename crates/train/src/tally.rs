@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moco_core::{Health, HealthReport, StepOutput, Vitals};
+use moco_core::{Health, HealthReport, MocoConfig, StepOutput, Vitals};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
@@ -46,10 +46,10 @@ pub(crate) struct Place {
 }
 
 impl Tally {
-    pub(crate) fn new(health: Health, is_symmetric: bool, (total, done): (u64, u64)) -> Self {
+    pub(crate) fn new(health: Health, moco: &MocoConfig, (total, done): (u64, u64)) -> Self {
         Self {
             health,
-            n_directions: if is_symmetric { 2.0 } else { 1.0 },
+            n_directions: if moco.symmetric { 2.0 } else { 1.0 },
             sums: [0.0; 5],
             steps: 0,
             waited: Duration::ZERO,

@@ -1,8 +1,7 @@
 //! One's own augmentation and one's own encoder crate in the training function, without a fork.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{path::Path, sync::Arc, sync::atomic::AtomicBool};
 
 use moco_augment::{AugmentError, Augmentation, RgbImage, flip_horizontal, resize_shorter_side};
 use moco_encoders::AutogradEncoder;
@@ -12,12 +11,8 @@ use moco_train::{Control, Parts, RunFolder, pretrain};
 struct FlipOnly;
 
 impl Augmentation for FlipOnly {
-    fn view(
-        &self,
-        image: &RgbImage,
-        mut stream: moco_rng::Stream,
-    ) -> Result<RgbImage, AugmentError> {
-        let mut view = resize_shorter_side(image, self.image_size())?;
+    fn view(&self, x: &RgbImage, mut stream: moco_rng::Stream) -> Result<RgbImage, AugmentError> {
+        let mut view = resize_shorter_side(x, self.image_size())?;
         if stream.bernoulli(0.5) {
             flip_horizontal(&mut view);
         }
@@ -31,17 +26,14 @@ impl Augmentation for FlipOnly {
 fn main() -> anyhow::Result<()> {
     let sets = ["run.steps=20", "evaluate.linear_epochs=5"].map(String::from);
     let loaded = moco_config::load_pretrain(Path::new("configs/pretrain/default.toml"), &sets)?;
-    let (plan, config) = (&loaded.plan, &loaded.resolved);
-    let encoder =
-        AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, candle_core::DType::F32)?;
-    let own = (Arc::new(FlipOnly), Box::new(encoder));
-    let parts = Parts { augmentation: own.0, encoder: own.1, ..moco_cli::parts(&loaded)? };
-    let folder =
-        RunFolder::create(Path::new("runs"), &format!("swap-{}", std::process::id()), config)?;
+    let (plan, config, f32) = (&loaded.plan, &loaded.resolved, candle_core::DType::F32);
+    let encoder = Box::new(AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, f32)?);
+    let augmentation = Arc::new(FlipOnly);
+    let parts = Parts { augmentation, encoder, ..moco_cli::parts(&loaded)? };
+    let name = format!("swap-{}", std::process::id());
+    let folder = RunFolder::create(Path::new("runs"), &name, config)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
-    moco_cli::print_result(&format!(
-        "{:#?}",
-        pretrain(plan, parts, (&folder, config), None, control)?
-    ));
+    let outcome = pretrain(plan, parts, (&folder, config), None, control)?;
+    moco_cli::print_result(&format!("{outcome:#?}"));
     Ok(())
 }

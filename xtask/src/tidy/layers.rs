@@ -12,7 +12,7 @@ use crate::tree;
 /// The layers, lowest first. A crate may depend on crates of lower layers only.
 const LAYERS: [&[&str]; 8] = [
     &["moco-rng", "moco-pipeline", "moco-telemetry", "moco-metrics", "moco-checkpoint"],
-    &["moco-params", "moco-ops", "moco-ingest", "moco-augment"],
+    &["moco-params", "moco-ops", "moco-ingest", "moco-augment", "moco-example-encoder"],
     &["moco-encoders", "moco-optim", "moco-textures", "moco-datasets"],
     &["moco-core", "moco-evaluate"],
     &["moco-train"],

@@ -96,7 +96,7 @@ pub fn batch_norm_train(
     after: After<'_>,
 ) -> Result<(Tensor, BatchNormSaved), OpError> {
     let [n, c, h, w] = check(x, bn, after)?;
-    if bn.groups == 0 || n % bn.groups != 0 {
+    if !n.is_multiple_of(bn.groups) {
         return Err(OpError::Shape {
             op: OP,
             tensor: "x",

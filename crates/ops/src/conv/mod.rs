@@ -215,7 +215,7 @@ impl Geometry {
             .filter_map(|tap| {
                 let shifted = phase + padding + before * stride;
                 let distance = shifted.checked_sub(dilation * tap)?;
-                (distance % stride == 0).then_some((tap, distance / stride))
+                distance.is_multiple_of(stride).then_some((tap, distance / stride))
             })
             .collect()
     }

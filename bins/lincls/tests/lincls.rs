@@ -1,0 +1,21 @@
+//! The binary gives the number that the run itself measured at its end.
+
+#[path = "../../../tests/small_run.rs"]
+mod small_run;
+
+use std::process::Command;
+
+#[test]
+fn a_run_is_measured_again() {
+    let root = tempfile::tempdir().unwrap();
+    let summary = small_run::small_run(root.path());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lincls"));
+        let output = command.current_dir(root.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let expected = format!("{:.2} %", summary.linear.trained.unwrap());
+    assert!(run(&["runs/small"]).contains(&expected), "{} {expected}", run(&["runs/small"]));
+    assert!(run(&["runs/small", "--epochs", "1"]).contains("     1    0.1"));
+}

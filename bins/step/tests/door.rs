@@ -1,0 +1,102 @@
+//! Steps through the files give the bits of the same steps within the program.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use candle_core::{DType, Device, Tensor};
+use moco_core::{Moco, Shuffle, StepViews};
+use moco_encoders::ResNet;
+use moco_rng::{At, Purpose, Seed};
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pretrain/default.toml");
+const SETS: [&str; 3] = ["encoder.width=0.0625", "moco.queue_size=20", "moco.dim=8"];
+const N: usize = 8;
+
+fn images(index: u64) -> Tensor {
+    let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
+    let numbers: Vec<f64> = (0..N * 3 * 64).map(|_| stream.normal()).collect();
+    Tensor::from_vec(numbers, (N, 3, 8, 8), &Device::Cpu).unwrap()
+}
+
+fn model(dtype: DType) -> Moco {
+    let sets = SETS.map(String::from);
+    let plan = moco_config::load_pretrain(Path::new(CONFIG), &sets).unwrap().plan;
+    let encoder = ResNet::new(plan.encoder, Seed(5), dtype).unwrap();
+    Moco::new(Box::new(encoder), plan.head, plan.moco, plan.sgd, Seed(5)).unwrap()
+}
+
+fn step(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_step"));
+    command.current_dir(folder).args(["--config", CONFIG]);
+    for set in SETS {
+        command.args(["--set", set]);
+    }
+    command.args(["--input", "in.safetensors", "--output", "out.safetensors"]);
+    command.args(arguments).output().unwrap()
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn two_steps_through_files_are_two_steps_within() {
+    for dtype in [DType::F32, DType::F64] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut moco = model(dtype);
+        let mut input = HashMap::new();
+        for (name, tensor) in moco.state().unwrap() {
+            // A first step needs neither momentum buffers nor counts.
+            if !name.starts_with("sgd.") && !name.ends_with("num_batches_tracked") {
+                input.insert(name, tensor.copy().unwrap());
+            }
+        }
+        let order = [3_u32, 1, 0, 2, 7, 6, 5, 4];
+        for i in 0..2 {
+            let view = |k| images(2 * i + k).to_dtype(dtype).unwrap();
+            input.insert(format!("step{i}.im_q"), view(0));
+            input.insert(format!("step{i}.im_k"), view(1));
+            input.insert(format!("step{i}.lr"), Tensor::new(&[0.1 / (i + 1) as f64], &Device::Cpu).unwrap());
+            input.insert(format!("step{i}.shuffle"), Tensor::new(&order, &Device::Cpu).unwrap());
+        }
+        candle_core::safetensors::save(&input, folder.path().join("in.safetensors")).unwrap();
+        let output = step(folder.path(), &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = folder.path().join("out.safetensors");
+        let results = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+        for i in 0..2 {
+            let views = StepViews {
+                im_q: input[&format!("step{i}.im_q")].clone(),
+                im_k: input[&format!("step{i}.im_k")].clone(),
+            };
+            let shuffle = || Shuffle::new(&order).unwrap();
+            let expected =
+                moco.step_shuffled(&views, &[shuffle(), shuffle()], 0.1 / (i + 1) as f64).unwrap();
+            assert_eq!(numbers(&results[&format!("step{i}.loss")]), [expected.loss]);
+            assert_eq!(numbers(&results[&format!("step{i}.q")]), numbers(&expected.q));
+            assert_eq!(numbers(&results[&format!("step{i}.k")]), numbers(&expected.k));
+            assert!(expected.gradients.len() > 20);
+            for (name, gradient) in &expected.gradients {
+                let got = &results[&format!("step{i}.grad.{name}")];
+                assert_eq!(numbers(got), numbers(gradient), "step {i}, {name}");
+            }
+        }
+        for (name, tensor) in moco.state().unwrap() {
+            assert_eq!(numbers(&results[&name]), numbers(&tensor), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut input: HashMap<String, Tensor> =
+        model(DType::F32).state().unwrap().into_iter().collect();
+    input.insert("step0.im_q".into(), images(0));
+    candle_core::safetensors::save(&input, folder.path().join("in.safetensors")).unwrap();
+    let output = step(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("in.safetensors: lacks tensor `step0.im_k`"), "{stderr}");
+}

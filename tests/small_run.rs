@@ -1,0 +1,35 @@
+//! A run of a few steps on a small data set, made by the library: what the stages that follow work on.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use moco_rng::Seed;
+use moco_textures::TexturesConfig;
+use moco_train::{Control, Outcome, RunFolder, Summary, pretrain};
+
+/// Writes data and a run called `small` below `root` and gives the run's summary.
+pub(crate) fn small_run(root: &Path) -> Summary {
+    let data = root.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let textures = TexturesConfig { seed: Seed(0), n_train: 160, n_test: 80, n_workers: 2 };
+    moco_textures::write(&data, &textures, &mut |_, _| ()).unwrap();
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pretrain/default.toml");
+    let sets = [
+        format!("data.root={:?}", data.display().to_string()),
+        format!("data.manifest={:?}", data.join("manifest.toml").display().to_string()),
+        "run.steps=4".into(),
+        "encoder.width=0.0625".into(),
+        "moco.queue_size=64".into(),
+        "evaluate.linear_epochs=5".into(),
+        "evaluate.linear_milestones=[3]".into(),
+        "monitor.n_neighbors=7".into(),
+    ];
+    let loaded = moco_config::load_pretrain(Path::new(default), &sets).unwrap();
+    let parts = moco_cli::parts(&loaded).unwrap();
+    let folder = RunFolder::create(&root.join("runs"), "small", &loaded.resolved).unwrap();
+    let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
+    match pretrain(&loaded.plan, parts, (&folder, &loaded.resolved), None, control).unwrap() {
+        Outcome::Finished(summary) => summary,
+        Outcome::Stopped { .. } => panic!("nobody asked it to stop"),
+    }
+}
