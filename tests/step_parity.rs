@@ -1,6 +1,7 @@
 //! Two training steps against PyTorch: loss, features, every gradient, updated weights of both encoders,
 //! batch norm's buffers, momentum buffers, queue and pointer. The golden files come from
 //! `golden/generate_step.py` (torchvision's ResNets, the official step order).
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "formulas.rs"]
 mod formulas;
@@ -120,11 +121,11 @@ fn model(golden: &Golden) -> Moco {
     let mut moco = Moco::new(Box::new(encoder), head, moco, sgd, Seed(0)).unwrap();
     let mut state = moco.state().unwrap();
     for (name, tensor) in &mut state {
-        if let Some((prefix, rest)) = name.split_once('.') {
-            if prefix.starts_with("encoder_") && !rest.ends_with("num_batches_tracked") {
-                *tensor =
-                    golden.tensor(initial(golden, prefix, rest, tensor.dims()), tensor.dims());
-            }
+        if let Some((prefix, rest)) = name.split_once('.')
+            && prefix.starts_with("encoder_")
+            && !rest.ends_with("num_batches_tracked")
+        {
+            *tensor = golden.tensor(initial(golden, prefix, rest, tensor.dims()), tensor.dims());
         }
     }
     let dims = [golden.count("dim"), golden.count("queue_size")];

@@ -1,4 +1,5 @@
 //! The file holds the features of every labeled image, in order, with its label.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../tests/small_run.rs"]
 mod small_run;

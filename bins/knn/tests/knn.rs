@@ -1,4 +1,5 @@
 //! The binary gives the number that the run itself measured at its end.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../tests/small_run.rs"]
 mod small_run;

@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Trains a linear classifier on a pretrained encoder's frozen backbone features and prints its accuracy.
 ///
 /// Features are computed once, without augmentation, and standardized; settings come from the run's
-/// config, section [evaluate].
+/// config, section `evaluate`.
 #[derive(Debug, Parser)]
 #[command(name = "lincls", version, after_help = "Example: cargo xtask lincls runs/0001-default")]
 struct Args {

@@ -1,6 +1,7 @@
 //! Steps through the files give the bits of the same steps within the program.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -45,7 +46,7 @@ fn two_steps_through_files_are_two_steps_within() {
     for dtype in [DType::F32, DType::F64] {
         let folder = tempfile::tempdir().unwrap();
         let mut moco = model(dtype);
-        let mut input = HashMap::new();
+        let mut input = BTreeMap::new();
         for (name, tensor) in moco.state().unwrap() {
             // A first step needs neither momentum buffers nor counts.
             if !name.starts_with("sgd.") && !name.ends_with("num_batches_tracked") {
@@ -53,19 +54,23 @@ fn two_steps_through_files_are_two_steps_within() {
             }
         }
         let order = [3_u32, 1, 0, 2, 7, 6, 5, 4];
-        for i in 0..2 {
+        for i in 0..2_u64 {
             let view = |k| images(2 * i + k).to_dtype(dtype).unwrap();
             input.insert(format!("step{i}.im_q"), view(0));
             input.insert(format!("step{i}.im_k"), view(1));
-            input.insert(format!("step{i}.lr"), Tensor::new(&[0.1 / (i + 1) as f64], &Device::Cpu).unwrap());
+            input.insert(
+                format!("step{i}.lr"),
+                Tensor::new(&[0.1 / (i + 1) as f64], &Device::Cpu).unwrap(),
+            );
             input.insert(format!("step{i}.shuffle"), Tensor::new(&order, &Device::Cpu).unwrap());
         }
-        candle_core::safetensors::save(&input, folder.path().join("in.safetensors")).unwrap();
+        safetensors::serialize_to_file(&input, None, &folder.path().join("in.safetensors"))
+            .unwrap();
         let output = step(folder.path(), &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let file = folder.path().join("out.safetensors");
         let results = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
-        for i in 0..2 {
+        for i in 0..2_u64 {
             let views = StepViews {
                 im_q: input[&format!("step{i}.im_q")].clone(),
                 im_k: input[&format!("step{i}.im_k")].clone(),
@@ -91,10 +96,10 @@ fn two_steps_through_files_are_two_steps_within() {
 #[test]
 fn what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let mut input: HashMap<String, Tensor> =
+    let mut input: BTreeMap<String, Tensor> =
         model(DType::F32).state().unwrap().into_iter().collect();
     input.insert("step0.im_q".into(), images(0));
-    candle_core::safetensors::save(&input, folder.path().join("in.safetensors")).unwrap();
+    safetensors::serialize_to_file(&input, None, &folder.path().join("in.safetensors")).unwrap();
     let output = step(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);

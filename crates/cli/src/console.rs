@@ -71,7 +71,7 @@ impl Console {
             self.bar.set_message(text.to_owned());
             return;
         }
-        let share = if self.total == 0 { 0 } else { done * 20 / self.total };
+        let share = (done * 20).checked_div(self.total).unwrap_or(0);
         let is_due = share > self.last_share && self.last_line.elapsed() >= LINE_EVERY;
         let is_first = self.last_share == 0 && share > 0;
         if is_due || is_first || done == self.total {

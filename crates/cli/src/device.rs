@@ -59,7 +59,7 @@ mod tests {
             let message = wrong.parse::<Device>().unwrap_err();
             assert!(message.contains("expected"), "{message}");
         }
-        assert!(Device::Cpu.check().is_ok());
+        Device::Cpu.check().unwrap();
         let message = Device::Cuda(0).check().unwrap_err().to_string();
         assert!(message.contains("cuda:0 is not available"), "{message}");
     }

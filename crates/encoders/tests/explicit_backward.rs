@@ -1,4 +1,5 @@
 //! The backward passes written by hand against candle's automatic ones, in f64.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
@@ -41,19 +42,19 @@ impl Reference {
         Self { vars: encoder.params().parameters().map(var).collect(), groups, conv_groups }
     }
 
-    fn var(&self, name: String) -> &Tensor {
-        self.vars[&name].as_tensor()
+    fn var(&self, name: &str) -> &Tensor {
+        self.vars[name].as_tensor()
     }
 
     fn conv(&self, name: &str, x: &Tensor, stride: usize, groups: usize) -> Tensor {
-        let w = self.var(format!("{name}.weight"));
+        let w = self.var(&format!("{name}.weight"));
         let padding = w.dims()[2] / 2;
         x.conv2d(w, padding, stride, 1, groups).unwrap()
     }
 
     fn bn(&self, name: &str, x: &Tensor) -> Tensor {
         let per_channel =
-            |suffix: &str| self.var(format!("{name}.{suffix}")).reshape((1, (), 1, 1)).unwrap();
+            |suffix: &str| self.var(&format!("{name}.{suffix}")).reshape((1, (), 1, 1)).unwrap();
         let mean = |x: &Tensor| {
             let of_pixels = x.mean_keepdim(3).unwrap().mean_keepdim(2).unwrap();
             of_pixels.mean_keepdim(0).unwrap()
@@ -231,6 +232,7 @@ struct Vit {
 const VIT_WIDTH: usize = 12;
 
 impl Vit {
+    #[expect(clippy::needless_pass_by_value, reason = "candle's constructors take it so")]
     fn new(vb: VarBuilder<'_>) -> candle_core::Result<Self> {
         let d = VIT_WIDTH;
         Ok(Self {

@@ -3,7 +3,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::dense::{Dense, by_dtype, channels_last, dims2, dims4, expect_shape, lend, shape, tensor};
+use crate::dense::{
+    Dense, by_dtype, channels_last, dims2, dims4, expect_shape, lend, shape, tensor,
+};
 use crate::error::OpError;
 use crate::simd::Float;
 

@@ -35,9 +35,9 @@ impl Images<'_> {
     ) -> Result<FeatureSet, TrainError> {
         let all = self.source.len();
         let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
-        let (source, augmentation) = (Arc::clone(self.source), Arc::clone(self.augmentation));
+        let augmentation = Arc::clone(self.augmentation);
         let how = (self.input, self.workers);
-        let mut feed = evaluation_feed(source, augmentation, n_samples, self.batch_size, how)?;
+        let mut feed = evaluation_feed(self.source, augmentation, n_samples, self.batch_size, how)?;
         let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         let mut seen = 0;
         while let Some(batch) = feed.recv()? {

@@ -51,7 +51,7 @@ pub(crate) fn decode(sample: EncodedSample) -> Result<RgbImage, TrainError> {
 /// # Errors
 /// If a thread cannot start.
 pub fn train_feed(
-    source: Arc<dyn Source>,
+    source: &Arc<dyn Source>,
     augmentation: Arc<dyn Augmentation>,
     (sampler, position): (Sampler, u64),
     (seed, batch_size): (Seed, usize),
@@ -78,7 +78,7 @@ pub fn train_feed(
 /// # Errors
 /// If a thread cannot start.
 pub(crate) fn evaluation_feed(
-    source: Arc<dyn Source>,
+    source: &Arc<dyn Source>,
     augmentation: Arc<dyn Augmentation>,
     n_samples: u64,
     batch_size: usize,
@@ -103,7 +103,7 @@ pub(crate) fn evaluation_feed(
 }
 
 fn stages(
-    source: Arc<dyn Source>,
+    source: &Arc<dyn Source>,
     slots: impl Iterator<Item = Slot> + Send + 'static,
     draw: impl Fn((Slot, EncodedSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
     batch_size: usize,
@@ -113,7 +113,7 @@ fn stages(
     let draw = Arc::new(draw);
     let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots.map(Ok))?;
     let lanes = pipeline.map("read", lanes, ENCODED_AHEAD, |_| {
-        let source = Arc::clone(&source);
+        let source = Arc::clone(source);
         move |slot: Slot| -> Result<_, StageError> { Ok((slot, source.read(slot.sample_index)?)) }
     })?;
     let lanes = pipeline.deal("deal", lanes, workers.decoders, ENCODED_AHEAD)?;

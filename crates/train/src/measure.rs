@@ -121,7 +121,7 @@ impl Evaluator {
     }
 
     pub(crate) fn pixels(&self) -> Result<Measured, TrainError> {
-        self.of_rows(|images| Ok(images.flatten_from(1).during("flattening pixels")?))
+        self.of_rows(|images| images.flatten_from(1).during("flattening pixels"))
     }
 
     pub(crate) fn encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {

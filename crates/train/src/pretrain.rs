@@ -121,7 +121,7 @@ pub fn pretrain(
     });
     let position = moco.global_step() * plan.batch_size as u64;
     let feed = train_feed(
-        sources.train,
+        &sources.train,
         augmentation,
         (sampler, position),
         (plan.seed, plan.batch_size),

@@ -98,9 +98,8 @@ impl RunFolder {
 
 /// Whether a folder is that of a run without a checkpoint.
 fn is_stillborn(path: &Path) -> bool {
-    let holds_files = |folder: &Path| {
-        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
-    };
+    let holds_files =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     let is_run = path.join("config.toml").exists() && path.join(".lock").exists();
     is_run && !holds_files(&path.join("checkpoints"))
 }

@@ -20,6 +20,7 @@ impl PatchMixer {
     ///
     /// # Errors
     /// If the builder refuses one.
+    #[expect(clippy::needless_pass_by_value, reason = "candle's constructors take it so")]
     pub fn new(vb: VarBuilder<'_>) -> Result<Self> {
         let stride = Conv2dConfig { stride: 8, ..Conv2dConfig::default() };
         Ok(Self {

@@ -130,20 +130,13 @@ impl<T: Float> Correlation<'_, T> {
                     })
                     .collect();
                 for row in rows {
-                    self.run_row(*row, block, &spans, chunk_idx > 0, out);
+                    self.run_row(*row, block, &spans, out);
                 }
             }
         }
     }
 
-    fn run_row(
-        &self,
-        row: PixelRow,
-        block: &Block,
-        spans: &[Span],
-        accumulate: bool,
-        out: Shared<T>,
-    ) {
+    fn run_row(&self, row: PixelRow, block: &Block, spans: &[Span], out: Shared<T>) {
         let shape = self.weights.shape;
         let mut first_pixel = 0;
         for rows in split_evenly(row.pixels, shape.max_rows(block.vectors)) {
@@ -158,7 +151,8 @@ impl<T: Float> Correlation<'_, T> {
                 out: out.at(row.out + first_pixel * self.out_pixel + block.first_column),
                 out_row: self.out_pixel,
                 columns: block.columns,
-                accumulate,
+                // The first part of the reduction overwrites, the others add.
+                accumulate: spans.first().is_some_and(|span| span.b > block.start),
             };
             debug_assert!(
                 spans.iter().all(|span| row.a

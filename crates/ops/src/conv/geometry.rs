@@ -37,7 +37,11 @@ impl Geometry {
         }
         let expected =
             format!("[C_out, {}, K, K], C_out a multiple of {groups} groups", c / groups);
-        if !c.is_multiple_of(groups) || !co.is_multiple_of(groups) || c_in_group != c / groups || k != k_width || k == 0
+        if !c.is_multiple_of(groups)
+            || !co.is_multiple_of(groups)
+            || c_in_group != c / groups
+            || k != k_width
+            || k == 0
         {
             let got = vec![co, c_in_group, k, k_width];
             return Err(OpError::Shape { op, tensor: "weight", expected, got });

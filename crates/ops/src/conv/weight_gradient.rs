@@ -58,7 +58,8 @@ fn rows<'a, T: Float>(x: &'a [T], dy: &'a [T], g: Geometry, lanes: usize) -> Row
     if g.is_pointwise() {
         // A divisor of the number of pixels, so that all rows are equally long.
         let all = g.n * g.h * g.w;
-        let pixels = (1..=POINTWISE_ROW.min(all)).rev().find(|p| all.is_multiple_of(*p)).unwrap_or(1);
+        let pixels =
+            (1..=POINTWISE_ROW.min(all)).rev().find(|p| all.is_multiple_of(*p)).unwrap_or(1);
         let starts = (0..all / pixels).map(|i| (i * pixels * x.c, i * pixels * dy.c)).collect();
         return Rows { x, dy, starts, pixels };
     }

@@ -1,8 +1,6 @@
 //! What a finished run leaves and prints.
 
-mod common;
-
-use common::{Bench, text};
+use crate::common::{Bench, text};
 
 #[test]
 fn a_run_leaves_its_folder_and_prints_a_table() {

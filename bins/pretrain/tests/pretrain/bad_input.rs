@@ -1,8 +1,6 @@
 //! Whatever is wrong: what it says, and the exit code.
 
-mod common;
-
-use common::{Bench, text};
+use crate::common::{Bench, text};
 
 /// Runs and compares exit code and message.
 #[track_caller]

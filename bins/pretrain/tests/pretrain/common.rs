@@ -73,8 +73,8 @@ stop_on_collapse = true
 "#;
 
 /// A folder with data, a config and runs.
-pub struct Bench {
-    pub folder: TempDir,
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
 }
 
 /// The data set, written once for all tests of a file.
@@ -90,7 +90,7 @@ fn data() -> &'static Path {
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
         for entry in std::fs::read_dir(data()).unwrap() {
@@ -103,30 +103,30 @@ impl Bench {
         Self { folder }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
         command.current_dir(self.folder.path()).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs to the end and fails with its messages otherwise.
     #[track_caller]
-    pub fn finish(&self, arguments: &[&str]) {
+    pub(crate) fn finish(&self, arguments: &[&str]) {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     }
 
     /// Starts a run and returns when its metrics tell of `step`, or it has ended.
-    pub fn start_until(&self, arguments: &[&str], run: &str, step: u64) -> Child {
+    pub(crate) fn start_until(&self, arguments: &[&str], run: &str, step: u64) -> Child {
         let mut child = self.command(arguments).spawn().unwrap();
         while self.steps(run).last().is_none_or(|last| *last < step) {
             if child.try_wait().unwrap().is_some() {
@@ -138,7 +138,7 @@ impl Bench {
     }
 
     /// The steps of the log lines.
-    pub fn steps(&self, run: &str) -> Vec<u64> {
+    pub(crate) fn steps(&self, run: &str) -> Vec<u64> {
         let text = std::fs::read_to_string(self.path("runs").join(run).join("metrics.jsonl"));
         let text = text.unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
@@ -147,7 +147,7 @@ impl Bench {
     }
 
     /// The bytes of every tensor of a run's newest checkpoint, with its step.
-    pub fn state(&self, run: &str) -> (u64, Vec<(String, Vec<u8>)>) {
+    pub(crate) fn state(&self, run: &str) -> (u64, Vec<(String, Vec<u8>)>) {
         let newest =
             moco_checkpoint::newest_valid(&self.path("runs").join(run).join("checkpoints"));
         let checkpoint = newest.unwrap().checkpoint;
@@ -159,6 +159,6 @@ impl Bench {
     }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,8 +1,6 @@
 //! Killed, interrupted or moved to another number of workers: the result has the same bits.
 
-mod common;
-
-use common::{Bench, text};
+use crate::common::{Bench, text};
 use moco_rng::{At, Purpose, Seed};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 

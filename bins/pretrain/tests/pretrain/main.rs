@@ -1,0 +1,7 @@
+//! The binary from outside: resuming, bad input, and what a run leaves.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod common;
+mod resume;
+mod run_folder;
