@@ -250,9 +250,6 @@ impl Session<'_> {
                 return Ok(false);
             }
         }
-        if self.total_steps == 0 {
-            self.save(moco, control)?;
-        }
         self.tally.pause_clock();
         Ok(true)
     }

@@ -135,6 +135,10 @@ mod tests {
         let folder = RunFolder::create(root.path(), "first", "seed = 1\n").unwrap();
         assert_eq!(std::fs::read_to_string(folder.file("config.toml")).unwrap(), "seed = 1\n");
         let message = RunFolder::create(root.path(), "first", "").unwrap_err().to_string();
+        assert!(message.contains("in use by another process"), "{message}");
+        std::fs::create_dir(folder.file("checkpoints")).unwrap();
+        std::fs::write(folder.file("checkpoints/step-0000000001.safetensors"), "").unwrap();
+        let message = RunFolder::create(root.path(), "first", "").unwrap_err().to_string();
         assert!(
             message.contains("exists already") && message.contains("--resume first"),
             "{message}"

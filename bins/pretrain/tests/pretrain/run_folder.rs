@@ -68,7 +68,15 @@ fn the_key_encoder_follows_only_with_its_parameters() {
     let (_, state) = bench.state("m1");
     let get = |name: &str| &state.iter().find(|(n, _)| n == name).unwrap().1;
     let initial = {
-        bench.finish(&["tiny.toml", "--name", "start", "--set", "run.steps=0"]);
+        bench.finish(&[
+            "tiny.toml",
+            "--name",
+            "start",
+            "--set",
+            "moco.key_momentum=1",
+            "--set",
+            "run.steps=1",
+        ]);
         bench.state("start").1
     };
     for (name, bytes) in &initial {
