@@ -52,7 +52,8 @@ impl Console {
         self.total = total;
         if self.kind == ConsoleKind::Terminal {
             self.bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let template = "{bar:30} {pos}/{len}  {msg}";
+            // `wide_msg` is cut to the width of the terminal: a bar that wraps cannot be redrawn.
+            let template = "{bar:20} {pos}/{len}  {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
             }

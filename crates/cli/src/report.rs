@@ -101,14 +101,15 @@ pub fn watch<'a>(
 }
 
 fn log_line(line: &LogLine) -> String {
+    let left = |left| format!("  {} left", format_duration(left));
     format!(
-        "loss {:.3} ({})  top-1 {:.0} %  {:.0} images/s  wait {:.0} %{}",
+        "loss {:.3}  top-1 {:.0} %  {:.0} images/s{}  wait {:.0} %  ({})",
         line.loss,
-        verdict(&line.health),
         line.pretext_top1,
         line.images_per_second,
+        line.time_left.map_or(String::new(), left),
         line.data_wait_percent,
-        line.time_left.map_or(String::new(), |left| format!("  {} left", format_duration(left))),
+        verdict(&line.health),
     )
 }
 
