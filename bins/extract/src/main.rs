@@ -14,7 +14,7 @@ use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder}
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Writes the backbone features of the labeled splits as safetensors: `train.features` and
-/// `test.features` [N, feature_dim] f32, `train.labels` and `test.labels` [N] u32.
+/// `test.features` `[N, feature_dim]` f32, `train.labels` and `test.labels` `[N]` u32.
 #[derive(Debug, Parser)]
 #[command(
     name = "extract",

@@ -173,7 +173,7 @@ pub struct DrawnView {
 pub enum Frame {
     /// This box, resized ([`resized_crop`]).
     ResizedCrop(CropBox),
-    /// [`resize_shorter_side`], then [`center_crop`].
+    /// [`resize_shorter_side`], then [`center_crop()`].
     CenterCrop {
         /// Shorter side in pixels before the crop.
         resize: u32,
@@ -185,9 +185,9 @@ pub enum Frame {
 pub enum Step {
     /// See [`JitterDraw::apply`].
     Jitter(JitterDraw),
-    /// See [`grayscale`].
+    /// See [`grayscale()`].
     Grayscale,
-    /// See [`gaussian_blur`].
+    /// See [`gaussian_blur()`].
     Blur {
         /// Standard deviation in pixels.
         sigma: f64,

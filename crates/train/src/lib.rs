@@ -1,6 +1,6 @@
 //! Wires the stages and holds the training loop.
 //!
-//! [`pretrain`] is what `cargo xtask pretrain` runs. Its [`Parts`] are the places where somebody's own
+//! [`pretrain()`] is what `cargo xtask pretrain` runs. Its [`Parts`] are the places where somebody's own
 //! source of images, augmentation or encoder goes in.
 #![forbid(unsafe_code)]
 
