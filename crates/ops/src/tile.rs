@@ -219,3 +219,82 @@ unsafe fn store_row<V: Vector, const VECTORS: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::isa;
+
+    /// Every tile of every instruction set that this CPU has, against the formula of this module.
+    fn check<T: Float>(isa: Isa) {
+        let shape = TileShape::of::<T>(isa);
+        let (span_len, a_row, a_red) = (3, 5, 2);
+        let spans = [Span { a: 0, b: 0 }, Span { a: 7, b: 3 * 64 }];
+        let a: Vec<T> = (0..80).map(|i| T::of(f64::from(i % 13) - 6.0)).collect();
+        let b: Vec<T> = (0..6 * 64).map(|i| T::of(f64::from(i % 11) - 5.0)).collect();
+        for vectors in 1..=shape.max_vectors {
+            for rows in 1..=shape.max_rows(vectors) {
+                let width = vectors * shape.lanes;
+                for (columns, accumulate) in [(width, false), (width, true), (width - 1, true)] {
+                    let mut out = vec![T::of(100.0); 12 * 64];
+                    let tile = Tile {
+                        a: a.as_ptr(),
+                        a_row,
+                        a_red,
+                        b: b.as_ptr(),
+                        b_red: 64,
+                        spans: &spans,
+                        span_len,
+                        out: out.as_mut_ptr(),
+                        out_row: 64,
+                        columns,
+                        accumulate,
+                    };
+                    // SAFETY: the last index of A is 11·5 + 7 + 2·2 = 66, rows of B and of the output
+                    // have 64 elements, the width of the widest tile.
+                    unsafe { compute(shape, rows, vectors, &tile) };
+                    for (i, got) in out.iter().enumerate() {
+                        let (row, column) = (i / 64, i % 64);
+                        let mut sum = if accumulate { 100.0 } else { 0.0 };
+                        for span in &spans {
+                            for r in 0..span_len {
+                                let factor = a[(row * a_row + span.a + r * a_red) % 80].f64();
+                                sum += factor * b[span.b + r * 64 + column].f64();
+                            }
+                        }
+                        let is_inside = row < rows && column < columns;
+                        let expected = if is_inside { sum } else { 100.0 };
+                        // Small whole numbers: exact in any order of summation.
+                        assert!(
+                            (got.f64() - expected).abs() < 1e-9,
+                            "{isa:?}, {rows} rows, {vectors} vectors, at {row} {column}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_tile_is_the_formula() {
+        let mut all = vec![Isa::Portable];
+        match isa() {
+            Isa::Avx512 => all.extend([Isa::Avx2, Isa::Avx512]),
+            Isa::Avx2 => all.push(Isa::Avx2),
+            Isa::Portable => {}
+        }
+        for isa in all {
+            check::<f32>(isa);
+            check::<f64>(isa);
+        }
+    }
+
+    #[test]
+    fn parts_are_as_equal_as_can_be() {
+        for (n, most, expected) in
+            [(8, 6, vec![4, 4]), (14, 6, vec![5, 5, 4]), (3, 6, vec![3]), (0, 6, vec![])]
+        {
+            assert_eq!(split_evenly(n, most), expected);
+        }
+    }
+}
