@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{SendError, Sender};
+use crossbeam_channel::{RecvTimeoutError, SendError, Sender, bounded};
 
 use crate::error::{PipelineError, StageError};
 use crate::meter::{Meter, Spent, StageReport};
@@ -16,10 +17,21 @@ use crate::meter::{Meter, Spent, StageReport};
 #[derive(Debug)]
 pub struct Sink<T> {
     name: String,
-    sender: Option<Sender<T>>,
+    sender: Option<Sender<Message<T>>>,
     thread: Option<JoinHandle<()>>,
     fault: Arc<OnceLock<PipelineError>>,
     meter: Arc<Meter>,
+}
+
+/// How often a flush looks whether the thread has failed.
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
+
+/// What travels to the thread.
+#[derive(Debug)]
+enum Message<T> {
+    Item(T),
+    /// Answered once everything before it has been worked off.
+    Flush(Sender<()>),
 }
 
 impl<T: Send + 'static> Sink<T> {
@@ -33,16 +45,22 @@ impl<T: Send + 'static> Sink<T> {
         capacity: usize,
         work: impl FnMut(T) -> Result<(), StageError> + Send + 'static,
     ) -> Result<Self, PipelineError> {
-        let (sender, receiver) = crossbeam_channel::bounded(capacity);
+        let (sender, receiver) = bounded(capacity);
         let (fault, meter) = (Arc::new(OnceLock::new()), Arc::new(Meter::new(name)));
         let (slot, gauge, stage) = (Arc::clone(&fault), Arc::clone(&meter), name.to_owned());
         let run = move || {
             let mut work = work;
             let inbox = &receiver;
             let ended = catch_unwind(AssertUnwindSafe(move || -> Result<(), StageError> {
-                while let Ok(item) = gauge.time(Spent::WaitingIn, || inbox.recv()) {
-                    gauge.time(Spent::Busy, || work(item))?;
-                    gauge.count_item();
+                while let Ok(message) = gauge.time(Spent::WaitingIn, || inbox.recv()) {
+                    match message {
+                        Message::Item(item) => {
+                            gauge.time(Spent::Busy, || work(item))?;
+                            gauge.count_item();
+                        }
+                        // Whoever waits for the answer may have gone.
+                        Message::Flush(answer) => drop(answer.send(())),
+                    }
                 }
                 Ok(())
             }));
@@ -72,9 +90,34 @@ impl<T: Send + 'static> Sink<T> {
     /// What made the thread end, on this and on every later call; the item is then lost, as are those
     /// that were waiting in the channel.
     pub fn send(&self, item: T) -> Result<(), PipelineError> {
-        let closed = || PipelineError::closed(&self.name);
-        let sender = self.sender.as_ref().ok_or_else(closed)?;
-        sender.send(item).map_err(|SendError(_)| self.fault.get().cloned().unwrap_or_else(closed))
+        self.post(Message::Item(item))
+    }
+
+    /// Waits until everything sent so far has been worked off; the thread goes on.
+    ///
+    /// # Errors
+    /// What made the thread end, on this and on every later call.
+    pub fn flush(&self) -> Result<(), PipelineError> {
+        let (answer, answered) = bounded(1);
+        self.post(Message::Flush(answer))?;
+        loop {
+            match answered.recv_timeout(FLUSH_LOOK) {
+                Ok(()) => return Ok(()),
+                // A message that the thread left behind when it failed stays in the channel, and with it
+                // the other end of this one: only the fault tells that no answer will come.
+                Err(RecvTimeoutError::Timeout) if self.fault.get().is_none() => {}
+                Err(_) => return Err(self.why_closed()),
+            }
+        }
+    }
+
+    fn post(&self, message: Message<T>) -> Result<(), PipelineError> {
+        let sender = self.sender.as_ref().ok_or_else(|| self.why_closed())?;
+        sender.send(message).map_err(|SendError(_)| self.why_closed())
+    }
+
+    fn why_closed(&self) -> PipelineError {
+        self.fault.get().cloned().unwrap_or_else(|| PipelineError::closed(&self.name))
     }
 
     /// Waits until everything sent has been worked off.

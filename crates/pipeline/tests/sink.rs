@@ -40,6 +40,39 @@ fn everything_sent_is_worked_off_in_order() {
 }
 
 #[test]
+fn flush_waits_for_everything_sent_and_the_sink_goes_on() {
+    for capacity in [0, 1, 16] {
+        let n_done = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&n_done);
+        let sink = Sink::spawn("metrics", capacity, move |_: u64| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .unwrap();
+        for round in 1..=20 {
+            (0..10).for_each(|item| sink.send(item).unwrap());
+            sink.flush().unwrap();
+            assert_eq!(n_done.load(Ordering::SeqCst), 10 * round, "capacity {capacity}");
+        }
+        sink.finish().unwrap();
+    }
+}
+
+#[test]
+fn flush_tells_the_failure_also_where_it_waits_behind_the_failing_item() {
+    for _ in 0..50 {
+        let sink = Sink::spawn("metrics", 16, failing_at(3)).unwrap();
+        for item in 0..6 {
+            // Items behind the failing one may be refused already.
+            drop(sink.send(item));
+        }
+        let failure = sink.flush().unwrap_err().to_string();
+        assert_eq!(failure, "stage `metrics`: no space for 3");
+        assert_eq!(sink.flush().unwrap_err().to_string(), failure);
+    }
+}
+
+#[test]
 fn dropping_it_works_off_the_rest() {
     let n_done = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&n_done);

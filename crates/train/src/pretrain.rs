@@ -257,6 +257,8 @@ impl Session<'_> {
     fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         (control.observe)(&Event::Saving { global_step: moco.global_step() });
+        // A resume goes on behind the checkpoint's step: its line must be in the file by then.
+        self.metrics.flush()?;
         Ok(self.checkpoints.send(Snapshot::of(moco, self.config, wall_seconds)?)?)
     }
 
