@@ -6,7 +6,7 @@ use moco_ingest::{EncodedSample, IngestError, SampleKey, Source, Split};
 
 use crate::{
     error::DatasetsError,
-    images::{Images, N_CLASSES, check_bytes, to_bytes},
+    images::{Images, N_CLASSES, check_bytes, reader_failed},
 };
 
 const HINT: &str = "the folder must hold the six .bin files of the binary version of CIFAR-10 (cifar-10-binary.tar.gz)";
@@ -32,17 +32,14 @@ impl Cifar10 {
         for batch in 0..6 {
             check_bytes(&root.join(file_name(batch)), FILE_BYTES, HINT)?;
         }
-        let read = || -> candle_core::Result<Images> {
-            let data = candle_datasets::vision::cifar::load_dir(root)?;
-            let (images, labels, place): (_, _, fn(u64) -> SampleKey) = match split {
-                Split::Train => (data.train_images, data.train_labels, train_place),
-                Split::Test => (data.test_images, data.test_labels, test_place),
-            };
-            let (planes, labels) = (to_bytes(&images)?, labels.to_vec1()?);
-            Ok(Images { size: 32, n_channels: 3, planes, labels, place })
+        let data = candle_datasets::vision::cifar::load_dir(root);
+        let data = data.map_err(|source| reader_failed(root, source))?;
+        let place = match split {
+            Split::Train => train_place,
+            Split::Test => test_place,
         };
-        let images =
-            read().map_err(|source| DatasetsError::Reader { folder: root.to_owned(), source })?;
+        let images = Images::of_split(data, split, (32, 3), place)
+            .map_err(|source| reader_failed(root, source))?;
         Ok(Self { images: images.checked(HINT)? })
     }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use candle_core::Tensor;
-use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey};
+use candle_datasets::vision::Dataset;
+use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Split};
 
 use crate::error::DatasetsError;
 
@@ -34,6 +35,20 @@ impl fmt::Debug for Images {
 }
 
 impl Images {
+    /// The images of one split of what a reader of candle-datasets gave.
+    pub(crate) fn of_split(
+        data: Dataset,
+        split: Split,
+        (size, n_channels): (usize, usize),
+        place: fn(u64) -> SampleKey,
+    ) -> candle_core::Result<Self> {
+        let (images, labels) = match split {
+            Split::Train => (data.train_images, data.train_labels),
+            Split::Test => (data.test_images, data.test_labels),
+        };
+        Ok(Self { size, n_channels, planes: to_bytes(&images)?, labels: labels.to_vec1()?, place })
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.labels.len() as u64
     }
@@ -72,6 +87,11 @@ impl Images {
     }
 }
 
+/// A reader of candle-datasets failed on files that had looked right.
+pub(crate) fn reader_failed(root: &Path, source: candle_core::Error) -> DatasetsError {
+    DatasetsError::Reader { folder: root.to_owned(), source }
+}
+
 /// `[channels, pixels]` to `[pixels, 3]`; a single channel serves as all three.
 fn interleave(planes: &[u8], n_channels: usize) -> Vec<u8> {
     let n_pixels = planes.len() / n_channels;
@@ -80,7 +100,7 @@ fn interleave(planes: &[u8], n_channels: usize) -> Vec<u8> {
 }
 
 /// The bytes that a reader divided by 255. `images`: any shape, f32, on the CPU.
-pub(crate) fn to_bytes(images: &Tensor) -> candle_core::Result<Vec<u8>> {
+fn to_bytes(images: &Tensor) -> candle_core::Result<Vec<u8>> {
     let n = images.dim(0)?;
     let mut bytes = Vec::with_capacity(images.elem_count());
     for start in (0..n).step_by(CHUNK) {

@@ -10,7 +10,7 @@ use moco_ingest::{EncodedSample, IngestError, SampleKey, Source, Split};
 
 use crate::{
     error::DatasetsError,
-    images::{Images, N_CLASSES, check_bytes, file_bytes, to_bytes},
+    images::{Images, N_CLASSES, check_bytes, file_bytes, reader_failed},
 };
 
 const HINT: &str = "the folder must hold the four idx files of MNIST, unpacked (gunzip *.gz)";
@@ -37,17 +37,14 @@ impl Mnist {
         for (images, labels) in [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)] {
             check_pair(&root.join(images), &root.join(labels))?;
         }
-        let read = || -> candle_core::Result<Images> {
-            let data = candle_datasets::vision::mnist::load_dir(root)?;
-            let (images, labels, place): (_, _, fn(u64) -> SampleKey) = match split {
-                Split::Train => (data.train_images, data.train_labels, train_place),
-                Split::Test => (data.test_images, data.test_labels, test_place),
-            };
-            let (planes, labels) = (to_bytes(&images)?, labels.to_vec1()?);
-            Ok(Images { size: SIZE as usize, n_channels: 1, planes, labels, place })
+        let data = candle_datasets::vision::mnist::load_dir(root);
+        let data = data.map_err(|source| reader_failed(root, source))?;
+        let place = match split {
+            Split::Train => train_place,
+            Split::Test => test_place,
         };
-        let images =
-            read().map_err(|source| DatasetsError::Reader { folder: root.to_owned(), source })?;
+        let images = Images::of_split(data, split, (SIZE as usize, 1), place)
+            .map_err(|source| reader_failed(root, source))?;
         Ok(Self { images: images.checked(HINT)? })
     }
 }

@@ -155,6 +155,32 @@ fn resnet_gradients_are_those_of_automatic_differentiation() {
     }
 }
 
+/// Compares a parameter's gradient, for the gradient `dy` of the features, with central differences of
+/// `step` along a random direction.
+#[track_caller]
+fn check_differences(
+    encoder: &mut dyn Encoder,
+    (images, dy): (&Tensor, &Tensor),
+    (name, gradient): (&str, &Tensor),
+    (step, tolerance): (f64, f64),
+) {
+    let original = encoder.params().get(name).unwrap().clone();
+    let direction = random(3, original.dims());
+    let mut loss = |step: f64| {
+        let moved = (&original + (&direction * step).unwrap()).unwrap();
+        encoder.params_mut().set(name, &moved).unwrap();
+        let features = encoder.features(images, Mode::Train).unwrap();
+        (features * dy).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
+    };
+    let expected = (loss(step) - loss(-step)) / (2.0 * step);
+    loss(0.0);
+    let along = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+    assert!(
+        (along - expected).abs() < tolerance * expected.abs().max(1.0),
+        "{name}: {along} {expected}"
+    );
+}
+
 /// The ImageNet stem's max pooling has no reference in candle (its gradient is missing): central
 /// differences instead.
 #[test]
@@ -167,22 +193,8 @@ fn imagenet_stem_gradients_are_central_differences() {
     let dy = random(2, features.dims());
     let gradients = encoder.backward(saved, &dy).unwrap();
     for name in ["conv1.weight", "bn1.weight", "bn1.bias", "layer4.0.downsample.0.weight"] {
-        let original = encoder.params().get(name).unwrap().clone();
-        let direction = random(3, original.dims());
-        let mut loss = |step: f64| {
-            let moved = (&original + (&direction * step).unwrap()).unwrap();
-            encoder.params_mut().set(name, &moved).unwrap();
-            let features = encoder.features(&images, Mode::Train).unwrap();
-            (features * &dy).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
-        };
-        let expected = (loss(1e-6) - loss(-1e-6)) / 2e-6;
-        loss(0.0);
-        let along = (&gradients[name] * &direction).unwrap().sum_all().unwrap();
-        let along = along.to_scalar::<f64>().unwrap();
-        assert!(
-            (along - expected).abs() < 1e-5 * expected.abs().max(1.0),
-            "{name}: {along} {expected}"
-        );
+        let parameter = (name, &gradients[name]);
+        check_differences(&mut encoder, (&images, &dy), parameter, (1e-6, 1e-5));
     }
 }
 
@@ -282,21 +294,7 @@ fn a_vision_transformer_trains_through_the_adapter() {
     assert_eq!(features.dims(), [3, VIT_WIDTH]);
     let gradients = encoder.backward(saved, &dy).unwrap();
     for (name, gradient) in &gradients {
-        let original = encoder.params().get(name).unwrap().clone();
-        let direction = random(3, original.dims());
-        let mut loss = |step: f64| {
-            let moved = (&original + (&direction * step).unwrap()).unwrap();
-            encoder.params_mut().set(name, &moved).unwrap();
-            let features = encoder.features(&images, Mode::Train).unwrap();
-            (features * &dy).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
-        };
-        let expected = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-        loss(0.0);
-        let along = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
-        assert!(
-            (along - expected).abs() < 1e-6 * expected.abs().max(1.0),
-            "{name}: {along} {expected}"
-        );
+        check_differences(&mut encoder, (&images, &dy), (name, gradient), (1e-5, 1e-6));
     }
     let again = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(1), DType::F64).unwrap();
     let other = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(2), DType::F64).unwrap();
