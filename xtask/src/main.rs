@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod bench;
 mod ci;
 mod golden;
 mod sha256;
@@ -24,6 +25,7 @@ Examples:
   cargo xtask pretrain --set moco.temperature=0.1       one key changed
   cargo xtask pretrain --resume RUN                     go on where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
+  cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask ci                                        every check, as the continuous integration runs it
 
 A stage is built in release mode and then takes the place of this process: its signals, its output and
@@ -56,6 +58,9 @@ enum Command {
     /// Do training steps from a state and a batch in files: the door for parity checks
     #[command(disable_help_flag = true)]
     Step(StageArgs),
+    /// Measure side by side with what others use
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run every check, cheapest first, and stop at the first that fails
     Ci,
     /// Check the house rules: layers, sizes, words and the like
@@ -96,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Knn(stage) => stage::run("knn", &stage.args),
         Command::Extract(stage) => stage::run("extract", &stage.args),
         Command::Step(stage) => stage::run("step", &stage.args),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Golden(_) => golden::run(),

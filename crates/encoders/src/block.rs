@@ -1,11 +1,11 @@
 //! Residual blocks: two 3×3 convolutions, or 1×1, 3×3, 1×1.
 
 use candle_core::Tensor;
-use moco_ops::{After, Conv2dSpec, Wanted, add};
+use moco_ops::{After, Conv2dSpec, add};
 use moco_params::{Gradients, ParamStore};
 
 use crate::config::BnConfig;
-use crate::conv_bn::{ConvBn, ConvBnSaved, Flow, Run};
+use crate::conv_bn::{ConvBn, ConvBnSaved, Flow, Run, Wanted};
 use crate::encoder::{EncoderError, InLayer};
 use crate::init::Initializer;
 

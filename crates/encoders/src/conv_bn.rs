@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use moco_ops::{
-    After, BatchNorm, BatchNormSaved, Conv2dSpec, Wanted, batch_norm_backward, batch_norm_eval,
-    batch_norm_train, conv2d, conv2d_backward,
+    After, BatchNorm, BatchNormSaved, Conv2dSpec, batch_norm_backward, batch_norm_eval,
+    batch_norm_train, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use moco_params::{Gradients, ParamStore};
 
@@ -36,6 +36,15 @@ pub(crate) struct ConvBnSaved {
 pub(crate) struct Run {
     pub(crate) bn: BnConfig,
     pub(crate) mode: Mode,
+}
+
+/// Which gradients of a unit's convolution are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The weight's only: the first layer of an encoder.
+    Weight,
+    /// The weight's and the input's.
+    Both,
 }
 
 /// Gradients that flow out of a unit.
@@ -153,11 +162,18 @@ impl ConvBn {
             batch_norm_backward(&convolved, &y, dy, bn, &statistics, after).in_layer(&self.bn)?;
         drop((convolved, y));
         let weight = params.get(&format!("{}.weight", self.conv))?;
-        let of_conv =
-            conv2d_backward(&x, weight, &of_bn.x, self.spec, wanted).in_layer(&self.conv)?;
+        let of_weight =
+            conv2d_weight_gradient(&x, weight.dims(), &of_bn.x, self.spec).in_layer(&self.conv)?;
+        let of_input = match wanted {
+            Wanted::Weight => None,
+            Wanted::Both => Some(
+                conv2d_input_gradient(x.dims(), weight, &of_bn.x, self.spec)
+                    .in_layer(&self.conv)?,
+            ),
+        };
         gradients.insert(format!("{}.weight", self.bn), of_bn.gamma);
         gradients.insert(format!("{}.bias", self.bn), of_bn.beta);
-        gradients.insert(format!("{}.weight", self.conv), of_conv.weight);
-        Ok(Flow { x: of_conv.x, added: of_bn.added })
+        gradients.insert(format!("{}.weight", self.conv), of_weight);
+        Ok(Flow { x: of_input, added: of_bn.added })
     }
 }

@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Tensor};
 use moco_ops::{
-    After, Conv2dSpec, MaxPooled, Wanted, global_average_pool, global_average_pool_backward,
-    max_pool, max_pool_backward,
+    After, Conv2dSpec, MaxPooled, global_average_pool, global_average_pool_backward, max_pool,
+    max_pool_backward,
 };
 use moco_params::{Gradients, ParamStore};
 use moco_rng::Seed;
 
 use crate::block::{Block, BlockSaved, BlockShape};
 use crate::config::{Arch, ResNetConfig, Stem};
-use crate::conv_bn::{ConvBn, ConvBnSaved, Run};
+use crate::conv_bn::{ConvBn, ConvBnSaved, Run, Wanted};
 use crate::encoder::{Encoder, EncoderError, InLayer, Mode, Saved};
 use crate::init::{Initializer, count};
 

@@ -76,9 +76,18 @@ pub(crate) fn dims4(
     name: &'static str,
     x: &Tensor,
 ) -> Result<[usize; 4], OpError> {
-    match *x.dims() {
+    four(op, name, x.dims())
+}
+
+/// A shape as four dimensions `[N, C, H, W]`.
+pub(crate) fn four(
+    op: &'static str,
+    name: &'static str,
+    dims: &[usize],
+) -> Result<[usize; 4], OpError> {
+    match *dims {
         [n, c, h, w] => Ok([n, c, h, w]),
-        _ => Err(shape(op, name, "[N, C, H, W]", x.dims())),
+        _ => Err(shape(op, name, "[N, C, H, W]", dims)),
     }
 }
 

@@ -24,6 +24,7 @@ mod error;
 mod info_nce;
 mod linear;
 mod normalize;
+mod peak;
 mod pool;
 mod simd;
 mod tile;
@@ -34,11 +35,12 @@ pub use batch_norm::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, batch_norm_backward, batch_norm_eval,
     batch_norm_train,
 };
-pub use conv::{Conv2dGradients, Conv2dSpec, Wanted, conv2d, conv2d_backward};
+pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 pub use error::OpError;
 pub use info_nce::{InfoNce, info_nce};
 pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};
 pub use normalize::{l2_normalize, l2_normalize_backward};
+pub use peak::multiply_adds;
 pub use pool::{
     MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
 };

@@ -3,8 +3,15 @@
 use super::Problem;
 use super::layers::Crates;
 
-const BINS: [&str; 6] =
-    ["moco-pretrain", "moco-make-data", "moco-lincls", "moco-knn", "moco-extract", "moco-step"];
+const BINS: [&str; 7] = [
+    "moco-pretrain",
+    "moco-make-data",
+    "moco-lincls",
+    "moco-knn",
+    "moco-extract",
+    "moco-step",
+    "moco-bench",
+];
 
 /// A dependency and its owners; "bins" stands for all of [`BINS`].
 const OWNERS: [(&str, &[&str]); 9] = [

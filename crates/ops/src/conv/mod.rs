@@ -9,7 +9,7 @@ use candle_core::Tensor;
 pub(crate) use self::correlate::Shared;
 use self::correlate::{Correlation, Packed, PixelRow};
 use self::geometry::{Geometry, Padding, pad};
-use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, tensor};
+use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor};
 use crate::error::OpError;
 use crate::simd::Float;
 
@@ -38,24 +38,6 @@ impl Conv2dSpec {
     }
 }
 
-/// Which gradients of a convolution are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The weight's only: the first layer of an encoder.
-    Weight,
-    /// The weight's and the input's.
-    Both,
-}
-
-/// Gradients of a convolution.
-#[derive(Debug)]
-pub struct Conv2dGradients {
-    /// Gradient of the input `[N, C, H, W]`, where wanted.
-    pub x: Option<Tensor>,
-    /// Gradient of the weight `[C_out, C/groups, K, K]`.
-    pub weight: Tensor,
-}
-
 /// Convolves `x` `[N, C, H, W]` with `weight` `[C_out, C/groups, K, K]`, f32 or f64; gives
 /// `[N, C_out, H_out, W_out]`, channels last in memory (PyTorch `conv2d` without bias).
 ///
@@ -66,25 +48,38 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, spec: Conv2dSpec) -> Result<Tensor, O
     by_dtype!(OP, x, forward(x, weight, geometry))
 }
 
-/// The gradients of [`conv2d`] from the gradient `dy` `[N, C_out, H_out, W_out]` of its output.
+/// The gradient of [`conv2d`]'s input, whose shape is `x_dims`, from the gradient `dy`
+/// `[N, C_out, H_out, W_out]` of its output; the first layer of an encoder does not need it.
 ///
 /// # Errors
 /// If the shapes do not fit or the numbers are neither f32 nor f64.
-pub fn conv2d_backward(
-    x: &Tensor,
+pub fn conv2d_input_gradient(
+    x_dims: &[usize],
     weight: &Tensor,
     dy: &Tensor,
     spec: Conv2dSpec,
-    wanted: Wanted,
-) -> Result<Conv2dGradients, OpError> {
-    const OP: &str = "conv2d_backward";
-    let g = Geometry::new(OP, dims4(OP, "x", x)?, dims4(OP, "weight", weight)?, spec)?;
+) -> Result<Tensor, OpError> {
+    const OP: &str = "conv2d_input_gradient";
+    let g = Geometry::new(OP, four(OP, "x", x_dims)?, dims4(OP, "weight", weight)?, spec)?;
     expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
-    let x_gradient = match wanted {
-        Wanted::Weight => None,
-        Wanted::Both => Some(by_dtype!(OP, dy, gradient_of_input(weight, dy, g))?),
-    };
-    Ok(Conv2dGradients { x: x_gradient, weight: by_dtype!(OP, x, gradient_of_weight(x, dy, g))? })
+    by_dtype!(OP, dy, gradient_of_input(weight, dy, g))
+}
+
+/// The gradient of [`conv2d`]'s weight, whose shape is `weight_dims`, from its input `x` and the gradient
+/// `dy` `[N, C_out, H_out, W_out]` of its output.
+///
+/// # Errors
+/// If the shapes do not fit or the numbers are neither f32 nor f64.
+pub fn conv2d_weight_gradient(
+    x: &Tensor,
+    weight_dims: &[usize],
+    dy: &Tensor,
+    spec: Conv2dSpec,
+) -> Result<Tensor, OpError> {
+    const OP: &str = "conv2d_weight_gradient";
+    let g = Geometry::new(OP, dims4(OP, "x", x)?, four(OP, "weight", weight_dims)?, spec)?;
+    expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
+    by_dtype!(OP, x, gradient_of_weight(x, dy, g))
 }
 
 fn forward<T: Float>(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor, OpError> {

@@ -1,0 +1,78 @@
+//! The cases by their names.
+
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use candle_core::{Device, Tensor};
+use moco_rng::{At, Purpose, Seed};
+
+use crate::{ops, step};
+
+/// Something that can be run again and again.
+pub(crate) struct Case(Box<dyn FnMut() -> anyhow::Result<()>>);
+
+/// The words of a case behind its first.
+pub(crate) struct Words<'a>(std::str::SplitWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    pub(crate) fn word(&mut self, name: &str) -> anyhow::Result<&'a str> {
+        self.0.next().with_context(|| format!("{name} is missing; see `bench --help`"))
+    }
+
+    pub(crate) fn number<T: FromStr>(&mut self, name: &str) -> anyhow::Result<T> {
+        let word = self.word(name)?;
+        match word.parse() {
+            Ok(number) => Ok(number),
+            Err(_) => bail!("{name} is {word:?}, expected a number"),
+        }
+    }
+}
+
+impl Case {
+    pub(crate) fn from(work: impl FnMut() -> anyhow::Result<()> + 'static) -> Self {
+        Self(Box::new(work))
+    }
+
+    /// Sets up what a line names.
+    pub(crate) fn new(line: &str) -> anyhow::Result<Self> {
+        let mut words = Words(line.split_whitespace());
+        match words.word("the case")? {
+            "peak" => Ok(Self::from(|| {
+                std::hint::black_box(moco_ops::multiply_adds(1_000_000_000));
+                Ok(())
+            })),
+            "step" => step::case(&mut words),
+            "conv" => ops::conv(&mut words),
+            "bn" => ops::batch_norm(&mut words, ops::Added::No),
+            "bn_add" => ops::batch_norm(&mut words, ops::Added::Yes),
+            "max_pool" => ops::max_pool_3x3(&mut words),
+            "info_nce" => ops::info_nce_128(&mut words),
+            "sgd" => ops::sgd(&mut words),
+            "ema" => ops::ema(&mut words),
+            other => bail!("no case {other:?}; see `bench --help`"),
+        }
+        .with_context(|| format!("case {line:?}"))
+    }
+
+    /// Runs it once; gives the seconds.
+    pub(crate) fn run(&mut self) -> anyhow::Result<f64> {
+        let start = Instant::now();
+        (self.0)()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// Normal numbers in f32; `index` tells the tensors of a case apart.
+pub(crate) fn normal(dims: &[usize], index: u64) -> anyhow::Result<Tensor> {
+    let mut stream = Seed(0).stream(Purpose::Init, At::index(index));
+    #[expect(clippy::cast_possible_truncation, reason = "random numbers need no more digits")]
+    let numbers: Vec<f32> =
+        (0..dims.iter().product::<usize>()).map(|_| stream.normal() as f32).collect();
+    Ok(Tensor::from_vec(numbers, dims, &Device::Cpu)?)
+}
+
+/// The same for activations `[N, C, H, W]`, which lie in memory with channels last.
+pub(crate) fn activations([n, c, h, w]: [usize; 4], index: u64) -> anyhow::Result<Tensor> {
+    Ok(normal(&[n, h, w, c], index)?.permute((0, 3, 1, 2))?)
+}

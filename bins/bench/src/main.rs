@@ -1,0 +1,79 @@
+//! Our side of `cargo xtask bench step`: does what a line of its input names, and says how long it took.
+#![forbid(unsafe_code)]
+
+mod case;
+mod ops;
+mod step;
+
+use std::io::{BufRead as _, stdin};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use moco_cli::{Exit, exit_code, print_result};
+
+use crate::case::Case;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Times operations and training steps for `cargo xtask bench step`, which runs this beside PyTorch.
+///
+/// Each line of the input names a case; the answer is one line with the seconds that it took once. A
+/// case that differs from the line before is set up and warmed up first. `memory` answers with the peak
+/// of the process's memory in bytes. The cases are
+///
+///   peak                                       multiply-adds in registers: 10^9 floating-point operations
+///   step ARCH STEM SIZE BATCH                  forward, backward and SGD of an encoder
+///   conv N C SIZE C_OUT K STRIDE PASS          PASS: forward, dx or dw
+///   bn N C SIZE PASS                           batch norm and ReLU; PASS: forward or backward
+///   bn_add N C SIZE PASS                       batch norm, addition and ReLU
+///   max_pool N C SIZE PASS                     3×3, stride 2
+///   info_nce N K                               loss and gradient, 128 dimensions
+///   sgd N / ema N                              N parameters updated in place
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    version,
+    verbatim_doc_comment,
+    after_help = "Example: echo step resnet18 cifar 32 32 | bench"
+)]
+struct Args {}
+
+fn main() -> ExitCode {
+    Args::parse();
+    exit_code(run())
+}
+
+fn run() -> anyhow::Result<Exit> {
+    let mut current: Option<(String, Case)> = None;
+    for line in stdin().lock().lines() {
+        let line = line.context("cannot read the input")?;
+        if line == "memory" {
+            print_result(&peak_memory()?.to_string());
+            continue;
+        }
+        if current.as_ref().is_none_or(|(name, _)| *name != line) {
+            // The case before gives its memory back before the next one takes some.
+            drop(current.take());
+            let mut case = Case::new(&line)?;
+            for _ in 0..2 {
+                case.run()?;
+            }
+            current = Some((line, case));
+        }
+        if let Some((_, case)) = &mut current {
+            print_result(&case.run()?.to_string());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The most memory that this process ever had, in bytes.
+fn peak_memory() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("this needs Linux")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.context("the kernel names no VmHWM")?.parse()?;
+    Ok(kib * 1024)
+}
