@@ -15,7 +15,8 @@ use moco_cli::{Exit, exit_code, print_result};
 use crate::case::Case;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Times operations and training steps for `cargo xtask bench step`, which runs this beside PyTorch.
 ///

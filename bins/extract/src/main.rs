@@ -11,7 +11,8 @@ use clap::Parser;
 use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Writes the backbone features of the labeled splits as safetensors: `train.features` and
 /// `test.features` `[N, feature_dim]` f32, `train.labels` and `test.labels` `[N]` u32.

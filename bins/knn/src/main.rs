@@ -9,7 +9,8 @@ use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder}
 use moco_evaluate::{KnnConfig, knn_accuracy};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Measures a pretrained encoder by the weighted kNN vote on its backbone features.
 #[derive(Debug, Parser)]

@@ -10,7 +10,8 @@ use moco_evaluate::{linear_accuracy, train_linear};
 use moco_train::linear_config;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Trains a linear classifier on a pretrained encoder's frozen backbone features and prints its accuracy.
 ///

@@ -15,7 +15,8 @@ use moco_telemetry::RunLog;
 use moco_train::{Control, Outcome, RunFolder, pretrain};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 const EXAMPLES: &str = "\
 Examples:

@@ -10,7 +10,8 @@ use moco_config::load_pretrain;
 use moco_train::{StepConfig, run_step_file};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
+    moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Reads a state and the views of n steps from a safetensors file, trains, and writes loss, gradients
 /// and the new state.

@@ -3,6 +3,8 @@
 //! Images and activations are `[N, C, H, W]` with channels last in memory (PyTorch's `channels_last`);
 //! a tensor in another order is copied into this one. See docs/adr/002.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Device, Storage, Tensor};
 
 use crate::error::{InOp, OpError};
@@ -51,6 +53,34 @@ macro_rules! lend {
     };
 }
 pub(crate) use lend;
+
+/// Memory of a result that a kernel is about to write in full; zeroing it first would cost a pass.
+pub(crate) struct Unwritten<T>(Vec<MaybeUninit<T>>);
+
+impl<T: Float> Unwritten<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        let mut numbers = Vec::with_capacity(len);
+        // SAFETY: memory that is not initialized is what the element type stands for.
+        unsafe { numbers.set_len(len) };
+        Self(numbers)
+    }
+
+    /// The elements, to be written with `MaybeUninit::write`.
+    pub(crate) fn elements(&mut self) -> &mut [MaybeUninit<T>] {
+        &mut self.0
+    }
+
+    /// The numbers.
+    ///
+    /// # Safety
+    /// Every element was written.
+    pub(crate) unsafe fn written(self) -> Vec<T> {
+        let mut numbers = std::mem::ManuallyDrop::new(self.0);
+        let (pointer, len, capacity) = (numbers.as_mut_ptr(), numbers.len(), numbers.capacity());
+        // SAFETY: the parts of a vector whose elements have the same layout, and are numbers by now.
+        unsafe { Vec::from_raw_parts(pointer.cast::<T>(), len, capacity) }
+    }
+}
 
 /// A tensor of the given shape from row-major numbers.
 pub(crate) fn tensor<T: Float>(

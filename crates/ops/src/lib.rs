@@ -26,6 +26,7 @@ mod linear;
 mod normalize;
 mod peak;
 mod pool;
+mod recycle;
 mod simd;
 mod tile;
 mod update;
@@ -44,4 +45,5 @@ pub use peak::multiply_adds;
 pub use pool::{
     MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
 };
+pub use recycle::Recycler;
 pub use update::{ema_, sgd_};

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use crate::dense::Unwritten;
 use crate::simd::{Float, vectorize};
 
 /// Elements of a block of rows; fits the first-level cache twice.
@@ -199,8 +200,8 @@ fn map_rows<T: Float, const M: usize, const K: usize>(
     coefficients: [&[T]; K],
     f: impl Fn([T; M], [T; K]) -> T + Sync,
 ) -> Vec<T> {
-    let mut out = vec![T::zero(); inputs.len];
-    out.par_chunks_mut(rows.group).enumerate().for_each(|(group, out)| {
+    let mut result = Unwritten::new(inputs.len);
+    result.elements().par_chunks_mut(rows.group).enumerate().for_each(|(group, out)| {
         let of_group = coefficients.map(|all| &all[group * rows.c..(group + 1) * rows.c]);
         let of_group = Inputs::new(of_group);
         out.par_chunks_mut(rows.block).enumerate().for_each(|(block, out)| {
@@ -210,13 +211,14 @@ fn map_rows<T: Float, const M: usize, const K: usize>(
                 for (row, out) in out.chunks_exact_mut(rows.c).enumerate() {
                     for (i, out) in out.iter_mut().enumerate() {
                         // SAFETY: a row has `c` elements, as have the coefficients of a group.
-                        *out = unsafe { f(inputs.at(row * rows.c + i), of_group.at(i)) };
+                        out.write(unsafe { f(inputs.at(row * rows.c + i), of_group.at(i)) });
                     }
                 }
             });
         });
     });
-    out
+    // SAFETY: groups, blocks and rows cover all elements.
+    unsafe { result.written() }
 }
 
 pub(super) fn affine<T: Float>(x: &[T], rows: Rows, by: Affine<'_, T>) -> Vec<T> {
