@@ -70,6 +70,11 @@ impl<T: Float> Unwritten<T> {
         &mut self.0
     }
 
+    /// Where the elements start, for kernels that do not need all of them.
+    pub(crate) fn pointer(&self) -> *const T {
+        self.0.as_ptr().cast()
+    }
+
     /// The numbers.
     ///
     /// # Safety

@@ -1,10 +1,10 @@
 //! The one inner kernel of all convolutions: a register tile of sums of products.
 //!
-//! `out[i][v] (+)= Σ_spans Σ_{r < span_len} A[a + i·a_row + span.a + r·a_red] · B[b + span.b + r·b_red + v]`
+//! `out[out_rows[i] + v] (+)= Σ_spans Σ_{r < len} A[i·a_row + span.a + r·a_red] · B[span.b + r·b_red + v]`
 //!
 //! Forward convolution sums over kernel taps and input channels (`i` = output pixel), the gradient of
 //! the input over taps and output channels (`i` = input pixel), the gradient of the weights over pixels
-//! (`i` = tap and input channel). Only the strides differ, so nothing is ever copied into columns.
+//! (`i` = tap and input channel). Only the strides differ.
 
 use crate::simd::{Float, Isa, Portable, Vector};
 
@@ -13,6 +13,16 @@ use crate::simd::{Float, Isa, Portable, Vector};
 pub(crate) struct Span {
     pub(crate) a: usize,
     pub(crate) b: usize,
+    pub(crate) len: usize,
+}
+
+/// What happens to what `out` held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// It is overwritten.
+    Set,
+    /// The sum is added to it.
+    Add,
 }
 
 /// Operands of a tile; lengths and strides in elements.
@@ -24,13 +34,12 @@ pub(crate) struct Tile<'s, T> {
     pub(crate) b: *const T,
     pub(crate) b_red: usize,
     pub(crate) spans: &'s [Span],
-    pub(crate) span_len: usize,
     pub(crate) out: *mut T,
-    pub(crate) out_row: usize,
+    /// Where each row of the output starts.
+    pub(crate) out_rows: &'s [usize],
     /// Columns that are stored; B is read in whole vectors.
     pub(crate) columns: usize,
-    /// Whether the sum is added to what `out` holds.
-    pub(crate) accumulate: bool,
+    pub(crate) write: Write,
 }
 
 /// How large a tile may be with the registers of an instruction set.
@@ -162,7 +171,7 @@ unsafe fn sum_of_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
         unsafe {
             let mut a = tile.a.add(span.a);
             let mut b = tile.b.add(span.b);
-            for _ in 0..tile.span_len {
+            for _ in 0..span.len {
                 let mut row_of_b = [V::zero(); VECTORS];
                 for (v, vector) in row_of_b.iter_mut().enumerate() {
                     *vector = V::load(b.add(v * V::LANES));
@@ -178,9 +187,11 @@ unsafe fn sum_of_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
             }
         }
     }
+    // A loop of constant length: with any other the sums would not stay in registers.
     for (i, row) in sums.iter().enumerate() {
-        // SAFETY: row `i` of the output has `columns` elements, promised by the caller.
-        unsafe { store_row(row, tile, tile.out.add(i * tile.out_row)) }
+        // SAFETY: there is a start for each row, and a row of the output has `columns` elements, promised
+        // by the caller.
+        unsafe { store_row(row, tile, tile.out.add(*tile.out_rows.get_unchecked(i))) }
     }
 }
 
@@ -192,7 +203,8 @@ unsafe fn store_row<V: Vector, const VECTORS: usize>(
     tile: &Tile<'_, V::Scalar>,
     out: *mut V::Scalar,
 ) {
-    let Tile { columns, accumulate, .. } = *tile;
+    let columns = tile.columns;
+    let accumulate = tile.write == Write::Add;
     for (v, sum) in row.iter().enumerate() {
         let start = v * V::LANES;
         if start >= columns {
@@ -229,13 +241,16 @@ mod tests {
     fn check<T: Float>(isa: Isa) {
         let shape = TileShape::of::<T>(isa);
         let (span_len, a_row, a_red) = (3, 5, 2);
-        let spans = [Span { a: 0, b: 0 }, Span { a: 7, b: 3 * 64 }];
+        let spans = [Span { a: 0, b: 0, len: span_len }, Span { a: 7, b: 3 * 64, len: 2 }];
+        let out_rows: Vec<usize> = (0..12).map(|i| i * 64).collect();
         let a: Vec<T> = (0..80).map(|i| T::of(f64::from(i % 13) - 6.0)).collect();
         let b: Vec<T> = (0..6 * 64).map(|i| T::of(f64::from(i % 11) - 5.0)).collect();
         for vectors in 1..=shape.max_vectors {
             for rows in 1..=shape.max_rows(vectors) {
                 let width = vectors * shape.lanes;
-                for (columns, accumulate) in [(width, false), (width, true), (width - 1, true)] {
+                for (columns, write) in
+                    [(width, Write::Set), (width, Write::Add), (width - 1, Write::Add)]
+                {
                     let mut out = vec![T::of(100.0); 12 * 64];
                     let tile = Tile {
                         a: a.as_ptr(),
@@ -244,20 +259,19 @@ mod tests {
                         b: b.as_ptr(),
                         b_red: 64,
                         spans: &spans,
-                        span_len,
                         out: out.as_mut_ptr(),
-                        out_row: 64,
+                        out_rows: &out_rows,
                         columns,
-                        accumulate,
+                        write,
                     };
                     // SAFETY: the last index of A is 11·5 + 7 + 2·2 = 66, rows of B and of the output
                     // have 64 elements, the width of the widest tile.
                     unsafe { compute(shape, rows, vectors, &tile) };
                     for (i, got) in out.iter().enumerate() {
                         let (row, column) = (i / 64, i % 64);
-                        let mut sum = if accumulate { 100.0 } else { 0.0 };
+                        let mut sum = if write == Write::Add { 100.0 } else { 0.0 };
                         for span in &spans {
-                            for r in 0..span_len {
+                            for r in 0..span.len {
                                 let factor = a[(row * a_row + span.a + r * a_red) % 80].f64();
                                 sum += factor * b[span.b + r * 64 + column].f64();
                             }

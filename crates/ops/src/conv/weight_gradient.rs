@@ -3,181 +3,197 @@
 //! The sum is cut into parts whose number depends on the shapes alone, and the parts are added in order,
 //! so the result has the same bits for any number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::geometry::{Geometry, Padded, Padding, pad};
-use super::{POINTWISE_ROW, Shared};
+use super::Shared;
+use super::gather::{Plane, Rows, Run, pixels, runs, runs_within};
+use super::geometry::{Geometry, Region};
+use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
-use crate::tile::{Span, Tile, TileShape, compute, split_evenly};
+use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
 
-/// Elements of input and output gradient that one pass of tiles works on; see
-/// `correlate::WEIGHTS_IN_CACHE`.
-const PIXELS_IN_CACHE: usize = 64 * 1024;
+/// Pixels that are copied at a time.
+const PIXELS: usize = 128;
+/// Most rows of the weights that a task owns; with the pixels they stay in the second-level cache.
+const MAX_ROWS: usize = 512;
+/// Fewest: each task copies all of dy once more.
+const MIN_ROWS: usize = 96;
+/// Columns of dy that are copied at a time.
+const COLUMNS: usize = 512;
+/// Tasks that there should be at least, so that cores share the work.
+const MIN_TASKS: usize = 16;
 /// Parts of the pixels when the weights are few.
 const PARTS: usize = 8;
-/// Rows of the weights that a task owns when the weights are many.
-const TASK_ROWS: usize = 96;
-
-/// A row of output pixels with the input it reads.
-struct Rows<'a, T: Clone> {
-    x: Padded<'a, T>,
-    dy: Padded<'a, T>,
-    /// (start in x, start in dy) of each row.
-    starts: Vec<(usize, usize)>,
-    pixels: usize,
-}
+/// Channels that are moved at a time when the result is put in order.
+const CHANNELS: usize = 16;
 
 /// `[C_out, C/groups, K, K]`.
 pub(super) fn of<T: Float>(x: &[T], dy: &[T], g: Geometry) -> Vec<T> {
-    let shape = TileShape::of::<T>(isa());
-    let rows = rows(x, dy, g, shape.lanes);
-    let problem = Problem { g, shape, rows, spans: spans(g) };
-    let taps_first = if PARTS * problem.len() * 2 <= x.len() + dy.len() {
-        problem.in_parts()
-    } else {
-        problem.in_tasks()
-    };
-    // [taps, C/groups, C_out] as the kernel leaves it → [C_out, C/groups, taps].
-    let (cg, taps) = (g.c_group(), g.k * g.k);
-    let mut dw = vec![T::zero(); taps_first.len()];
-    dw.par_chunks_mut(cg * taps).enumerate().for_each(|(column, dw)| {
-        for (i, value) in dw.iter_mut().enumerate() {
-            *value = taps_first[((i % taps) * cg + i / taps) * g.co + column];
+    let mut dw = Unwritten::new(g.co * g.c_group() * g.k * g.k);
+    let shared = Shared(dw.elements().as_mut_ptr().cast::<T>());
+    let regions = g.outputs();
+    for group in 0..g.spec.groups {
+        let (cg, og) = (g.c_group(), g.co_group());
+        let problem = Problem {
+            x,
+            dy,
+            n: g.n,
+            met: g.input_plane().of_group(group * cg),
+            own: g.output_plane().of_group(group * og),
+            channels: cg,
+            columns: og,
+            rows: g.k * g.k * cg,
+            regions: &regions,
+            shape: TileShape::of::<T>(isa()),
+        };
+        let taps_first = problem.solve();
+        put_in_order(&taps_first, [og, cg, g.k * g.k], shared.at(group * og * cg * g.k * g.k));
+    }
+    // SAFETY: the groups hold all weights.
+    unsafe { dw.written() }
+}
+
+/// `[taps, channels, columns]` → `[columns, channels, taps]`.
+fn put_in_order<T: Float>(from: &[T], [columns, channels, taps]: [usize; 3], to: *mut T) {
+    let to = Shared(to);
+    let parts = channels.div_ceil(CHANNELS);
+    (0..columns.div_ceil(CHANNELS) * parts).into_par_iter().for_each(|task| {
+        let first_column = task / parts * CHANNELS;
+        let first = task % parts * CHANNELS;
+        for column in first_column..(first_column + CHANNELS).min(columns) {
+            for channel in first..(first + CHANNELS).min(channels) {
+                for tap in 0..taps {
+                    let value = from[(tap * channels + channel) * columns + column];
+                    // SAFETY: an element of the result, which one task has.
+                    unsafe { to.at((column * channels + channel) * taps + tap).write(value) };
+                }
+            }
         }
     });
-    dw
 }
 
-/// Cuts the pixels into rows; dy gets zero channels so that whole vectors can be read.
-fn rows<'a, T: Float>(x: &'a [T], dy: &'a [T], g: Geometry, lanes: usize) -> Rows<'a, T> {
-    // A group's last vector may reach into the next group's channels: harmless, they are not stored.
-    let channels = if g.spec.groups == 1 { g.co.next_multiple_of(lanes) - g.co } else { lanes };
-    let by = Padding { top: 0, bottom: 0, left: 0, right: 0, channels };
-    let dy = pad(dy, [g.ho, g.wo, g.co], by);
-    let x = pad(x, [g.h, g.w, g.c], Padding::around(g.spec.padding));
-    if g.is_pointwise() {
-        // A divisor of the number of pixels, so that all rows are equally long.
-        let all = g.n * g.h * g.w;
-        let pixels =
-            (1..=POINTWISE_ROW.min(all)).rev().find(|p| all.is_multiple_of(*p)).unwrap_or(1);
-        let starts = (0..all / pixels).map(|i| (i * pixels * x.c, i * pixels * dy.c)).collect();
-        return Rows { x, dy, starts, pixels };
-    }
-    let start = |i: usize| {
-        let (image, y) = (i / g.ho, i % g.ho);
-        ((image * x.h + y * g.spec.stride) * x.w * x.c, i * g.wo * dy.c)
-    };
-    let starts = (0..g.n * g.ho).map(start).collect();
-    Rows { x, dy, starts, pixels: g.wo }
-}
-
-/// Runs of weight rows that are contiguous in x: (offset in x, first weight row, weight rows).
-fn spans(g: Geometry) -> Vec<(usize, usize, usize)> {
-    let width = g.w + 2 * g.spec.padding;
-    let cg = g.c_group();
-    if g.rows_are_contiguous() {
-        let row = g.k * cg;
-        return (0..g.k).map(|ky| (ky * width * g.c, ky * row, row)).collect();
-    }
-    let offset = |tap: usize| (tap / g.k * width + tap % g.k) * g.spec.dilation * g.c;
-    (0..g.k * g.k).map(|tap| (offset(tap), tap * cg, cg)).collect()
-}
-
-struct Problem<'a, T: Clone> {
-    g: Geometry,
+/// One group: `dw[tap, channel][column] = Σ_pixels x[what the tap meets][channel] · dy[pixel][column]`.
+struct Problem<'a, T> {
+    x: &'a [T],
+    dy: &'a [T],
+    n: usize,
+    met: Plane,
+    own: Plane,
+    channels: usize,
+    columns: usize,
+    /// Rows of the weights: taps · channels.
+    rows: usize,
+    regions: &'a [Region],
     shape: TileShape,
-    rows: Rows<'a, T>,
-    spans: Vec<(usize, usize, usize)>,
 }
 
 impl<T: Float> Problem<'_, T> {
-    fn len(&self) -> usize {
-        self.g.k * self.g.k * self.g.c_group() * self.g.co
-    }
-
-    /// Few weights: each part sums its pixels into weights of its own.
-    fn in_parts(&self) -> Vec<T> {
-        let per_part = self.rows.starts.len().div_ceil(PARTS);
-        let mut parts: Vec<Vec<T>> = (0..PARTS).map(|_| vec![T::zero(); self.len()]).collect();
-        parts.par_iter_mut().enumerate().for_each(|(part, dw)| {
-            let all = self.rows.starts.len();
-            let range = (part * per_part).min(all)..((part + 1) * per_part).min(all);
-            let shared = Shared(dw.as_mut_ptr());
-            for group in 0..self.g.spec.groups {
-                for span in &self.spans {
-                    self.add(&self.rows.starts[range.clone()], group, *span, shared);
+    fn solve(&self) -> Vec<T> {
+        let len = self.rows * self.columns;
+        let pixels: usize = self.regions.iter().map(|r| self.n * r.pixels()).sum();
+        let few = 2 * PARTS * len <= pixels * (self.channels + self.columns);
+        let (parts, most_rows) = if few {
+            (PARTS, MAX_ROWS)
+        } else {
+            (1, (self.rows / MIN_TASKS).clamp(MIN_ROWS, MAX_ROWS))
+        };
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for n_rows in split_evenly(self.rows, most_rows) {
+            ranges.push(start..start + n_rows);
+            start += n_rows;
+        }
+        let mut sums = vec![T::zero(); parts * len];
+        let shared = Shared(sums.as_mut_ptr());
+        (0..parts * ranges.len()).into_par_iter().for_each(|task| {
+            let part = task / ranges.len();
+            self.add(&ranges[task % ranges.len()], (part, parts), Shared(shared.at(part * len)));
+        });
+        let (total, others) = sums.split_at_mut(len);
+        total.par_chunks_mut(4096).enumerate().for_each(|(i, total)| {
+            for other in others.chunks_exact(len) {
+                for (total, value) in total.iter_mut().zip(&other[i * 4096..]) {
+                    *total += *value;
                 }
             }
         });
-        let mut parts = parts.into_iter();
-        let mut total = parts.next().unwrap_or_default();
-        for part in parts {
-            for (total, value) in total.iter_mut().zip(part) {
-                *total += value;
-            }
-        }
-        total
+        sums.truncate(len);
+        sums
     }
 
-    /// Many weights: each task owns some rows of the weights and sums all pixels.
-    fn in_tasks(&self) -> Vec<T> {
-        let mut dw = vec![T::zero(); self.len()];
-        let shared = Shared(dw.as_mut_ptr());
-        let mut tasks = Vec::new();
-        for group in 0..self.g.spec.groups {
-            for (x, first, rows) in &self.spans {
-                let mut done = 0;
-                for part in split_evenly(*rows, TASK_ROWS) {
-                    tasks.push((group, (x + done, first + done, part)));
-                    done += part;
-                }
+    /// Adds a part of the pixels of each region to some rows of the weights.
+    fn add(&self, weight_rows: &Range<usize>, (part, parts): (usize, usize), dw: Shared<T>) {
+        for region in self.regions {
+            let runs = runs_within(&runs(&region.taps, self.channels, self.met), weight_rows);
+            if runs.is_empty() {
+                continue;
+            }
+            let all = self.n * region.pixels();
+            let mut start = all * part / parts;
+            for n_pixels in split_evenly(all * (part + 1) / parts - start, PIXELS) {
+                self.add_pixels(region, start..start + n_pixels, &runs, dw);
+                start += n_pixels;
             }
         }
-        tasks.par_iter().for_each(|(group, span)| {
-            self.add(&self.rows.starts, *group, *span, shared);
-        });
-        dw
     }
 
-    /// Adds the sums over the pixels of `starts` to the weight rows of a span.
-    fn add(
-        &self,
-        starts: &[(usize, usize)],
-        group: usize,
-        (x_offset, first_row, n_rows): (usize, usize, usize),
-        dw: Shared<T>,
-    ) {
-        let g = self.g;
-        let row_elements = self.rows.pixels * (n_rows * g.spec.stride + g.co_group());
-        for chunk in starts.chunks((PIXELS_IN_CACHE / row_elements).max(1)) {
-            let spans: Vec<Span> = chunk.iter().map(|(a, b)| Span { a: *a, b: *b }).collect();
+    fn add_pixels(&self, region: &Region, range: Range<usize>, runs: &[Run], dw: Shared<T>) {
+        let pixels = pixels(region, range, self.own, self.met);
+        let x = Rows::copy(self.x, &pixels, runs);
+        let out_rows: Vec<usize> = runs
+            .iter()
+            .flat_map(|run| run.weight_row..run.weight_row + run.len)
+            .map(|row| row * self.columns)
+            .collect();
+        for first in (0..self.columns).step_by(COLUMNS) {
+            let columns = COLUMNS.min(self.columns - first);
+            let vectors = self.shape.column_blocks(columns);
+            let widths: Vec<usize> = vectors.iter().map(|v| v * self.shape.lanes).collect();
+            let dy = Rows::blocks(self.dy, &pixels, (first, columns), &widths);
             let mut column = 0;
-            for vectors in self.shape.column_blocks(g.co_group()) {
-                let columns = (vectors * self.shape.lanes).min(g.co_group() - column);
-                let column_start = group * g.co_group() + column;
-                let mut row = 0;
-                for rows in split_evenly(n_rows, self.shape.max_rows(vectors)) {
-                    let x_start = group * g.c_group() + x_offset + row;
-                    let tile = Tile {
-                        a: self.rows.x.numbers.as_ptr().wrapping_add(x_start),
-                        a_row: 1,
-                        a_red: g.spec.stride * g.c,
-                        b: self.rows.dy.numbers.as_ptr().wrapping_add(column_start),
-                        b_red: self.rows.dy.c,
-                        spans: &spans,
-                        span_len: self.rows.pixels,
-                        out: dw.at((first_row + row) * g.co + column_start),
-                        out_row: g.co,
-                        columns,
-                        accumulate: true,
-                    };
-                    // SAFETY: offsets stay inside the padded x and dy, dy has zero channels up to a
-                    // whole vector; each caller owns the weight rows of its span.
-                    unsafe { compute(self.shape, rows, vectors, &tile) };
-                    row += rows;
-                }
-                column += columns;
+            for (vectors, width) in vectors.iter().zip(&widths) {
+                let block = BlockOfDy {
+                    numbers: dy.pointer().wrapping_add(pixels.len() * column),
+                    vectors: *vectors,
+                    columns: (*width).min(columns - column),
+                    pixels: pixels.len(),
+                };
+                self.multiply(&x, &block, &out_rows, dw.at(first + column));
+                column += width;
             }
         }
     }
+
+    fn multiply(&self, x: &Rows<T>, dy: &BlockOfDy<T>, out_rows: &[usize], out: *mut T) {
+        let spans = [Span { a: 0, b: 0, len: dy.pixels }];
+        let mut first = 0;
+        for n_rows in split_evenly(out_rows.len(), self.shape.max_rows(dy.vectors)) {
+            let tile = Tile {
+                a: x.pointer().wrapping_add(first),
+                a_row: 1,
+                a_red: x.stride,
+                b: dy.numbers,
+                b_red: dy.vectors * self.shape.lanes,
+                spans: &spans,
+                out,
+                out_rows: &out_rows[first..first + n_rows],
+                columns: dy.columns,
+                write: Write::Add,
+            };
+            // SAFETY: x has a row of all weight rows for each pixel, dy a row as wide as the block; the
+            // caller owns the weight rows.
+            unsafe { compute(self.shape, n_rows, dy.vectors, &tile) };
+            first += n_rows;
+        }
+    }
+}
+
+/// Some columns of dy, `[pixels, vectors · lanes]`.
+struct BlockOfDy<T> {
+    numbers: *const T,
+    vectors: usize,
+    columns: usize,
+    pixels: usize,
 }
