@@ -4,6 +4,7 @@ mod correlate;
 mod gather;
 mod geometry;
 mod packed;
+mod reorder;
 mod weight_gradient;
 
 use candle_core::Tensor;

@@ -3,12 +3,13 @@
 use rayon::prelude::*;
 
 use super::Shared;
+use super::reorder::{Axis, reorder};
 use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
 use crate::tile::TileShape;
 
-/// Channels whose weights are moved at a time, so that what is written stays in the first-level cache.
-const CHANNELS: usize = 16;
+/// Weights of a column that are moved at a time: whole cache lines, and few enough for the cache.
+const ELEMENTS: usize = 144;
 
 /// A matrix `[taps · channels, columns]` cut into blocks of columns, each `[taps · channels, block width]`,
 /// the last one filled up with zero columns.
@@ -57,22 +58,32 @@ impl<T: Float> Packed<T> {
         }
         let mut numbers = Unwritten::new(start);
         let shared = Shared(numbers.elements().as_mut_ptr().cast::<T>());
-        let parts = channels.div_ceil(CHANNELS);
+        let together = (ELEMENTS / taps).max(1);
+        let parts = channels.div_ceil(together);
         (0..blocks.len() * parts).into_par_iter().for_each(|task| {
             let block = blocks[task / parts];
-            let first = task % parts * CHANNELS;
+            let first = task % parts * together;
             let width = block.vectors * shape.lanes;
-            for column in 0..width {
-                for channel in first..(first + CHANNELS).min(channels) {
-                    let from = view.start
-                        + channel * view.channel_stride
-                        + (block.first_column + column) * view.column_stride;
-                    for tap in 0..taps {
-                        let is_weight = column < block.columns;
-                        let value = if is_weight { weight[from + tap] } else { T::zero() };
-                        let to = block.start + (tap * channels + channel) * width + column;
-                        // SAFETY: `to` is inside the block; each task has channels of its own.
-                        unsafe { shared.at(to).write(value) };
+            let row = |tap: usize, channel: usize| block.start + (tap * channels + channel) * width;
+            let in_part = together.min(channels - first);
+            let channel = Axis { len: in_part, from: view.channel_stride, to: width };
+            let column = Axis { len: block.columns, from: view.column_stride, to: 1 };
+            let tap = Axis { len: taps, from: 1, to: channels * width };
+            let from =
+                view.start + first * view.channel_stride + block.first_column * view.column_stride;
+            let axes = if view.column_stride < view.channel_stride {
+                [channel, tap, column]
+            } else {
+                [column, tap, channel]
+            };
+            // SAFETY: the view lies inside the weights, the rows inside the block; each task has
+            // channels of its own.
+            unsafe {
+                reorder(weight.as_ptr().add(from), shared.at(row(0, first)), axes);
+                for (tap, channel) in (0..taps).flat_map(|t| (0..in_part).map(move |c| (t, c))) {
+                    let row = shared.at(row(tap, first + channel));
+                    for column in block.columns..width {
+                        row.add(column).write(T::zero());
                     }
                 }
             }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::Shared;
 use super::gather::{Plane, Rows, Run, pixels, runs, runs_within};
 use super::geometry::{Geometry, Region};
+use super::reorder::{Axis, reorder};
 use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
 use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
@@ -26,8 +27,9 @@ const COLUMNS: usize = 512;
 const MIN_TASKS: usize = 16;
 /// Parts of the pixels when the weights are few.
 const PARTS: usize = 8;
-/// Channels that are moved at a time when the result is put in order.
-const CHANNELS: usize = 16;
+/// Weights of a column, and columns, that are moved at a time when the result is put in order.
+const ELEMENTS: usize = 144;
+const COLUMNS_IN_LINE: usize = 16;
 
 /// `[C_out, C/groups, K, K]`.
 pub(super) fn of<T: Float>(x: &[T], dy: &[T], g: Geometry) -> Vec<T> {
@@ -58,18 +60,25 @@ pub(super) fn of<T: Float>(x: &[T], dy: &[T], g: Geometry) -> Vec<T> {
 /// `[taps, channels, columns]` → `[columns, channels, taps]`.
 fn put_in_order<T: Float>(from: &[T], [columns, channels, taps]: [usize; 3], to: *mut T) {
     let to = Shared(to);
-    let parts = channels.div_ceil(CHANNELS);
-    (0..columns.div_ceil(CHANNELS) * parts).into_par_iter().for_each(|task| {
-        let first_column = task / parts * CHANNELS;
-        let first = task % parts * CHANNELS;
-        for column in first_column..(first_column + CHANNELS).min(columns) {
-            for channel in first..(first + CHANNELS).min(channels) {
-                for tap in 0..taps {
-                    let value = from[(tap * channels + channel) * columns + column];
-                    // SAFETY: an element of the result, which one task has.
-                    unsafe { to.at((column * channels + channel) * taps + tap).write(value) };
-                }
-            }
+    let together = (ELEMENTS / taps).max(1);
+    let parts = channels.div_ceil(together);
+    (0..columns.div_ceil(COLUMNS_IN_LINE) * parts).into_par_iter().for_each(|task| {
+        let column = task / parts * COLUMNS_IN_LINE;
+        let channel = task % parts * together;
+        let n_columns = COLUMNS_IN_LINE.min(columns - column);
+        let n_channels = together.min(channels - channel);
+        let axes = [
+            Axis { len: n_columns, from: 1, to: channels * taps },
+            Axis { len: taps, from: channels * columns, to: 1 },
+            Axis { len: n_channels, from: columns, to: taps },
+        ];
+        // SAFETY: columns and channels of this task alone, inside both matrices.
+        unsafe {
+            reorder(
+                from.as_ptr().add(channel * columns + column),
+                to.at((column * channels + channel) * taps),
+                axes,
+            );
         }
     });
 }
