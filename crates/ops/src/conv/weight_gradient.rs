@@ -16,9 +16,9 @@ use crate::simd::{Float, isa};
 use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
 
 /// Pixels that are copied at a time.
-const PIXELS: usize = 128;
+const PIXELS: usize = 192;
 /// Most rows of the weights that a task owns; with the pixels they stay in the second-level cache.
-const MAX_ROWS: usize = 512;
+const MAX_ROWS: usize = 640;
 /// Fewest: each task copies all of dy once more.
 const MIN_ROWS: usize = 96;
 /// Columns of dy that are copied at a time.
