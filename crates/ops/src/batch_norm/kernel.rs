@@ -1,88 +1,91 @@
 //! The passes over memory. Rows are pixels, columns are channels; sums run over fixed blocks of rows and
 //! are added in order in f64, so they do not depend on the number of threads.
+//!
+//! The inner loops run over a period: as many rows as make about a thousand numbers, with coefficients
+//! repeated as often. So they are long and made of whole vectors for any usual number of channels.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::dense::Unwritten;
 use crate::simd::{Float, vectorize};
 
-/// Elements of a block of rows; fits the first-level cache twice.
-const BLOCK_ELEMENTS: usize = 8 * 1024;
-/// Columns summed at a time: one AVX-512 register of f32.
-const LANES: usize = 16;
+/// Most numbers of a period, unless a row has more.
+const PERIOD: usize = 1024;
+/// Numbers that are summed in the precision of the tensor before they are added in f64.
+const CHUNK: usize = 16 * 1024;
+/// Chunks of a block, the share of work that a thread takes.
+const CHUNKS: usize = 4;
 
-/// How rows are grouped and cut into blocks.
+/// How rows are grouped and cut; lengths in numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
     c: usize,
     groups: usize,
-    /// Elements of a group.
     group: usize,
-    /// Elements of a block; the last block of a group may be shorter.
+    period: usize,
+    chunk: usize,
     block: usize,
 }
 
+/// A block's numbers and the group that they belong to.
+#[derive(Debug, Clone)]
+struct Block {
+    group: usize,
+    range: Range<usize>,
+}
+
 impl Rows {
-    pub(super) fn new(elements: usize, c: usize, groups: usize) -> Self {
-        Self { c, groups, group: elements / groups, block: (BLOCK_ELEMENTS / c).max(1) * c }
+    pub(super) fn new(len: usize, c: usize, groups: usize) -> Self {
+        let period = (1 << (PERIOD / c).max(1).ilog2()) * c;
+        let chunk = (CHUNK / period).max(1) * period;
+        Self { c, groups, group: len / groups, period, chunk, block: CHUNKS * chunk }
     }
 
-    fn blocks_per_group(self) -> usize {
-        self.group.div_ceil(self.block)
+    fn blocks(self) -> Vec<Block> {
+        let of_group = |group: usize| {
+            let (first, end) = (group * self.group, (group + 1) * self.group);
+            let starts = (first..end).step_by(self.block);
+            starts.map(move |start| Block { group, range: start..(start + self.block).min(end) })
+        };
+        (0..self.groups).flat_map(of_group).collect()
     }
 
-    /// Sums over the blocks of each group: `partial(group, block range)` gives `[width·C]` values.
-    fn reduce(
+    /// An output with one number for each of the input, cut into blocks.
+    fn cut<T>(self, out: &mut [T]) -> Vec<&mut [T]> {
+        out.chunks_mut(self.group).flat_map(|group| group.chunks_mut(self.block)).collect()
+    }
+
+    /// Two sums for each channel of each block, `[blocks, 2, C]`; `work` adds to those of its block.
+    fn block_sums<P: Send>(
         self,
-        width: usize,
-        partial: impl Fn(usize, std::ops::Range<usize>) -> Vec<f64> + Sync,
-        mut add: impl FnMut(&mut [f64], &[f64], usize),
+        parts: Vec<P>,
+        work: impl Fn(Block, P, &mut [f64]) + Sync,
     ) -> Vec<f64> {
-        let per_group = self.blocks_per_group();
-        let partials: Vec<Vec<f64>> = (0..self.groups * per_group)
-            .into_par_iter()
-            .map(|i| {
-                let (group, block) = (i / per_group, i % per_group);
-                let start = group * self.group + block * self.block;
-                let end = (start + self.block).min((group + 1) * self.group);
-                partial(group, start..end)
-            })
-            .collect();
-        let mut totals = vec![0.0; self.groups * width * self.c];
-        for (i, values) in partials.iter().enumerate() {
-            let (group, block) = (i / per_group, i % per_group);
-            let total = &mut totals[group * width * self.c..(group + 1) * width * self.c];
-            add(total, values, block);
-        }
-        totals
+        let mut sums = vec![0.0; parts.len() * 2 * self.c];
+        let of_blocks = sums.par_chunks_mut(2 * self.c);
+        let all = of_blocks.zip(self.blocks()).zip(parts);
+        all.for_each(|((sums, block), part)| work(block, part, sums));
+        sums
+    }
+
+    /// Coefficients `[groups, C]` repeated to the length of a period in each group.
+    fn repeat<T: Float>(self, coefficients: &[T]) -> Vec<T> {
+        coefficients
+            .chunks(self.c)
+            .flat_map(|of_group| of_group.repeat(self.period / self.c))
+            .collect()
+    }
+
+    /// The part of [`Rows::repeat`] that belongs to a group.
+    fn of_group(self, group: usize) -> Range<usize> {
+        group * self.period..(group + 1) * self.period
     }
 }
 
-/// Scale and shift, `[groups, C]`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Affine<'a, T> {
-    pub(super) scale: &'a [T],
-    pub(super) shift: &'a [T],
-}
-
-/// Σ g and Σ g·x̂ of each group and channel.
-#[derive(Debug)]
-pub(super) struct Sums {
-    pub(super) plain: Vec<f64>,
-    pub(super) with_x_hat: Vec<f64>,
-}
-
-/// What the input's gradient needs, `[groups, C]` (γ: `[C]`).
-#[derive(Debug)]
-pub(super) struct Normalization<'a> {
-    pub(super) mean: &'a [f64],
-    pub(super) inv_std: &'a [f64],
-    pub(super) gamma: &'a [f64],
-    pub(super) sums: &'a Sums,
-}
-
-/// Rows of `M` inputs that have the same shape, read without bounds checks: with them the loops would
-/// not become vector code.
+/// `M` arrays of the same length, read without bounds checks: with them the loops would not become
+/// vector code.
 #[derive(Clone, Copy)]
 struct Inputs<'a, T, const M: usize> {
     slices: [&'a [T]; M],
@@ -95,8 +98,10 @@ impl<'a, T: Float, const M: usize> Inputs<'a, T, M> {
         Self { slices, len }
     }
 
-    fn part(&self, range: std::ops::Range<usize>) -> Self {
-        Self::new(self.slices.map(|slice| &slice[range.clone()]))
+    #[inline(always)]
+    fn part(&self, range: Range<usize>) -> Self {
+        let len = range.len();
+        Self { slices: self.slices.map(|slice| &slice[range.clone()]), len }
     }
 
     /// # Safety
@@ -108,87 +113,99 @@ impl<'a, T: Float, const M: usize> Inputs<'a, T, M> {
     }
 }
 
-/// Sums `value(inputs, column)` over rows for the `W` columns from `start`.
+/// Adds `value(i)` to two arrays; a function, because the compiler knows that its arguments do not overlap.
 #[inline(always)]
-fn column_sums<T: Float, const M: usize, const W: usize>(
-    inputs: Inputs<'_, T, M>,
-    c: usize,
-    start: usize,
-    value: impl Fn([T; M], usize) -> T,
+fn accumulate<T: Float>(a: &mut [T], b: &mut [T], value: impl Fn(usize) -> [T; 2]) {
+    for (i, (a, b)) in a.iter_mut().zip(b).enumerate() {
+        let [to_a, to_b] = value(i);
+        *a += to_a;
+        *b += to_b;
+    }
+}
+
+/// Adds to `out` `[2, C]` the sums of `value(inputs, coefficients)` over a chunk.
+#[inline(always)]
+fn add_sums<T: Float, const M: usize, const K: usize>(
+    rows: Rows,
+    chunk: Inputs<'_, T, M>,
+    coefficients: Inputs<'_, T, K>,
+    value: impl Fn([T; M], [T; K]) -> [T; 2],
     out: &mut [f64],
 ) {
-    let mut sums = [T::zero(); W];
-    for row in 0..inputs.len / c {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: `row` is one of the whole rows, and the caller keeps `start + W` within a row.
-            let values = unsafe { inputs.at(row * c + start + lane) };
-            *sum += value(values, start + lane);
+    let mut sums = vec![T::zero(); 2 * rows.period];
+    let (a, b) = sums.split_at_mut(rows.period);
+    vectorize(
+        #[inline(always)]
+        move || {
+            let coefficients = coefficients.part(0..rows.period);
+            for start in (0..chunk.len).step_by(rows.period) {
+                let row = chunk.part(start..(start + rows.period).min(chunk.len));
+                accumulate(&mut a[..row.len], &mut b[..row.len], |i| {
+                    // SAFETY: `i` is below the length of the row, and coefficients have a whole period.
+                    unsafe { value(row.at(i), coefficients.at(i)) }
+                });
+            }
+        },
+    );
+    let (out_a, out_b) = out.split_at_mut(rows.c);
+    for (out, sums) in [out_a, out_b].into_iter().zip(sums.chunks(rows.period)) {
+        for row in sums.chunks_exact(rows.c) {
+            out.iter_mut().zip(row).for_each(|(out, sum)| *out += sum.f64());
         }
     }
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = sum.f64();
-    }
 }
 
-/// [`column_sums`] over all columns, in registers where `LANES` columns are left.
-#[inline(always)]
-fn all_column_sums<T: Float, const M: usize>(
-    inputs: Inputs<'_, T, M>,
-    c: usize,
-    value: impl Fn([T; M], usize) -> T,
-) -> Vec<f64> {
-    let mut out = vec![0.0; c];
-    let whole = c / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        let out = &mut out[start..start + LANES];
-        column_sums::<T, M, LANES>(inputs, c, start, &value, out);
-    }
-    for start in whole..c {
-        column_sums::<T, M, 1>(inputs, c, start, &value, &mut out[start..=start]);
-    }
-    out
-}
-
-/// Mean and biased variance `[groups, C]`: two passes within a block, blocks merged by Chan's formula.
+/// Mean and biased variance `[groups, C]`: sums of distances to the mean of a block's first chunk, blocks
+/// merged by Chan's formula.
+///
+/// Let the first chunk be a share f of a block. However far from the rest it lies, it adds to the block's
+/// variance as well, so the squares that cancel are at most 1/f times what is left.
 pub(super) fn moments<T: Float>(x: &[T], rows: Rows) -> (Vec<f64>, Vec<f64>) {
     let c = rows.c;
-    let partial = |_: usize, range: std::ops::Range<usize>| {
-        let x = Inputs::new([&x[range]]);
-        vectorize(|| {
-            let n = to_f64(x.len / c);
-            let mut out = all_column_sums(x, c, |[x], _| x);
-            for value in &mut out {
-                *value /= n;
-            }
-            let mean: Vec<T> = out.iter().map(|m| T::of(*m)).collect();
-            let squares = all_column_sums(x, c, |[x], column| {
-                let d = x - mean[column];
-                d * d
-            });
-            // The mean was rounded to T: what is left of Σ(x − mean) corrects it.
-            let rest = all_column_sums(x, c, |[x], column| x - mean[column]);
-            for ((value, mean), rest) in out.iter_mut().zip(&mean).zip(&rest) {
-                *value = mean.f64() + rest / n;
-            }
-            out.extend(squares.iter().zip(&rest).map(|(s, r)| s - r * r / n));
-            out
-        })
-    };
-    let merge = |total: &mut [f64], block: &[f64], block_idx: usize| {
-        let before = to_f64(block_idx * rows.block / c);
-        let n = to_f64((rows.group - block_idx * rows.block).min(rows.block) / c);
-        for i in 0..c {
-            let delta = block[i] - total[i];
-            total[i] += delta * n / (before + n);
-            total[c + i] += block[c + i] + delta * delta * before * n / (before + n);
+    let sums = rows.block_sums(vec![(); rows.blocks().len()], |Block { range, .. }, (), out| {
+        let chunks = || x[range.clone()].chunks(rows.chunk);
+        let (n, mut of_first) = (to_f64(range.len() / c), vec![0.0; 2 * c]);
+        for first in chunks().take(1) {
+            let no_coefficients = Inputs::new([]);
+            add_sums(
+                rows,
+                Inputs::new([first]),
+                no_coefficients,
+                |[x], []| [x, T::zero()],
+                &mut of_first,
+            );
+            of_first.iter_mut().for_each(|sum| *sum /= to_f64(first.len() / c));
         }
-    };
-    let merged = rows.reduce(2, partial, merge);
+        let near: Vec<T> = of_first[..c].iter().map(|mean| T::of(*mean)).collect();
+        let repeated = rows.repeat(&near);
+        for chunk in chunks() {
+            let (chunk, near) = (Inputs::new([chunk]), Inputs::new([&repeated[..]]));
+            let distances = |[x]: [T; 1], [near]: [T; 1]| [x - near, (x - near) * (x - near)];
+            add_sums(rows, chunk, near, distances, out);
+        }
+        let (mean, squares) = out.split_at_mut(c);
+        for ((mean, squares), near) in mean.iter_mut().zip(squares).zip(near) {
+            *squares -= *mean * *mean / n;
+            *mean = near.f64() + *mean / n;
+        }
+    });
+    let (mut mean, mut variance) = (vec![0.0; rows.groups * c], vec![0.0; rows.groups * c]);
+    for (Block { group, range }, of_block) in rows.blocks().iter().zip(sums.chunks(2 * c)) {
+        let before = to_f64((range.start - group * rows.group) / c);
+        let n = to_f64(range.len() / c);
+        let (share, spread) = (n / (before + n), before * n / (before + n));
+        let of_group = group * c..(group + 1) * c;
+        let totals = mean[of_group.clone()].iter_mut().zip(&mut variance[of_group]);
+        let (means, squares) = of_block.split_at(c);
+        for ((mean, variance), (of_block, squares)) in totals.zip(means.iter().zip(squares)) {
+            let delta = of_block - *mean;
+            *mean += delta * share;
+            *variance += squares + delta * delta * spread;
+        }
+    }
     let n = to_f64(rows.group / c);
-    let part = |from: usize, divisor: f64| {
-        merged.chunks(2 * c).flat_map(|g| &g[from..from + c]).map(|v| v / divisor).collect()
-    };
-    (part(0, 1.0), part(c, n))
+    variance.iter_mut().for_each(|squares| *squares /= n);
+    (mean, variance)
 }
 
 /// Computes each element by `f(inputs, coefficients)`, with the group's coefficients of its channel; each
@@ -200,115 +217,253 @@ fn map_rows<T: Float, const M: usize, const K: usize>(
     coefficients: [&[T]; K],
     f: impl Fn([T; M], [T; K]) -> T + Sync,
 ) -> Vec<T> {
+    let coefficients = coefficients.map(|all| rows.repeat(all));
+    let coefficients = Inputs::new(coefficients.each_ref().map(|all| &all[..]));
     let mut result = Unwritten::new(inputs.len);
-    result.elements().par_chunks_mut(rows.group).enumerate().for_each(|(group, out)| {
-        let of_group = coefficients.map(|all| &all[group * rows.c..(group + 1) * rows.c]);
-        let of_group = Inputs::new(of_group);
-        out.par_chunks_mut(rows.block).enumerate().for_each(|(block, out)| {
-            let start = group * rows.group + block * rows.block;
-            let inputs = inputs.part(start..start + out.len());
-            vectorize(|| {
-                for (row, out) in out.chunks_exact_mut(rows.c).enumerate() {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        // SAFETY: a row has `c` elements, as have the coefficients of a group.
-                        out.write(unsafe { f(inputs.at(row * rows.c + i), of_group.at(i)) });
-                    }
+    let blocks = rows.cut(result.elements()).into_par_iter().zip(rows.blocks());
+    blocks.for_each(|(out, Block { group, range })| {
+        let (inputs, coefficients) = (inputs.part(range), coefficients.part(rows.of_group(group)));
+        let f = &f;
+        vectorize(
+            #[inline(always)]
+            move || {
+                let coefficients = coefficients.part(0..rows.period);
+                for (row, out) in out.chunks_mut(rows.period).enumerate() {
+                    let start = row * rows.period;
+                    let inputs = inputs.part(start..start + out.len());
+                    write(out, |i| {
+                        // SAFETY: `i` is below the length of the row; coefficients have a whole period.
+                        unsafe { f(inputs.at(i), coefficients.at(i)) }
+                    });
                 }
-            });
-        });
+            },
+        );
     });
     // SAFETY: groups, blocks and rows cover all elements.
     unsafe { result.written() }
 }
 
-pub(super) fn affine<T: Float>(x: &[T], rows: Rows, by: Affine<'_, T>) -> Vec<T> {
-    let coefficients = [by.scale, by.shift];
-    map_rows(Inputs::new([x]), rows, coefficients, |[x], [scale, shift]| x * scale + shift)
+/// Writes `value(i)`; a function, because the compiler knows that its arguments do not overlap.
+#[inline(always)]
+fn write<T>(out: &mut [std::mem::MaybeUninit<T>], value: impl Fn(usize) -> T) {
+    for (i, out) in out.iter_mut().enumerate() {
+        out.write(value(i));
+    }
 }
 
-pub(super) fn affine_relu<T: Float>(x: &[T], rows: Rows, by: Affine<'_, T>) -> Vec<T> {
-    let coefficients = [by.scale, by.shift];
-    map_rows(Inputs::new([x]), rows, coefficients, |[x], [scale, shift]| (x * scale + shift).relu())
+/// Scale and shift of each group and channel, `[groups, C]`.
+#[derive(Debug, Clone)]
+pub(super) struct Affine<T> {
+    pub(super) scale: Vec<T>,
+    pub(super) shift: Vec<T>,
+}
+
+impl<T> Affine<T> {
+    fn coefficients(&self) -> [&[T]; 2] {
+        [&self.scale, &self.shift]
+    }
+}
+
+pub(super) fn affine<T: Float>(x: &[T], rows: Rows, by: &Affine<T>) -> Vec<T> {
+    let f = |[x]: [T; 1], [scale, shift]: [T; 2]| x * scale + shift;
+    map_rows(Inputs::new([x]), rows, by.coefficients(), f)
+}
+
+pub(super) fn affine_relu<T: Float>(x: &[T], rows: Rows, by: &Affine<T>) -> Vec<T> {
+    let f = |[x]: [T; 1], [scale, shift]: [T; 2]| (x * scale + shift).relu();
+    map_rows(Inputs::new([x]), rows, by.coefficients(), f)
 }
 
 pub(super) fn affine_add_relu<T: Float>(
     x: &[T],
     added: &[T],
     rows: Rows,
-    by: Affine<'_, T>,
+    by: &Affine<T>,
 ) -> Vec<T> {
-    let coefficients = [by.scale, by.shift];
-    map_rows(Inputs::new([x, added]), rows, coefficients, |[x, added], [scale, shift]| {
-        (x * scale + shift + added).relu()
+    let f = |[x, added]: [T; 2], [scale, shift]: [T; 2]| (x * scale + shift + added).relu();
+    map_rows(Inputs::new([x, added]), rows, by.coefficients(), f)
+}
+
+/// The gradient g of the normalization's output.
+#[derive(Debug)]
+pub(super) enum Gradient<'a, T> {
+    /// Itself.
+    Plain(&'a [T]),
+    /// That of ReLU's output: g is `dy` where the normalization's output is above 0. To compute it again
+    /// is cheaper than to read it.
+    OfRelu(&'a [T], &'a Affine<T>),
+}
+
+/// Σ g and Σ g·x̂ of each group and channel.
+#[derive(Debug)]
+pub(super) struct Sums {
+    pub(super) plain: Vec<f64>,
+    pub(super) with_x_hat: Vec<f64>,
+}
+
+/// Mean, 1/σ `[groups, C]` and γ `[C]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Normalization<'a> {
+    pub(super) mean: &'a [f64],
+    pub(super) inv_std: &'a [f64],
+    pub(super) gamma: &'a [f64],
+}
+
+#[inline(always)]
+fn where_positive<T: Float>(y: T, dy: T) -> T {
+    if y > T::zero() { dy } else { T::zero() }
+}
+
+/// Sums of a block for [`Sums`].
+#[inline(always)]
+fn g_and_product<T: Float>(g: T, x: T, mean: T) -> [T; 2] {
+    [g, g * (x - mean)]
+}
+
+/// The input's gradient and its sums.
+pub(super) fn gradients<T: Float>(
+    x: &[T],
+    g: &Gradient<'_, T>,
+    rows: Rows,
+    by: Normalization<'_>,
+) -> (Vec<T>, Sums) {
+    let sums = gradient_sums(x, g, rows, by);
+    (input_gradient(x, g, rows, by, &sums), sums)
+}
+
+fn gradient_sums<T: Float>(
+    x: &[T],
+    g: &Gradient<'_, T>,
+    rows: Rows,
+    by: Normalization<'_>,
+) -> Sums {
+    let mean = rounded(by.mean);
+    let sums = match *g {
+        Gradient::Plain(g) => {
+            sum_rows(Inputs::new([x, g]), rows, [&mean], |[x, g], [mean]| g_and_product(g, x, mean))
+        }
+        Gradient::OfRelu(dy, Affine { scale, shift }) => {
+            let coefficients = [&mean[..], scale, shift];
+            sum_rows(Inputs::new([x, dy]), rows, coefficients, |[x, dy], [mean, scale, shift]| {
+                g_and_product(where_positive(x * scale + shift, dy), x, mean)
+            })
+        }
+    };
+    total(&sums, &mean, rows, by)
+}
+
+/// [`Rows::block_sums`] of `value(inputs, coefficients)`.
+#[inline(always)]
+fn sum_rows<T: Float, const M: usize, const K: usize>(
+    inputs: Inputs<'_, T, M>,
+    rows: Rows,
+    coefficients: [&[T]; K],
+    value: impl Fn([T; M], [T; K]) -> [T; 2] + Sync,
+) -> Vec<f64> {
+    let coefficients = coefficients.map(|all| rows.repeat(all));
+    let coefficients = Inputs::new(coefficients.each_ref().map(|all| &all[..]));
+    rows.block_sums(vec![(); rows.blocks().len()], |Block { group, range }, (), out| {
+        let coefficients = coefficients.part(rows.of_group(group));
+        for start in range.clone().step_by(rows.chunk) {
+            let chunk = inputs.part(start..(start + rows.chunk).min(range.end));
+            add_sums(rows, chunk, coefficients, &value, out);
+        }
     })
 }
 
-/// ReLU's gradient: `dy` where `y > 0`.
-pub(super) fn mask<T: Float>(dy: &[T], y: &[T]) -> Vec<T> {
-    let mut out = vec![T::zero(); dy.len()];
-    let blocks = out.par_chunks_mut(BLOCK_ELEMENTS);
-    blocks.zip(dy.par_chunks(BLOCK_ELEMENTS)).zip(y.par_chunks(BLOCK_ELEMENTS)).for_each(
-        |((out, dy), y)| {
-            vectorize(|| {
-                for ((out, dy), y) in out.iter_mut().zip(dy).zip(y) {
-                    *out = if *y > T::zero() { *dy } else { T::zero() };
-                }
-            });
-        },
-    );
-    out
+/// [`gradient_sums`] from the gradient of the output `y` of ReLU; also gives g, `dy` where `y > 0`, which
+/// is written while it is in the cache.
+pub(super) fn masked_gradient_sums<T: Float>(
+    [x, y, dy]: [&[T]; 3],
+    rows: Rows,
+    by: Normalization<'_>,
+) -> (Vec<T>, Sums) {
+    let mean = rounded(by.mean);
+    let repeated = rows.repeat(&mean);
+    let mut masked = Unwritten::new(x.len());
+    let parts = rows.cut(masked.elements());
+    let sums = rows.block_sums(parts, |Block { group, range }, part, out| {
+        let mean = Inputs::new([&repeated[rows.of_group(group)]]);
+        let starts = range.clone().step_by(rows.chunk);
+        for (start, masked) in starts.zip(part.chunks_mut(rows.chunk)) {
+            let chunk = start..start + masked.len();
+            let both = Inputs::new([&y[chunk.clone()], &dy[chunk.clone()]]);
+            vectorize(
+                #[inline(always)]
+                || {
+                    let both = both.part(0..both.len);
+                    write(masked, |i| {
+                        // SAFETY: `i` is below the length of the chunk.
+                        let [y, dy] = unsafe { both.at(i) };
+                        where_positive(y, dy)
+                    });
+                },
+            );
+            // SAFETY: the whole chunk was written.
+            let g = unsafe { masked.assume_init_ref() };
+            let inputs = Inputs::new([&x[chunk], g]);
+            add_sums(rows, inputs, mean, |[x, g], [mean]| g_and_product(g, x, mean), out);
+        }
+    });
+    // SAFETY: blocks and chunks cover all elements.
+    (unsafe { masked.written() }, total(&sums, &mean, rows, by))
 }
 
-pub(super) fn gradient_sums<T: Float>(
-    x: &[T],
-    g: &[T],
-    rows: Rows,
-    (mean, inv_std): (&[f64], &[f64]),
-) -> Sums {
+/// Adds the sums of blocks. They were taken with the mean `rounded` to the tensor's precision.
+fn total<T: Float>(sums: &[f64], rounded: &[T], rows: Rows, by: Normalization<'_>) -> Sums {
     let c = rows.c;
-    let partial = |group: usize, range: std::ops::Range<usize>| {
-        let both = Inputs::new([&x[range.clone()], &g[range]]);
-        let mean: Vec<T> = mean[group * c..(group + 1) * c].iter().map(|m| T::of(*m)).collect();
-        vectorize(|| {
-            let mut out = all_column_sums(both, c, |[_, g], _| g);
-            out.extend(all_column_sums(both, c, |[x, g], column| g * (x - mean[column])));
-            out
-        })
-    };
-    let add = |total: &mut [f64], block: &[f64], _: usize| {
-        for (total, value) in total.iter_mut().zip(block) {
-            *total += value;
-        }
-    };
-    let sums = rows.reduce(2, partial, add);
-    let part = |from: usize| sums.chunks(2 * c).flat_map(move |g| &g[from..from + c]).copied();
-    Sums {
-        plain: part(0).collect(),
-        with_x_hat: part(c).zip(inv_std).map(|(sum, inv_std)| sum * inv_std).collect(),
+    let (mut plain, mut products) = (vec![0.0; by.mean.len()], vec![0.0; by.mean.len()]);
+    for (Block { group, .. }, of_block) in rows.blocks().iter().zip(sums.chunks(2 * c)) {
+        let of_group = group * c..(group + 1) * c;
+        let totals = plain[of_group.clone()].iter_mut().chain(&mut products[of_group]);
+        totals.zip(of_block).for_each(|(total, sum)| *total += sum);
     }
+    for (i, product) in products.iter_mut().enumerate() {
+        let rest = plain[i] * (by.mean[i] - rounded[i].f64());
+        *product = (*product - rest) * by.inv_std[i];
+    }
+    Sums { plain, with_x_hat: products }
 }
 
 /// `dx = γ/σ·(g − Σg/n − x̂·Σ(g·x̂)/n)`, as `a·g + b·x + d` with three numbers per group and channel.
 pub(super) fn input_gradient<T: Float>(
     x: &[T],
-    g: &[T],
+    g: &Gradient<'_, T>,
     rows: Rows,
-    by: &Normalization<'_>,
+    by: Normalization<'_>,
+    sums: &Sums,
 ) -> Vec<T> {
     let n = to_f64(rows.group / rows.c);
     let mut a = Vec::with_capacity(by.mean.len());
     let mut b = Vec::with_capacity(by.mean.len());
-    let mut constant = Vec::with_capacity(by.mean.len());
+    let mut d = Vec::with_capacity(by.mean.len());
     for i in 0..by.mean.len() {
         let slope = by.gamma[i % rows.c] * by.inv_std[i];
-        let along_x = -slope * by.inv_std[i] * by.sums.with_x_hat[i] / n;
+        let along_x = -slope * by.inv_std[i] * sums.with_x_hat[i] / n;
         a.push(T::of(slope));
         b.push(T::of(along_x));
-        constant.push(T::of(-slope * by.sums.plain[i] / n - along_x * by.mean[i]));
+        d.push(T::of(-slope * sums.plain[i] / n - along_x * by.mean[i]));
     }
-    map_rows(Inputs::new([x, g]), rows, [&a, &b, &constant], |[x, g], [a, b, constant]| {
-        a * g + b * x + constant
-    })
+    match *g {
+        Gradient::Plain(g) => {
+            map_rows(Inputs::new([x, g]), rows, [&a, &b, &d], |[x, g], [a, b, d]| a * g + b * x + d)
+        }
+        Gradient::OfRelu(dy, Affine { scale, shift }) => {
+            let coefficients = [&a[..], &b, &d, scale, shift];
+            map_rows(
+                Inputs::new([x, dy]),
+                rows,
+                coefficients,
+                |[x, dy], [a, b, d, scale, shift]| {
+                    a * where_positive(x * scale + shift, dy) + b * x + d
+                },
+            )
+        }
+    }
+}
+
+fn rounded<T: Float>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|value| T::of(*value)).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

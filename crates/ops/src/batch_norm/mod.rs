@@ -5,10 +5,10 @@ mod kernel;
 
 use candle_core::Tensor;
 
-use self::kernel::Rows;
+use self::kernel::{Affine, Gradient, Normalization, Rows};
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, tensor};
 use crate::error::OpError;
-use crate::simd::{Float, vectorize};
+use crate::simd::Float;
 
 const OP: &str = "batch_norm";
 
@@ -181,10 +181,28 @@ fn numbers<T: Float>(x: &Tensor) -> Result<Vec<f64>, OpError> {
 fn statistics<T: Float>(x: &Tensor, groups: usize) -> Result<(Vec<f64>, Vec<f64>), OpError> {
     let c = x.dims()[1];
     let x = Dense::channels_last(OP, x)?;
-    Ok(lend!(OP, T, [x] => vectorize(|| kernel::moments(x, Rows::new(x.len(), c, groups)))))
+    Ok(lend!(OP, T, [x] => kernel::moments(x, Rows::new(x.len(), c, groups))))
 }
 
-/// `statistics`: mean and 1/σ, `[groups, C]`.
+/// `y = x·scale + shift` from γ, β `[C]` and the mean and 1/σ `[groups, C]`.
+fn affine<T: Float>(
+    bn: BatchNorm<'_>,
+    mean: &[f64],
+    inv_std: &[f64],
+) -> Result<Affine<T>, OpError> {
+    let (gamma, beta) = (numbers::<T>(bn.gamma)?, numbers::<T>(bn.beta)?);
+    let of_channels = gamma.iter().zip(&beta).cycle();
+    let of_groups = mean.iter().zip(inv_std).zip(of_channels);
+    let (scale, shift) = of_groups
+        .map(|((mean, inv_std), (gamma, beta))| {
+            let scale = gamma * inv_std;
+            (T::of(scale), T::of(beta - mean * scale))
+        })
+        .unzip();
+    Ok(Affine { scale, shift })
+}
+
+/// Mean and 1/σ: `[groups, C]`.
 fn normalize<T: Float>(
     x: &Tensor,
     bn: BatchNorm<'_>,
@@ -192,25 +210,15 @@ fn normalize<T: Float>(
     after: After<'_>,
     dims: [usize; 4],
 ) -> Result<Tensor, OpError> {
-    let (gamma, beta) = (numbers::<T>(bn.gamma)?, numbers::<T>(bn.beta)?);
-    // y = x·scale + shift, per group and channel.
-    let scale: Vec<f64> = inv_std.iter().zip(gamma.iter().cycle()).map(|(s, g)| s * g).collect();
-    let shift: Vec<T> = mean
-        .iter()
-        .zip(&scale)
-        .zip(beta.iter().cycle())
-        .map(|((mean, scale), beta)| T::of(beta - mean * scale))
-        .collect();
-    let scale: Vec<T> = scale.into_iter().map(T::of).collect();
+    let affine = affine::<T>(bn, mean, inv_std)?;
     let x = Dense::channels_last(OP, x)?;
     let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
-    let affine = kernel::Affine { scale: &scale, shift: &shift };
     let y = match after {
-        After::Nothing => lend!(OP, T, [x] => kernel::affine(x, rows, affine)),
-        After::Relu => lend!(OP, T, [x] => kernel::affine_relu(x, rows, affine)),
+        After::Nothing => lend!(OP, T, [x] => kernel::affine(x, rows, &affine)),
+        After::Relu => lend!(OP, T, [x] => kernel::affine_relu(x, rows, &affine)),
         After::AddRelu(added) => {
             let added = Dense::channels_last(OP, added)?;
-            lend!(OP, T, [x, added] => kernel::affine_add_relu(x, added, rows, affine))
+            lend!(OP, T, [x, added] => kernel::affine_add_relu(x, added, rows, &affine))
         }
     };
     channels_last(OP, y, dims)
@@ -225,32 +233,37 @@ fn backward<T: Float>(
 ) -> Result<BatchNormGradients, OpError> {
     let rows = Rows::new(dims.iter().product(), dims[1], saved.groups);
     let gamma = numbers::<T>(bn.gamma)?;
-    let [x, y, dy] =
-        [Dense::channels_last(OP, x)?, Dense::channels_last(OP, y)?, Dense::channels_last(OP, dy)?];
     let inv_std = saved.inv_std();
-    let (dx, masked, sums) = lend!(OP, T, [x, y, dy] => {
-        let masked = match after {
-            After::Nothing => None,
-            After::Relu | After::AddRelu(_) => Some(kernel::mask(dy, y)),
-        };
-        let g = masked.as_deref().unwrap_or(dy);
-        let sums = kernel::gradient_sums(x, g, rows, (&saved.mean, &inv_std));
-        let dx = kernel::input_gradient(x, g, rows, &kernel::Normalization {
-            mean: &saved.mean, inv_std: &inv_std, gamma: &gamma, sums: &sums,
-        });
-        (dx, masked, sums)
-    });
+    let by = Normalization { mean: &saved.mean, inv_std: &inv_std, gamma: &gamma };
+    let [x, dy] = [Dense::channels_last(OP, x)?, Dense::channels_last(OP, dy)?];
+    let (dx, added, sums) = match after {
+        After::Nothing => lend!(OP, T, [x, dy] => {
+            let (dx, sums) = kernel::gradients(x, &Gradient::Plain(dy), rows, by);
+            (dx, None, sums)
+        }),
+        After::Relu => {
+            let affine = affine::<T>(bn, &saved.mean, &inv_std)?;
+            lend!(OP, T, [x, dy] => {
+                let (dx, sums) = kernel::gradients(x, &Gradient::OfRelu(dy, &affine), rows, by);
+                (dx, None, sums)
+            })
+        }
+        After::AddRelu(_) => {
+            let y = Dense::channels_last(OP, y)?;
+            lend!(OP, T, [x, y, dy] => {
+                let (g, sums) = kernel::masked_gradient_sums([x, y, dy], rows, by);
+                let dx = kernel::input_gradient(x, &Gradient::Plain(&g), rows, by, &sums);
+                (dx, Some(g), sums)
+            })
+        }
+    };
     let over_groups = |values: &[f64]| -> Vec<T> {
         let c = dims[1];
         (0..c).map(|i| T::of(values.iter().skip(i).step_by(c).sum())).collect()
     };
-    let added = match (after, masked) {
-        (After::AddRelu(_), Some(masked)) => Some(channels_last(OP, masked, dims)?),
-        _ => None,
-    };
     Ok(BatchNormGradients {
         x: channels_last(OP, dx, dims)?,
-        added,
+        added: added.map(|g| channels_last(OP, g, dims)).transpose()?,
         gamma: tensor(OP, over_groups(&sums.with_x_hat), dims[1])?,
         beta: tensor(OP, over_groups(&sums.plain), dims[1])?,
     })
