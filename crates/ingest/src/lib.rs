@@ -18,7 +18,7 @@
 //!     ..Manifest::default()
 //! };
 //! let shards = ShardSet::open(root, &manifest, Split::Train, Verify::Checksums)?;
-//! assert_eq!(shards.label(0), Some(1));
+//! assert_eq!(shards.label(0)?, Some(1));
 //! assert_eq!(shards.read(0)?.key.to_string(), "train-000000.tar/0000");
 //! # Ok(())
 //! # }
@@ -27,18 +27,28 @@
 //! What it deliberately lacks: decoding, threads, a shuffle buffer, and skipping a bad sample in silence.
 #![forbid(unsafe_code)]
 
+mod ahead;
+mod cache;
 mod durable;
 mod error;
+mod index;
 mod manifest;
 mod sampler;
 mod scan;
 mod shards;
+mod shelf;
 mod source;
+mod store;
+mod walk;
+mod windows;
 mod writer;
 
+pub use ahead::read_ahead;
+pub use cache::{CacheReport, ShardCache};
 pub use error::{IngestError, Remedy};
 pub use manifest::{Manifest, ShardEntry, Split};
-pub use sampler::{Sampler, Slot};
-pub use shards::{ShardSet, Verify};
+pub use sampler::{Sampler, ShardVisit, Slot};
+pub use shards::{ShardPlace, ShardSet, Verify};
 pub use source::{EncodedSample, Payload, SampleKey, Source};
-pub use writer::{ImageFormat, ShardWriter};
+pub use store::{FolderStore, Part, Store};
+pub use writer::{ImageFormat, IndexFiles, ShardWriter};

@@ -1,6 +1,7 @@
 //! The manifest: what a data set is and what the bytes of its shards must be.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     io::{self, Write as _},
     path::Path,
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{
     durable::publish,
     error::{IngestError, Remedy},
+    index::Stamp,
 };
 
 const HINT_MISSING: &str =
@@ -73,6 +75,14 @@ pub struct ShardEntry {
     /// BLAKE3 of the file, 64 lower-case hexadecimal digits.
     #[serde(deserialize_with = "checksum")]
     pub blake3: String,
+}
+
+impl ShardEntry {
+    /// The checksum as bytes, which ties an index file to its shard. It was checked when it was parsed;
+    /// an entry made otherwise belongs to no index.
+    pub(crate) fn stamp(&self) -> Stamp {
+        blake3::Hash::from_hex(&self.blake3).map_or([0; 32], |hash| *hash.as_bytes())
+    }
 }
 
 impl Manifest {
@@ -139,13 +149,9 @@ impl Manifest {
 
     /// The first shard name that comes twice, with the offset of the second time.
     fn repeated_shard(&self, text: &str) -> Option<(&str, usize)> {
-        let names: Vec<&str> =
-            self.train.iter().chain(&self.test).map(|shard| shard.file.as_str()).collect();
-        let repeated = names
-            .iter()
-            .enumerate()
-            .find(|(i, name)| names[..*i].contains(name))
-            .map(|(_, n)| *n)?;
+        let mut seen = BTreeSet::new();
+        let mut names = self.train.iter().chain(&self.test).map(|shard| shard.file.as_str());
+        let repeated = names.find(|name| !seen.insert(*name))?;
         let offset = text.match_indices(repeated).nth(1).map_or(0, |(offset, _)| offset);
         Some((repeated, offset))
     }
