@@ -10,11 +10,11 @@ use crate::{
 
 /// Passes `slots`, in the order of `sampler`, on. On the way into a window of shards the source is told
 /// the shards of the next one; at the start also those of the first.
-pub fn read_ahead(
+pub fn read_ahead<I: Iterator<Item = Slot> + Send + 'static>(
     source: Arc<dyn Source>,
     sampler: &Sampler,
-    slots: impl Iterator<Item = Slot> + Send + 'static,
-) -> impl Iterator<Item = Result<Slot, IngestError>> + Send {
+    slots: I,
+) -> impl Iterator<Item = Result<Slot, IngestError>> + Send + use<I> {
     let (sampler, mut slots) = (sampler.clone(), slots);
     let mut visits: Option<Box<dyn Iterator<Item = ShardVisit> + Send>> = None;
     // Where the window that was told last begins.

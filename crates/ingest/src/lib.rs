@@ -29,10 +29,16 @@
 
 mod ahead;
 mod cache;
+mod devkit;
 mod durable;
 mod error;
+mod folder;
+mod imagenet;
 mod index;
 mod manifest;
+mod mat;
+#[cfg(feature = "remote")]
+mod remote;
 mod sampler;
 mod scan;
 mod shards;
@@ -46,7 +52,11 @@ mod writer;
 pub use ahead::read_ahead;
 pub use cache::{CacheReport, ShardCache};
 pub use error::{IngestError, Remedy};
+pub use folder::ImageFolder;
+pub use imagenet::{ImageNet, Progress};
 pub use manifest::{Manifest, ShardEntry, Split};
+#[cfg(feature = "remote")]
+pub use remote::{Patience, Remote, S3Access};
 pub use sampler::{Sampler, ShardVisit, Slot};
 pub use shards::{ShardPlace, ShardSet, Verify};
 pub use source::{EncodedSample, Payload, SampleKey, Source};

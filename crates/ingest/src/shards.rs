@@ -453,7 +453,9 @@ mod tests {
         assert!(message.ends_with(expected), "{message}");
         fs::remove_file(&path).unwrap();
         let error = set.read(6).unwrap_err().to_string();
-        assert!(error.ends_with("train-000002.tar is missing; download it, or correct the data folder"));
+        assert!(
+            error.ends_with("train-000002.tar is missing; download it, or correct the data folder")
+        );
     }
 
     proptest! {
