@@ -368,8 +368,8 @@ mod tests {
         assert_eq!(names(&folder), expected);
         let report = CacheReport { bytes: 3000, n_fetched: 4, n_evicted: 1, n_failed_ahead: 0 };
         assert_eq!(cache.report(), report);
-        for i in 2..4 {
-            cache.file(&entries[i]).unwrap();
+        for entry in &entries[2..4] {
+            cache.file(entry).unwrap();
         }
         cache.file(&entries[1]).unwrap();
         assert!(!names(&folder).contains(&entries[0].blake3));
@@ -439,7 +439,7 @@ mod tests {
         cache.fetchers.iter().for_each(|fetcher| fetcher.flush().unwrap());
         let report = CacheReport { bytes: 2000, n_fetched: 2, n_evicted: 0, n_failed_ahead: 1 };
         assert_eq!(cache.report(), report);
-        assert!(cache.file(&entries[2]).is_err());
+        cache.file(&entries[2]).unwrap_err();
         cache.fetchers.clear();
         cache.want(&entries[2]).unwrap();
     }

@@ -120,7 +120,9 @@ pub(crate) mod tests {
 
     pub(crate) const META_MAT: &[u8] = include_bytes!("../tests/golden/packed.mat");
 
-    fn open(members: &[(&str, &[u8])]) -> Result<Devkit, String> {
+    type Members<'a> = &'a [(&'a str, &'a [u8])];
+
+    fn open(members: Members<'_>) -> Result<Devkit, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("devkit.tar.gz");
         write(&path, members);
@@ -139,7 +141,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_no_devkit_is_explained() {
         let (truth, meta) = ("d/data/ILSVRC2012_validation_ground_truth.txt", "d/data/meta.mat");
-        let cases: [(&[(&str, &[u8])], &str); 5] = [
+        let cases: [(Members<'_>, &str); 5] = [
             (&[(truth, b"1")], "archive devkit.tar.gz holds no data/meta.mat; give the devkit as"),
             (&[(meta, META_MAT)], "holds no data/ILSVRC2012_validation_ground_truth.txt; give"),
             (

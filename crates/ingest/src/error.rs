@@ -235,6 +235,14 @@ pub enum IngestError {
         /// Number of samples.
         n_samples: u64,
     },
+    /// A shard beyond the last one.
+    #[error("shard {shard_idx} was asked for, but the data set has {n_shards}")]
+    ShardIndex {
+        /// What was asked for.
+        shard_idx: usize,
+        /// Number of shards.
+        n_shards: usize,
+    },
     /// An epoch would not hold one batch.
     #[error(
         "a batch of {batch_size} samples cannot be drawn from {n_samples}; lower the batch size or add data"

@@ -1,4 +1,4 @@
-//! Manifests, tar shards and the order of samples.
+//! Manifests, tar shards, folders and archives of images, and the order of samples.
 //!
 //! A [`Manifest`] says which shards a data set has and what their bytes must be, a [`ShardWriter`] makes
 //! shards, a [`ShardSet`] reads single samples out of them, and a [`Sampler`] says which sample comes
@@ -24,7 +24,20 @@
 //! # }
 //! ```
 //!
-//! What it deliberately lacks: decoding, threads, a shuffle buffer, and skipping a bad sample in silence.
+//! # From a billion samples to one
+//!
+//! `Sampler::windowed` permutes the shards of an epoch and then the samples within windows of a few
+//! shards; the state of a run is its position. [`read_ahead`] tells the source which shards the next
+//! window needs. [`ShardSet::lazy`] takes their sizes from the manifest and finds the shard of a sample by
+//! bisection; the shard lies in a folder, in a [`ShardCache`] before a [`Store`], or is read by ranges
+//! from one. The cache fetches in chunks, checks the checksum, and drops what was not used for the longest
+//! time. A store is a folder, or with the feature `remote` an S3 bucket or a web server, which alone tries
+//! again: what may pass is told apart from what stays ([`IngestError::is_transient`]).
+//!
+//! Where each sample of a shard lies is found by one walk over the headers, or stands in an index file
+//! `SHARD.idx` that a [`ShardWriter`] makes on request.
+//!
+//! What it deliberately lacks: decoding, threads but those that fetch ahead, a shuffle buffer, and skipping a bad sample in silence.
 #![forbid(unsafe_code)]
 
 mod ahead;
@@ -45,6 +58,7 @@ mod shards;
 mod shelf;
 mod source;
 mod store;
+mod survey;
 mod walk;
 mod windows;
 mod writer;
@@ -61,4 +75,5 @@ pub use sampler::{Sampler, ShardVisit, Slot};
 pub use shards::{ShardPlace, ShardSet, Verify};
 pub use source::{EncodedSample, Payload, SampleKey, Source};
 pub use store::{FolderStore, Part, Store};
+pub use survey::Survey;
 pub use writer::{ImageFormat, IndexFiles, ShardWriter};

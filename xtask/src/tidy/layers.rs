@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 8] = [
         "moco-knn",
         "moco-extract",
         "moco-step",
+        "moco-shard",
         "moco-example-swap",
         "moco-tests",
         "xtask",

@@ -3,15 +3,25 @@
 use super::Problem;
 use super::layers::Crates;
 
-const BINS: [&str; 6] =
-    ["moco-pretrain", "moco-make-data", "moco-lincls", "moco-knn", "moco-extract", "moco-step"];
+const BINS: [&str; 7] = [
+    "moco-pretrain",
+    "moco-make-data",
+    "moco-lincls",
+    "moco-knn",
+    "moco-extract",
+    "moco-step",
+    "moco-shard",
+];
 
 /// A dependency and its owners; "bins" stands for all of [`BINS`].
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 12] = [
     ("crossbeam-channel", &["moco-pipeline"]),
     ("rayon", &["moco-ops"]),
     ("rand_chacha", &["moco-rng"]),
     ("tar", &["moco-ingest"]),
+    ("flate2", &["moco-ingest"]),
+    ("object_store", &["moco-ingest"]),
+    ("tokio", &["moco-ingest"]),
     ("candle-datasets", &["moco-datasets"]),
     ("tracing-subscriber", &["moco-telemetry"]),
     ("indicatif", &["moco-cli"]),
