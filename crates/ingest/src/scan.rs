@@ -277,7 +277,7 @@ mod tests {
         let message = scan(&tar_of(&broken), 2).unwrap_err();
         let expected = "shard s.tar: the metadata \"a.json\" cannot be read: EOF while parsing";
         assert!(message.starts_with(expected), "{message}");
-        assert!(scan(&tar_of(&broken), 0).is_ok());
+        scan(&tar_of(&broken), 0).unwrap();
     }
 
     #[test]

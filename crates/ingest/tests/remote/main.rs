@@ -1,6 +1,6 @@
 //! Shards on web servers and S3: the same bytes as from disk, also where a fifth of the requests fail, and
 //! the errors of a store by their messages. The servers run on this machine.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod servers;
 
