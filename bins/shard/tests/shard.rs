@@ -144,6 +144,14 @@ fn a_second_split_joins_the_manifest_and_mistakes_are_explained() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("the image in/cat/2.JPEG cannot go into a shard"), "{stderr}");
     assert!(stderr.contains("neither JPEG nor PNG, by its first bytes"), "{stderr}");
+    let (code, _, stderr) = shard(root, "verify m.toml --root s3x://data");
+    assert_eq!(code, Some(2));
+    let expected = if cfg!(feature = "remote") {
+        "error: store s3x://data cannot be used: expected an address of s3://, https:// or http://"
+    } else {
+        "error: s3x://data is a store, which this build cannot reach\n  help: build it with"
+    };
+    assert!(stderr.starts_with(expected), "{stderr}");
     let (code, _, stderr) = shard(root, &MAKE.replace("--folder in", "--folder gone"));
     assert_eq!(code, Some(3));
     assert!(stderr.starts_with("error: cannot list gone"), "{stderr}");

@@ -80,7 +80,7 @@ impl fmt::Debug for ShardCache {
 
 impl ShardCache {
     /// A cache of at most `capacity` bytes in `folder`, which is created if need be; `n_fetchers` threads
-    /// read ahead.
+    /// read ahead. Dropping it closes the store.
     ///
     /// # Errors
     /// If the folder cannot be used or belongs to another process, or a thread cannot start.
@@ -148,10 +148,11 @@ impl ShardCache {
     }
 }
 
-/// The threads that read ahead leave after at most one request to the store.
+/// Closes the store too, so that the threads that read ahead leave also when it does not answer.
 impl Drop for ShardCache {
     fn drop(&mut self) {
         self.held.closing.store(true, Ordering::Relaxed);
+        self.held.store.close();
     }
 }
 

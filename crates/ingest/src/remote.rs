@@ -3,7 +3,8 @@
 use std::{
     error::Error,
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,6 +18,9 @@ use crate::{
     error::IngestError,
     store::{Part, Store, check_limit},
 };
+
+/// How often a request that waits looks whether the store was closed.
+const CLOSING_LOOK: Duration = Duration::from_millis(200);
 
 /// How long and how often a store is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,7 @@ pub struct Remote {
     patience: Patience,
     runtime: Runtime,
     n_retries: AtomicU64,
+    is_closed: AtomicBool,
 }
 
 impl Remote {
@@ -112,7 +117,8 @@ impl Remote {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unfit(error.to_string()))?;
         let (address, n_retries) = (address.to_owned(), AtomicU64::new(0));
-        Ok(Self { address, client, prefix, patience, runtime, n_retries })
+        let is_closed = AtomicBool::new(false);
+        Ok(Self { address, client, prefix, patience, runtime, n_retries, is_closed })
     }
 
     /// Requests so far that were made because one before them had failed.
@@ -125,14 +131,13 @@ impl Remote {
         let mut pause = self.patience.first_pause;
         let mut attempt = 1;
         loop {
-            let asked = tokio::time::timeout(self.patience.request_timeout, self.ask(key, part));
-            let (how, source) = match asked.await {
-                Ok(Ok(bytes)) => return Ok(bytes),
-                Ok(Err(Fault::Stays(error))) => return Err(error),
-                Ok(Err(Fault::Passes(how, source))) => (how, source),
-                Err(elapsed) => {
-                    let limit = self.patience.request_timeout;
-                    (format!("with no whole answer within {limit:?}"), elapsed.into())
+            let limit = self.patience.request_timeout;
+            let (how, source) = match self.within(limit, self.ask(key, part)).await? {
+                Some(Ok(bytes)) => return Ok(bytes),
+                Some(Err(Fault::Stays(error))) => return Err(error),
+                Some(Err(Fault::Passes(how, source))) => (how, source),
+                None => {
+                    (format!("with no whole answer within {limit:?}"), "it took too long".into())
                 }
             };
             if attempt >= self.patience.n_attempts {
@@ -146,11 +151,31 @@ impl Remote {
                     source,
                 });
             }
-            tokio::time::sleep(pause).await;
+            self.within(pause, std::future::pending::<()>()).await?;
             pause = (pause * 2).min(self.patience.longest_pause);
             attempt += 1;
             self.n_retries.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the future gives, or `None` after `limit`.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<Option<T>, IngestError> {
+        let (mut future, mut left) = (pin!(future), limit);
+        while !left.is_zero() {
+            if self.is_closed.load(Ordering::Relaxed) {
+                return Err(self.unfit("it was closed".to_owned()));
+            }
+            let slice = left.min(CLOSING_LOOK);
+            if let Ok(output) = tokio::time::timeout(slice, future.as_mut()).await {
+                return Ok(Some(output));
+            }
+            left -= slice;
+        }
+        Ok(None)
     }
 
     /// One request.
@@ -230,6 +255,10 @@ impl Store for Remote {
 
     fn read(&self, key: &str, part: Part) -> Result<Vec<u8>, IngestError> {
         self.runtime.block_on(self.read_patiently(key, part))
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 }
 

@@ -57,6 +57,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// If there is no such object, or fewer bytes, or they cannot be read.
     fn read(&self, key: &str, part: Part) -> Result<Vec<u8>, IngestError>;
+
+    /// Makes reads that wait, and all later ones, fail soon; for stores whose reads take long.
+    fn close(&self) {}
 }
 
 /// A folder as a store, for instance on a disk of the network.

@@ -93,7 +93,7 @@ fn check_equals_disk(store: &Arc<dyn Store>, shards: &Path, manifest: &Manifest)
     let set = set.unwrap();
     assert_eq!(set.max_window_shards(), 3);
     let cached: Arc<dyn Source> = Arc::new(set);
-    for n_readers in [1, 3] {
+    for n_readers in [1, 2, 4, 8] {
         assert_eq!(read(&cached, n_readers), expected);
     }
     let report = cache.report();
@@ -125,7 +125,7 @@ fn s3_gives_the_bytes_of_the_disk() {
     let server = Server::s3(folder.path());
     let store: Arc<dyn Store> = Arc::new(s3(&server));
     check_equals_disk(&store, folder.path(), &manifest);
-    let error = store.read("gone.tar", Part::Range { offset: 0, n_bytes: 1 }).unwrap_err();
+    let error = s3(&server).read("gone.tar", Part::Range { offset: 0, n_bytes: 1 }).unwrap_err();
     assert_eq!(
         error.to_string(),
         "shard gone.tar is missing from s3://data/shards (404); upload it, or correct the address"
@@ -187,6 +187,21 @@ fn a_server_that_is_not_there_is_asked_again_and_named() {
     let expected =
         format!("cannot read all bytes of shard a.tar at offset 0 from {address}: 2 attempts");
     assert!(message.starts_with(&expected), "{message}");
+}
+
+#[test]
+fn a_cache_is_dropped_also_when_the_store_does_not_answer() {
+    let (folder, manifest) = written();
+    let server = Server::faults(folder.path());
+    let store: Arc<dyn Store> = Arc::new(http(&server, "hang"));
+    let cache_folder = tempfile::tempdir().unwrap();
+    let cache = ShardCache::open(Arc::clone(&store), cache_folder.path(), 1 << 30, 2).unwrap();
+    let source = lazy(ShardPlace::Cached(Arc::new(cache)), &manifest);
+    (0..10).for_each(|shard| source.will_read(4 * shard).unwrap());
+    // All attempts together would take four minutes a shard.
+    drop(source);
+    let message = store.read("a.tar", Part::All { limit: 1 }).unwrap_err().to_string();
+    assert!(message.ends_with("cannot be used: it was closed"), "{message}");
 }
 
 #[test]
