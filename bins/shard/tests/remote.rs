@@ -1,5 +1,4 @@
 //! Verifies shards on a web server of which a fifth of the requests fail.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
