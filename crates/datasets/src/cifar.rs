@@ -127,7 +127,7 @@ mod tests {
             check(&train, batch * 10_000, batch, 0);
             check(&train, batch * 10_000 + 9_999, batch, 9_999);
         }
-        assert!(train.label(50_000).is_err());
+        train.label(50_000).unwrap_err();
         let message = train.read(50_000).unwrap_err().to_string();
         assert_eq!(message, "sample 50000 was asked for, but the data set has 50000");
         drop(train);
