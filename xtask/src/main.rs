@@ -46,6 +46,9 @@ enum Command {
     /// Write a data set as tar shards with a manifest
     #[command(disable_help_flag = true)]
     MakeData(StageArgs),
+    /// Make, verify and inspect tar shards of images of your own
+    #[command(disable_help_flag = true)]
+    Shard(StageArgs),
     /// Train a linear classifier on the frozen features of a run
     #[command(disable_help_flag = true)]
     Lincls(StageArgs),
@@ -100,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Lincls(stage) => stage::run("lincls", &stage.args),
         Command::Knn(stage) => stage::run("knn", &stage.args),
         Command::Extract(stage) => stage::run("extract", &stage.args),
+        Command::Shard(stage) => stage::run("shard", &stage.args),
         Command::Step(stage) => stage::run("step", &stage.args),
         Command::Bench(bench) => bench::run(&bench),
         Command::Ci => ci::run(),

@@ -53,7 +53,7 @@ impl Source for Cifar10 {
         self.images.read(sample_index)
     }
 
-    fn label(&self, sample_index: u64) -> Option<u32> {
+    fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
         self.images.label(sample_index)
     }
 
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(sample.payload, Payload::Rgb { width: 32, height: 32, pixels: expected });
         assert_eq!(sample.sample_index, sample_index);
         assert_eq!(sample.key.to_string(), format!("{}/{within}", file_name(batch)));
-        assert_eq!(set.label(sample_index).map(u64::from), Some(batch + within % 2));
+        assert_eq!(set.label(sample_index).unwrap().map(u64::from), Some(batch + within % 2));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
             check(&train, batch * 10_000, batch, 0);
             check(&train, batch * 10_000 + 9_999, batch, 9_999);
         }
-        assert_eq!(train.label(50_000), None);
+        train.label(50_000).unwrap_err();
         let message = train.read(50_000).unwrap_err().to_string();
         assert_eq!(message, "sample 50000 was asked for, but the data set has 50000");
         drop(train);

@@ -53,9 +53,12 @@ impl Images {
         self.labels.len() as u64
     }
 
-    pub(crate) fn label(&self, sample_index: u64) -> Option<u32> {
-        let sample_idx = usize::try_from(sample_index).ok()?;
-        self.labels.get(sample_idx).map(|label| u32::from(*label))
+    pub(crate) fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
+        let sample_idx = usize::try_from(sample_index).ok();
+        let label = sample_idx.and_then(|sample_idx| self.labels.get(sample_idx));
+        let n_samples = self.len();
+        let out_of_range = IngestError::SampleIndex { sample_index, n_samples };
+        label.map(|label| Some(u32::from(*label))).ok_or(out_of_range)
     }
 
     pub(crate) fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {

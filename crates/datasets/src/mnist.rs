@@ -58,7 +58,7 @@ impl Source for Mnist {
         self.images.read(sample_index)
     }
 
-    fn label(&self, sample_index: u64) -> Option<u32> {
+    fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
         self.images.label(sample_index)
     }
 
@@ -162,7 +162,7 @@ mod tests {
                     Payload::Rgb { width: 28, height: 28, pixels: expected }
                 );
                 assert_eq!(sample.key.to_string(), format!("{file}/{i}"));
-                assert_eq!(set.label(u64::from(i)), Some(9 - i));
+                assert_eq!(set.label(u64::from(i)).unwrap(), Some(9 - i));
             }
             let message = set.read(u64::from(n)).unwrap_err().to_string();
             assert_eq!(message, format!("sample {n} was asked for, but the data set has {n}"));

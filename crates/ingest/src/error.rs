@@ -11,6 +11,8 @@ pub enum Remedy {
     Regenerate,
     /// The data set comes from elsewhere.
     Download,
+    /// The data set lies on a store.
+    Upload,
 }
 
 impl fmt::Display for Remedy {
@@ -18,6 +20,7 @@ impl fmt::Display for Remedy {
         f.write_str(match self {
             Self::Regenerate => "delete it and run `cargo xtask make-data`",
             Self::Download => "download it again",
+            Self::Upload => "upload it again",
         })
     }
 }
@@ -206,6 +209,16 @@ pub enum IngestError {
         /// Number of classes in the manifest, at least 1.
         n_classes: usize,
     },
+    /// Metadata that is no JSON.
+    #[error("shard {}: the metadata {member:?} cannot be read: {problem}; make the shard again", shard.display())]
+    MetadataSyntax {
+        /// Path of the shard.
+        shard: PathBuf,
+        /// Name of the metadata's member.
+        member: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A key that a shard cannot hold.
     #[error(
         "{key:?} cannot be a sample's key: it must have 1 to 80 characters of a-z, A-Z, 0-9, _ and -"
@@ -222,6 +235,14 @@ pub enum IngestError {
         /// Number of samples.
         n_samples: u64,
     },
+    /// A shard beyond the last one.
+    #[error("shard {shard_idx} was asked for, but the data set has {n_shards}")]
+    ShardIndex {
+        /// What was asked for.
+        shard_idx: usize,
+        /// Number of shards.
+        n_shards: usize,
+    },
     /// An epoch would not hold one batch.
     #[error(
         "a batch of {batch_size} samples cannot be drawn from {n_samples}; lower the batch size or add data"
@@ -235,16 +256,184 @@ pub enum IngestError {
     /// Shards of no samples.
     #[error("a shard must hold at least 1 sample, got 0")]
     ShardCapacity,
+    /// A window of no shards.
+    #[error("a window must hold at least 1 shard, got 0")]
+    WindowEmpty,
+    /// A batch that ranks cannot share, or a rank that is not one of them.
+    #[error("{}", ranks_text(*rank, *world_size, *batch_size))]
+    Ranks {
+        /// The rank.
+        rank: u64,
+        /// Number of ranks.
+        world_size: u64,
+        /// Samples in a batch of all ranks.
+        batch_size: u64,
+    },
+    /// An image of no bytes.
+    #[error("shard {} holds no byte of the image {key:?} at offset {offset}; make the shard again without it", shard.display())]
+    ImageEmpty {
+        /// Path of the shard.
+        shard: PathBuf,
+        /// The sample.
+        key: String,
+        /// Where the image should be.
+        offset: u64,
+    },
+    /// A file that was to hold an image.
+    #[error("{} is no image that can be read: it has {got} bytes, expected 1 to {limit}; remove it", path.display())]
+    ImageSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        got: u64,
+        /// The largest length allowed in bytes.
+        limit: u64,
+    },
+    /// A file of another format.
+    #[error("{} is refused: images end in .jpg, .jpeg or .png; convert or remove it", path.display())]
+    ImageExtension {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder that is no folder of classes.
+    #[error("{} {problem}; expected class/name.JPEG with a folder for each class", path.display())]
+    FolderUnfit {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An archive that is not the one that was expected.
+    #[error("archive {} {problem}; {hint}", path.display())]
+    ArchiveUnfit {
+        /// The archive or a file of its devkit.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// An index file that does not belong to its shard, or is damaged.
+    #[error("index {index} is unfit: {problem}; delete it, or make it again with `shard make`")]
+    IndexUnfit {
+        /// Path or name of the index.
+        index: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// More names than an index can hold.
+    #[error("{} holds more than 4 GiB of file names; split it", path.display())]
+    IndexTooLarge {
+        /// What was indexed.
+        path: PathBuf,
+    },
+    /// The store has no such object.
+    #[error("shard {key} is missing from {store} (404); upload it, or correct the address")]
+    StoreMissing {
+        /// Name of the object.
+        key: String,
+        /// Address of the store.
+        store: String,
+    },
+    /// The store does not let this user read.
+    #[error(
+        "{store} denies access to shard {key} (401 or 403); check the credentials and the rights of the bucket"
+    )]
+    StoreDenied {
+        /// Name of the object.
+        key: String,
+        /// Address of the store.
+        store: String,
+        /// The store's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store failed each time that it was asked, in ways that may pass.
+    #[error(
+        "cannot read {needed} of shard {key} at offset {offset} from {store}: {attempts} attempts failed, the last one {how}; try again later"
+    )]
+    StoreFailed {
+        /// Name of the object.
+        key: String,
+        /// Address of the store.
+        store: String,
+        /// First byte that was asked for.
+        offset: u64,
+        /// How much was asked for.
+        needed: String,
+        /// How often it was asked for.
+        attempts: u32,
+        /// How the last attempt ended.
+        how: String,
+        /// The last reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store cannot be used in this way, now or later.
+    #[error("store {store} cannot be used: {problem}")]
+    StoreUnfit {
+        /// Address of the store.
+        store: String,
+        /// Why.
+        problem: String,
+    },
+    /// A shard is larger than the whole cache.
+    #[error("shard {key} has {needed} bytes, but the cache {} may hold {capacity}; raise its capacity", folder.display())]
+    CacheTooSmall {
+        /// Folder of the cache.
+        folder: PathBuf,
+        /// The shard.
+        key: String,
+        /// Bytes of the shard.
+        needed: u64,
+        /// Bytes that the cache may hold.
+        capacity: u64,
+    },
+    /// A cache was dropped while a shard was on its way.
+    #[error("the cache was closed while shard {key} was on its way")]
+    CacheClosed {
+        /// The shard.
+        key: String,
+    },
+    /// Two processes share a cache.
+    #[error("the cache {} is in use by another process; give each process a folder of its own", folder.display())]
+    CacheBusy {
+        /// Folder of the cache.
+        folder: PathBuf,
+    },
+    /// Threads that read ahead could not start or ended.
+    #[error(transparent)]
+    Pipeline(#[from] moco_pipeline::PipelineError),
+}
+
+fn ranks_text(rank: u64, world_size: u64, batch_size: u64) -> String {
+    if rank >= world_size {
+        return format!("rank {rank} does not exist among {world_size} ranks, which count from 0");
+    }
+    format!(
+        "a batch of {batch_size} samples cannot be split evenly over {world_size} ranks; choose a multiple of {world_size}"
+    )
 }
 
 fn missing_hint(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::Regenerate => "run `cargo xtask make-data`",
+        Remedy::Upload => "upload it",
         Remedy::Download => "download it, or correct the data folder",
     }
 }
 
 impl IngestError {
+    /// Whether one image is at fault and the samples beside it can still be read.
+    #[must_use]
+    pub fn is_of_one_sample(&self) -> bool {
+        matches!(self, Self::ImageEmpty { .. } | Self::ImageSize { .. })
+    }
+
+    /// Whether the same request may succeed at another time; all else fails until somebody acts.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::StoreFailed { .. })
+    }
+
     /// For `map_err`: adds what was tried with which file.
     pub(crate) fn io(
         action: &'static str,

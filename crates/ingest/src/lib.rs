@@ -1,4 +1,4 @@
-//! Manifests, tar shards and the order of samples.
+//! Manifests, tar shards, folders and archives of images, and the order of samples.
 //!
 //! A [`Manifest`] says which shards a data set has and what their bytes must be, a [`ShardWriter`] makes
 //! shards, a [`ShardSet`] reads single samples out of them, and a [`Sampler`] says which sample comes
@@ -18,27 +18,62 @@
 //!     ..Manifest::default()
 //! };
 //! let shards = ShardSet::open(root, &manifest, Split::Train, Verify::Checksums)?;
-//! assert_eq!(shards.label(0), Some(1));
+//! assert_eq!(shards.label(0)?, Some(1));
 //! assert_eq!(shards.read(0)?.key.to_string(), "train-000000.tar/0000");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What it deliberately lacks: decoding, threads, a shuffle buffer, and skipping a bad sample in silence.
+//! # From a billion samples to one
+//!
+//! `Sampler::windowed` permutes the shards of an epoch and then the samples within windows of a few
+//! shards; the state of a run is its position. [`read_ahead`] tells the source which shards the next
+//! window needs. [`ShardSet::lazy`] takes their sizes from the manifest and finds the shard of a sample by
+//! bisection; the shard lies in a folder, in a [`ShardCache`] before a [`Store`], or is read by ranges
+//! from one. The cache fetches in chunks, checks the checksum, and drops what was not used for the longest
+//! time. A store is a folder, or with the feature `remote` an S3 bucket or a web server, which alone tries
+//! again: what may pass is told apart from what stays ([`IngestError::is_transient`]).
+//!
+//! Where each sample of a shard lies is found by one walk over the headers, or stands in an index file
+//! `SHARD.idx` that a [`ShardWriter`] makes on request.
+//!
+//! What it deliberately lacks: decoding, threads but those that fetch ahead, a shuffle buffer, and skipping a bad sample in silence.
 #![forbid(unsafe_code)]
 
+mod ahead;
+mod cache;
+mod devkit;
 mod durable;
 mod error;
+mod folder;
+mod imagenet;
+mod index;
 mod manifest;
+mod mat;
+#[cfg(feature = "remote")]
+mod remote;
 mod sampler;
 mod scan;
 mod shards;
+mod shelf;
 mod source;
+mod store;
+mod survey;
+mod walk;
+mod windows;
 mod writer;
 
+pub use ahead::read_ahead;
+pub use cache::{CacheReport, ShardCache};
 pub use error::{IngestError, Remedy};
+pub use folder::ImageFolder;
+pub use imagenet::{ImageNet, Progress};
 pub use manifest::{Manifest, ShardEntry, Split};
-pub use sampler::{Sampler, Slot};
-pub use shards::{ShardSet, Verify};
+#[cfg(feature = "remote")]
+pub use remote::{Patience, Remote, S3Access};
+pub use sampler::{Sampler, ShardVisit, Slot};
+pub use shards::{ShardPlace, ShardSet, Verify};
 pub use source::{EncodedSample, Payload, SampleKey, Source};
-pub use writer::{ImageFormat, ShardWriter};
+pub use store::{FolderStore, Part, Store};
+pub use survey::Survey;
+pub use writer::{ImageFormat, IndexFiles, ShardWriter};

@@ -1,6 +1,7 @@
 //! The manifest: what a data set is and what the bytes of its shards must be.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     io::{self, Write as _},
     path::Path,
@@ -11,11 +12,15 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{
     durable::publish,
     error::{IngestError, Remedy},
+    index::Stamp,
 };
 
 const HINT_MISSING: &str =
     "give the path of a manifest, or run `cargo xtask make-data` for the default data";
 const HINT_INVALID: &str = "see data-manifests/textures.toml for a manifest that is right";
+
+/// Shards of a manifest that are parsed together.
+const SHARDS_AT_ONCE: usize = 256;
 
 /// The two parts of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,16 @@ pub struct Manifest {
     pub test: Vec<ShardEntry>,
 }
 
+/// Some shards of a manifest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shards {
+    #[serde(default)]
+    train: Vec<ShardEntry>,
+    #[serde(default)]
+    test: Vec<ShardEntry>,
+}
+
 /// What the manifest says of one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +88,14 @@ pub struct ShardEntry {
     /// BLAKE3 of the file, 64 lower-case hexadecimal digits.
     #[serde(deserialize_with = "checksum")]
     pub blake3: String,
+}
+
+impl ShardEntry {
+    /// The checksum as bytes, which ties an index file to its shard. It was checked when it was parsed;
+    /// an entry made otherwise belongs to no index.
+    pub(crate) fn stamp(&self) -> Stamp {
+        blake3::Hash::from_hex(&self.blake3).map_or([0; 32], |hash| *hash.as_bytes())
+    }
 }
 
 impl Manifest {
@@ -94,7 +117,8 @@ impl Manifest {
             message,
             hint: HINT_INVALID,
         };
-        let manifest: Self = toml::from_str(&text).map_err(|error| {
+        let manifest = Self::in_parts(&text).map_or_else(|| toml::from_str(&text), Ok);
+        let manifest: Self = manifest.map_err(|error: toml::de::Error| {
             let offset = error.span().map_or(0, |span| span.start);
             // Some of the parser's messages have several lines; the file's line is given already.
             invalid(offset, error.message().replace('\n', ", "))
@@ -137,15 +161,28 @@ impl Manifest {
         }
     }
 
+    /// Parses the shards a few at a time: the parser's tree of a manifest of a hundred thousand shards takes
+    /// 20 times the memory of the manifest. `None` if it does not parse in this way; whoever parses it as a
+    /// whole then finds why.
+    fn in_parts(text: &str) -> Option<Self> {
+        let mut starts = text.match_indices("\n[[").map(|(newline, _)| newline + 1);
+        let mut start = starts.next()?;
+        let mut manifest: Self = toml::from_str(&text[..start]).ok()?;
+        while start < text.len() {
+            let end = starts.nth(SHARDS_AT_ONCE - 1).unwrap_or(text.len());
+            let shards: Shards = toml::from_str(&text[start..end]).ok()?;
+            manifest.train.extend(shards.train);
+            manifest.test.extend(shards.test);
+            start = end;
+        }
+        Some(manifest)
+    }
+
     /// The first shard name that comes twice, with the offset of the second time.
     fn repeated_shard(&self, text: &str) -> Option<(&str, usize)> {
-        let names: Vec<&str> =
-            self.train.iter().chain(&self.test).map(|shard| shard.file.as_str()).collect();
-        let repeated = names
-            .iter()
-            .enumerate()
-            .find(|(i, name)| names[..*i].contains(name))
-            .map(|(_, n)| *n)?;
+        let mut seen = BTreeSet::new();
+        let mut names = self.train.iter().chain(&self.test).map(|shard| shard.file.as_str());
+        let repeated = names.find(|name| !seen.insert(*name))?;
         let offset = text.match_indices(repeated).nth(1).map_or(0, |(offset, _)| offset);
         Some((repeated, offset))
     }
@@ -207,6 +244,23 @@ mod tests {
             assert_eq!(Manifest::load(&path).unwrap(), manifest);
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         }
+    }
+
+    #[test]
+    fn parsing_in_parts_changes_nothing() {
+        let entry = |i: usize| ShardEntry { file: format!("{i}.tar"), ..sample().train[0].clone() };
+        for n_train in [0, 1, 255, 256, 257, 1000] {
+            let train = (0..n_train).map(entry).collect();
+            let manifest = Manifest { train, ..sample() };
+            let text = toml::to_string(&manifest).unwrap();
+            assert_eq!(Manifest::in_parts(&text), Some(manifest));
+        }
+        // A text that looks like a table: the whole is right, and the parts are not.
+        let tricky = Manifest { source: "a\n[[train]]\nb".to_owned(), ..sample() };
+        let text = toml::to_string(&tricky).unwrap();
+        assert!(text.contains("\na\n[[train]]\nb"), "{text}");
+        assert_eq!(Manifest::in_parts(&text), None);
+        assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), tricky);
     }
 
     #[test]

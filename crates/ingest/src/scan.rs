@@ -1,29 +1,20 @@
-//! Walks over the headers of one tar shard and builds the index of its samples.
+//! Builds the index of a shard in the layout of WebDataset.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+
+use serde_json::Value;
+
+use crate::{
+    error::{IngestError, Remedy},
+    index::{Index, Place},
+    walk::{Member, Promise, Section, Walk, promise},
 };
 
-use crate::error::{IngestError, Remedy};
-
-/// Largest member that is read; far above any photo, far below what would exhaust memory.
-const MEMBER_BYTES_MAX: u64 = 64 << 20;
-const BLOCK_BYTES: u64 = 512;
 const LABEL_BYTES_MAX: u64 = 32;
+/// Metadata of one sample; hashtags and a caption are far shorter.
+const JSON_BYTES_MAX: u64 = 1 << 20;
 
-/// Where one sample lies within its shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IndexedSample {
-    pub(crate) name: Box<str>,
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
-    pub(crate) label: Option<u32>,
-}
-
-/// A shard that is being walked over.
+/// A shard that is being indexed.
 pub(crate) struct Scan<'a> {
     pub(crate) shard: &'a Path,
     pub(crate) remedy: Remedy,
@@ -33,165 +24,162 @@ pub(crate) struct Scan<'a> {
 
 #[derive(Default)]
 struct Found {
-    samples: Vec<IndexedSample>,
+    /// Key, offset and length of each image.
+    samples: Vec<(String, u64, u64)>,
     images: BTreeMap<String, usize>,
     labels: BTreeMap<String, u32>,
 }
 
-enum Kind {
+pub(crate) enum Kind {
     Image,
+    OtherImage,
     Label,
+    Json,
     Other,
 }
 
 impl Scan<'_> {
     /// The samples in the order of their images.
-    pub(crate) fn samples(&self) -> Result<Vec<IndexedSample>, IngestError> {
-        let file = File::open(self.shard).map_err(IngestError::io("open", self.shard))?;
-        let shard_bytes = file.metadata().map_err(IngestError::io("inspect", self.shard))?.len();
-        let mut archive = tar::Archive::new(file);
+    pub(crate) fn index(&self, file: &File) -> Result<Index, IngestError> {
         let mut found = Found::default();
-        let mut next_header = 0;
-        for entry in archive.entries_with_seek().map_err(|e| self.bad_header(0, e))? {
-            let mut entry = match entry {
-                Ok(entry) => entry,
-                Err(source) => {
-                    self.check_extent(next_header, BLOCK_BYTES, shard_bytes)?;
-                    return Err(self.bad_header(next_header, source));
-                }
-            };
-            let (offset, size) = (entry.raw_file_position(), entry.size());
-            let member = self.member_name(&entry)?;
-            self.check_extent(offset, size, shard_bytes)?;
-            next_header = offset.saturating_add(size.next_multiple_of(BLOCK_BYTES));
-            if let Some(member) = member {
-                self.add(&mut found, &member, (offset, size), &mut entry)?;
-            }
-        }
-        // A sound archive ends with blocks of zeros, which a cut between two members would miss.
-        self.check_extent(next_header, BLOCK_BYTES, shard_bytes)?;
+        self.walk().members(Section::whole(file, self.shard)?, &mut |member, content| {
+            self.add(&mut found, member, content)
+        })?;
         self.with_labels(found)
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        Walk { shard: self.shard, remedy: self.remedy }
     }
 
     fn add(
         &self,
         found: &mut Found,
-        member: &str,
-        (offset, size): (u64, u64),
-        content: &mut impl Read,
+        member: Member<'_>,
+        content: &mut dyn Read,
     ) -> Result<(), IngestError> {
-        let (key, kind) = split_name(member);
+        let (key, kind) = split_name(member.name);
+        let (shard, has_classes) = (|| self.shard.to_owned(), self.n_classes > 0);
         let duplicate =
-            |what| IngestError::DuplicateKey { shard: self.path(), key: key.to_owned(), what };
-        match kind {
+            |what| Err(IngestError::DuplicateKey { shard: shard(), key: key.to_owned(), what });
+        let label = match kind {
             Kind::Image => {
-                let got = size;
-                if got > MEMBER_BYTES_MAX {
-                    let (shard, member, limit) = (self.path(), member.to_owned(), MEMBER_BYTES_MAX);
-                    return Err(IngestError::MemberTooLarge { shard, member, got, limit });
-                }
+                self.walk().check_size(member)?;
                 if found.images.insert(key.to_owned(), found.samples.len()).is_some() {
-                    return Err(duplicate("image"));
+                    return duplicate("image");
                 }
-                found.samples.push(IndexedSample { name: key.into(), offset, size, label: None });
+                found.samples.push((key.to_owned(), member.offset, member.size));
+                None
             }
-            Kind::Label if self.n_classes > 0 => {
-                let label = self.label(member, content)?;
-                if found.labels.insert(key.to_owned(), label).is_some() {
-                    return Err(duplicate("label"));
-                }
+            Kind::OtherImage => {
+                let reason = "images end in .jpg, .jpeg or .png";
+                return Err(self.walk().refused(member.name, reason));
             }
-            Kind::Label | Kind::Other => {}
-        }
-        Ok(())
-    }
-
-    fn with_labels(&self, found: Found) -> Result<Vec<IndexedSample>, IngestError> {
-        let Found { mut samples, images, labels } = found;
-        for (key, label) in labels {
-            match images.get(&key).and_then(|sample_idx| samples.get_mut(*sample_idx)) {
-                Some(sample) => sample.label = Some(label),
-                None => return Err(IngestError::SampleWithoutImage { shard: self.path(), key }),
-            }
-        }
-        Ok(samples)
-    }
-
-    /// The name of a regular file; `None` for a member that holds no data.
-    fn member_name<R: Read>(
-        &self,
-        entry: &tar::Entry<'_, R>,
-    ) -> Result<Option<String>, IngestError> {
-        let bytes = entry.path_bytes();
-        let member = String::from_utf8_lossy(&bytes);
-        let refused = |reason| {
-            let (shard, member) = (self.path(), member.clone().into_owned());
-            Err(IngestError::MemberRefused { shard, member, reason })
+            Kind::Label if has_classes => Some(self.label(member.name, content)?),
+            Kind::Json if has_classes => self.label_in_json(member, content)?,
+            Kind::Label | Kind::Json | Kind::Other => None,
         };
-        let kind = entry.header().entry_type();
-        if member.contains(char::REPLACEMENT_CHARACTER) {
-            return refused("its name is not UTF-8");
-        }
-        if member.starts_with('/') || member.split('/').any(|part| part == "..") {
-            return refused("its path leaves the shard");
-        }
-        if kind.is_dir() || kind.is_pax_global_extensions() {
-            return Ok(None);
-        }
-        if !kind.is_file() {
-            return refused("it is not a regular file");
-        }
-        Ok(Some(member.strip_prefix("./").unwrap_or(&member).to_owned()))
-    }
-
-    fn label(&self, member: &str, content: &mut impl Read) -> Result<u32, IngestError> {
-        let mut bytes = Vec::new();
-        content
-            .take(LABEL_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(IngestError::io("read", self.shard))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let (shard, member) = (self.path(), member.to_owned());
-        match text.trim().parse::<u32>() {
-            Ok(got) if got as usize >= self.n_classes => {
-                Err(IngestError::LabelRange { shard, member, got, n_classes: self.n_classes })
+        match label {
+            Some(label) if found.labels.insert(key.to_owned(), label).is_some() => {
+                duplicate("label")
             }
-            Ok(label) => Ok(label),
-            Err(_) => Err(IngestError::LabelSyntax { shard, member, got: text.into_owned() }),
+            _ => Ok(()),
         }
     }
 
-    /// Whether `needed` bytes at `offset` lie within the shard.
-    fn check_extent(&self, offset: u64, needed: u64, shard_bytes: u64) -> Result<(), IngestError> {
-        let got = shard_bytes.saturating_sub(offset);
-        if got < needed {
-            let (shard, remedy) = (self.path(), self.remedy);
-            return Err(IngestError::ShardTruncated { shard, offset, needed, got, remedy });
+    fn with_labels(&self, found: Found) -> Result<Index, IngestError> {
+        let Found { samples, images, labels } = found;
+        let shard = || self.shard.to_owned();
+        if let Some(key) = labels.keys().find(|key| !images.contains_key(*key)) {
+            return Err(IngestError::SampleWithoutImage { shard: shard(), key: key.clone() });
         }
-        Ok(())
+        let mut index = Index::default();
+        for (key, offset, size) in samples {
+            let label = labels.get(&key).copied();
+            let place = Place { name: &key, offset, size, label };
+            index.push(place).ok_or_else(|| IngestError::IndexTooLarge { path: shard() })?;
+        }
+        Ok(index)
     }
 
-    fn bad_header(&self, offset: u64, source: io::Error) -> IngestError {
-        IngestError::ShardHeader { shard: self.path(), offset, source, remedy: self.remedy }
+    fn label(&self, member: &str, content: &mut dyn Read) -> Result<u32, IngestError> {
+        let bytes = self.content(content, LABEL_BYTES_MAX)?;
+        let text = String::from_utf8_lossy(&bytes);
+        match text.trim().parse::<u32>() {
+            Ok(label) => self.in_range(member, label),
+            Err(_) => Err(self.no_label(member, text.into_owned())),
+        }
     }
 
-    fn path(&self) -> PathBuf {
-        self.shard.to_owned()
+    /// The label in `{"label": 3}` or `{"cls": 3}`; JSON with neither is metadata.
+    fn label_in_json(
+        &self,
+        member: Member<'_>,
+        content: &mut dyn Read,
+    ) -> Result<Option<u32>, IngestError> {
+        let metadata = self.json(member, content)?;
+        let Some(value) = metadata.get("label").or_else(|| metadata.get("cls")) else {
+            return Ok(None);
+        };
+        match value.as_u64().and_then(|label| u32::try_from(label).ok()) {
+            Some(label) => self.in_range(member.name, label).map(Some),
+            None => Err(self.no_label(member.name, value.to_string())),
+        }
+    }
+
+    /// The metadata of one sample.
+    pub(crate) fn json(
+        &self,
+        member: Member<'_>,
+        content: &mut dyn Read,
+    ) -> Result<Value, IngestError> {
+        let unfit = |problem| {
+            let (shard, member) = (self.shard.to_owned(), member.name.to_owned());
+            IngestError::MetadataSyntax { shard, member, problem }
+        };
+        if member.size > JSON_BYTES_MAX {
+            return Err(unfit(format!(
+                "it has {} bytes, the limit is {JSON_BYTES_MAX}",
+                member.size
+            )));
+        }
+        serde_json::from_slice(&self.content(content, JSON_BYTES_MAX)?)
+            .map_err(|error| unfit(error.to_string()))
+    }
+
+    fn content(&self, content: &mut dyn Read, limit: u64) -> Result<Vec<u8>, IngestError> {
+        let mut bytes = Vec::new();
+        let read = content.take(limit).read_to_end(&mut bytes);
+        read.map_err(IngestError::io("read", self.shard))?;
+        Ok(bytes)
+    }
+
+    fn in_range(&self, member: &str, label: u32) -> Result<u32, IngestError> {
+        if (label as usize) < self.n_classes {
+            return Ok(label);
+        }
+        let (shard, member) = (self.shard.to_owned(), member.to_owned());
+        Err(IngestError::LabelRange { shard, member, got: label, n_classes: self.n_classes })
+    }
+
+    fn no_label(&self, member: &str, got: String) -> IngestError {
+        IngestError::LabelSyntax { shard: self.shard.to_owned(), member: member.to_owned(), got }
     }
 }
 
 /// WebDataset's rule: the key ends at the first dot of the file name.
-fn split_name(member: &str) -> (&str, Kind) {
+pub(crate) fn split_name(member: &str) -> (&str, Kind) {
     let name_start = member.rfind('/').map_or(0, |slash| slash + 1);
     let Some(dot) = member[name_start..].find('.') else { return (member, Kind::Other) };
     let (key, extension) = (&member[..name_start + dot], &member[name_start + dot + 1..]);
-    let is = |known: &[&str]| known.iter().any(|k| extension.eq_ignore_ascii_case(k));
-    let kind = if is(&["jpg", "jpeg", "png"]) {
-        Kind::Image
-    } else if is(&["cls", "txt"]) {
-        Kind::Label
-    } else {
-        Kind::Other
+    let kind = match promise(extension) {
+        Promise::Image => Kind::Image,
+        Promise::OtherImage => Kind::OtherImage,
+        Promise::Nothing => match extension.to_ascii_lowercase().as_str() {
+            "cls" | "txt" => Kind::Label,
+            "json" => Kind::Json,
+            _ => Kind::Other,
+        },
     };
     (key, kind)
 }
@@ -199,11 +187,12 @@ fn split_name(member: &str) -> (&str, Kind) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::walk::MEMBER_BYTES_MAX;
 
-    type Member<'a> = (&'a str, &'a [u8], tar::EntryType);
+    type Tarred<'a> = (&'a str, &'a [u8], tar::EntryType);
 
     /// A tar file of members with any name, content and type, which the crate's own writer refuses.
-    fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
+    fn tar_of(members: &[Tarred<'_>]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, content, kind) in members {
             let mut header = tar::Header::new_ustar();
@@ -216,21 +205,26 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn scan(bytes: &[u8], n_classes: usize) -> Result<Vec<IndexedSample>, String> {
+    /// Key, offset, length and label of each sample.
+    type Row = (String, u64, u64, Option<u32>);
+
+    fn scan(bytes: &[u8], n_classes: usize) -> Result<Vec<Row>, String> {
         let folder = tempfile::tempdir().unwrap();
         let shard = folder.path().join("s.tar");
         std::fs::write(&shard, bytes).unwrap();
         let scan = Scan { shard: &shard, remedy: Remedy::Download, n_classes };
         let place = format!("{}/", folder.path().display());
-        scan.samples().map_err(|error| error.to_string().replace(&place, ""))
+        let index = scan.index(&File::open(&shard).unwrap());
+        let index = index.map_err(|error| error.to_string().replace(&place, ""))?;
+        Ok(index.iter().map(|at| (at.name.to_owned(), at.offset, at.size, at.label)).collect())
     }
 
-    fn file<'a>(name: &'a str, content: &'a [u8]) -> Member<'a> {
+    fn file<'a>(name: &'a str, content: &'a [u8]) -> Tarred<'a> {
         (name, content, tar::EntryType::Regular)
     }
 
-    fn sample(name: &str, offset: u64, size: u64, label: Option<u32>) -> IndexedSample {
-        IndexedSample { name: name.into(), offset, size, label }
+    fn sample(name: &str, offset: u64, size: u64, label: Option<u32>) -> Row {
+        (name.to_owned(), offset, size, label)
     }
 
     #[test]
@@ -265,10 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn labels_may_stand_in_json() {
+        let members = [
+            file("a.jpg", b"1"),
+            file("a.json", b"{\"label\": 1, \"hashtags\": [\"cat\"]}"),
+            file("b.jpg", b"1"),
+            file("b.json", b"{\"cls\": 0}"),
+            file("c.jpg", b"1"),
+            file("c.json", b"{\"hashtags\": []}"),
+        ];
+        let labels = |n_classes| -> Vec<Option<u32>> {
+            scan(&tar_of(&members), n_classes).unwrap().into_iter().map(|row| row.3).collect()
+        };
+        assert_eq!(labels(2), [Some(1), Some(0), None]);
+        assert_eq!(labels(0), [None; 3]);
+        let broken = [file("a.jpg", b"1"), file("a.json", b"{\"label\": 1")];
+        let message = scan(&tar_of(&broken), 2).unwrap_err();
+        let expected = "shard s.tar: the metadata \"a.json\" cannot be read: EOF while parsing";
+        assert!(message.starts_with(expected), "{message}");
+        scan(&tar_of(&broken), 0).unwrap();
+    }
+
+    #[test]
     fn harmful_and_contradictory_members_are_refused() {
         let image = file("a.jpg", b"1");
         let link = ("a.jpg", &[][..], tar::EntryType::Symlink);
-        let cases: [(&[Member<'_>], &str); 9] = [
+        let cases: [(&[Tarred<'_>], &str); 12] = [
             (
                 &[file("../a.jpg", b"1")],
                 "holds the member \"../a.jpg\", which is refused: its path leaves",
@@ -298,6 +314,18 @@ mod tests {
                 &[image, file("a.cls", b"2")],
                 "\"a.cls\" holds the label 2, but the manifest names 2 classes (0 to 1)",
             ),
+            (
+                &[image, file("b.WebP", b"1")],
+                "member \"b.WebP\", which is refused: images end in .jpg",
+            ),
+            (
+                &[image, file("a.cls", b"1"), file("a.json", b"{\"label\": 1}")],
+                "a second label for the sample \"a\"",
+            ),
+            (
+                &[image, file("a.json", b"{\"label\": \"cat\"}")],
+                "\"a.json\" must hold a class number in decimal, got \"\\\"cat\\\"\"",
+            ),
             (&[image, file("a.cls", b"-1")], "must hold a class number in decimal, got \"-1\""),
         ];
         for (members, expected) in cases {
@@ -318,7 +346,7 @@ mod tests {
         std::fs::write(&shard, header.as_bytes()).unwrap();
         File::options().write(true).open(&shard).unwrap().set_len(MEMBER_BYTES_MAX + 4096).unwrap();
         let scan = Scan { shard: &shard, remedy: Remedy::Download, n_classes: 0 };
-        let message = scan.samples().unwrap_err().to_string();
+        let message = scan.index(&File::open(&shard).unwrap()).unwrap_err().to_string();
         assert!(
             message.contains("\"a.jpg\" of 67108865 bytes, the limit is 67108864"),
             "{message}"

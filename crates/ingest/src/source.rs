@@ -20,11 +20,32 @@ pub trait Source: Send + Sync {
     /// If the index is out of range or the storage fails.
     fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError>;
 
-    /// The class of a sample, without reading its image; `None` where it has none or does not exist.
-    fn label(&self, sample_index: u64) -> Option<u32>;
+    /// The class of a sample, without reading its image; `None` where it has none.
+    ///
+    /// # Errors
+    /// If the index is out of range or the storage fails.
+    fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError>;
 
     /// Number of classes; `None` where the data set is not labeled.
     fn n_classes(&self) -> Option<u32>;
+
+    /// Samples of each part that is read faster as a whole, for [`crate::Sampler::windowed`].
+    fn shard_sizes(&self) -> Vec<u64> {
+        vec![self.len()]
+    }
+
+    /// Says that samples of this one's shard are read soon. What fetches ahead starts to do so, and makes
+    /// the caller wait while it has enough to do; a shard that cannot be fetched fails when it is read.
+    ///
+    /// # Errors
+    /// If the index is out of range or what fetches ahead has ended.
+    fn will_read(&self, sample_index: u64) -> Result<(), IngestError> {
+        let n_samples = self.len();
+        if sample_index < n_samples {
+            return Ok(());
+        }
+        Err(IngestError::SampleIndex { sample_index, n_samples })
+    }
 }
 
 /// One image as it is stored, with where it came from.

@@ -6,9 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{durable::publish, error::IngestError, manifest::ShardEntry};
+use crate::{
+    durable::publish,
+    error::IngestError,
+    index::{Index, Place},
+    manifest::ShardEntry,
+};
 
+/// Short enough that a name with its extension fits into one header.
 const KEY_LENGTH_MAX: usize = 80;
+const HEADER_BYTES: u64 = 512;
 
 /// The format of an encoded image, which decides its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +24,16 @@ pub enum ImageFormat {
     Jpeg,
     /// `.png`
     Png,
+}
+
+/// Whether a shard gets a file that says where its samples lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexFiles {
+    /// `SHARD.idx` beside each shard: what reads single samples from a store needs it, and what opens a
+    /// shard on disk need not walk over it.
+    Beside,
+    /// None.
+    Absent,
 }
 
 /// Writes samples into shards `PREFIX-000000.tar`, `PREFIX-000001.tar`, …
@@ -28,6 +45,7 @@ pub struct ShardWriter {
     folder: PathBuf,
     prefix: String,
     samples_per_shard: u64,
+    index_files: IndexFiles,
     open: Option<OpenShard>,
     finished: Vec<ShardEntry>,
 }
@@ -35,7 +53,8 @@ pub struct ShardWriter {
 struct OpenShard {
     tar: tar::Builder<HashingFile>,
     temporary: PathBuf,
-    samples: u64,
+    index: Index,
+    last_key: String,
 }
 
 impl std::fmt::Debug for OpenShard {
@@ -58,9 +77,16 @@ impl ShardWriter {
             folder: folder.to_owned(),
             prefix: prefix.to_owned(),
             samples_per_shard,
+            index_files: IndexFiles::Absent,
             open: None,
             finished: Vec::new(),
         })
+    }
+
+    /// The same writer with or without index files.
+    #[must_use]
+    pub fn index_files(self, index_files: IndexFiles) -> Self {
+        Self { index_files, ..self }
     }
 
     /// Appends one sample. Keys must differ within a shard, which the reader checks.
@@ -75,6 +101,10 @@ impl ShardWriter {
         label: Option<u32>,
     ) -> Result<(), IngestError> {
         check_key(key)?;
+        if self.open.as_ref().is_some_and(|open| open.index.len() as u64 == self.samples_per_shard)
+        {
+            self.close_shard()?;
+        }
         let mut shard = match self.open.take() {
             Some(shard) => shard,
             None => OpenShard::create(self.folder.join(format!("{}.partial", self.next_file())))?,
@@ -83,14 +113,28 @@ impl ShardWriter {
             ImageFormat::Jpeg => "jpg",
             ImageFormat::Png => "png",
         };
+        let offset = shard.tar.get_ref().bytes + HEADER_BYTES;
         shard.append(&format!("{key}.{extension}"), image)?;
         if let Some(label) = label {
             shard.append(&format!("{key}.cls"), label.to_string().as_bytes())?;
         }
-        shard.samples += 1;
-        let full = shard.samples == self.samples_per_shard;
+        let place = Place { name: key, offset, size: image.len() as u64, label };
+        let full = || IngestError::IndexTooLarge { path: shard.temporary.clone() };
+        shard.index.push(place).ok_or_else(full)?;
+        key.clone_into(&mut shard.last_key);
         self.open = Some(shard);
-        if full { self.close_shard() } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Appends JSON, such as hashtags, to the sample that was pushed last.
+    ///
+    /// # Errors
+    /// If there is no such sample, or the disk fails.
+    pub fn push_metadata(&mut self, json: &[u8]) -> Result<(), IngestError> {
+        let Some(shard) = &mut self.open else {
+            return Err(IngestError::KeyInvalid { key: String::new() });
+        };
+        shard.append(&format!("{}.json", shard.last_key), json)
     }
 
     /// Completes the last shard and returns what the manifest must say of all of them.
@@ -115,7 +159,12 @@ impl ShardWriter {
             .and_then(HashingFile::finish)
             .map_err(IngestError::io("write", &shard.temporary))?;
         publish(&handle, &shard.temporary, &self.folder.join(&file))?;
-        self.finished.push(ShardEntry { file, samples: shard.samples, bytes, blake3 });
+        let entry = ShardEntry { file, samples: shard.index.len() as u64, bytes, blake3 };
+        if self.index_files == IndexFiles::Beside {
+            let path = self.folder.join(format!("{}.idx", entry.file));
+            shard.index.save(&path, &entry.stamp())?;
+        }
+        self.finished.push(entry);
         Ok(())
     }
 }
@@ -128,7 +177,8 @@ impl OpenShard {
             hasher: blake3::Hasher::new(),
             bytes: 0,
         };
-        Ok(Self { tar: tar::Builder::new(file), temporary, samples: 0 })
+        let tar = tar::Builder::new(file);
+        Ok(Self { tar, temporary, index: Index::default(), last_key: String::new() })
     }
 
     fn append(&mut self, name: &str, content: &[u8]) -> Result<(), IngestError> {
@@ -227,6 +277,33 @@ mod tests {
         assert_eq!(&bytes[1024..1032], b"0000.cls");
         assert_eq!(&bytes[1536..1538], b"0\0");
         assert_eq!(bytes.len(), 1536 + 512 + 1024);
+    }
+
+    #[test]
+    fn index_files_say_what_a_walk_over_the_shard_finds() {
+        use crate::{error::Remedy, scan::Scan};
+        let folder = tempfile::tempdir().unwrap();
+        let writer = ShardWriter::new(folder.path(), "train", 3).unwrap();
+        let mut writer = writer.index_files(IndexFiles::Beside);
+        assert!(writer.push_metadata(b"{}").is_err());
+        for i in 0..8_u32 {
+            let label = (i != 4).then_some(i % 3);
+            writer
+                .push(&format!("k{i}"), ImageFormat::Png, &vec![1; i as usize * 300], label)
+                .unwrap();
+            if i % 2 == 0 {
+                writer.push_metadata(b"{\"hashtags\": [\"cat\"]}").unwrap();
+            }
+        }
+        let entries = writer.finish().unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.samples).collect::<Vec<_>>(), [3, 3, 2]);
+        for entry in &entries {
+            let shard = folder.path().join(&entry.file);
+            let index_file = folder.path().join(format!("{}.idx", entry.file));
+            let saved = Index::load(&index_file, &entry.stamp()).unwrap().unwrap();
+            let scan = Scan { shard: &shard, remedy: Remedy::Download, n_classes: 3 };
+            assert_eq!(saved, scan.index(&File::open(&shard).unwrap()).unwrap());
+        }
     }
 
     #[test]

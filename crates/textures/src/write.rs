@@ -146,7 +146,7 @@ mod tests {
             for i in 0..n {
                 let expected = render(Seed(5), first + i);
                 let pixels = decoded(set.read(i).unwrap().payload);
-                assert_eq!(set.label(i), Some(expected.label));
+                assert_eq!(set.label(i).unwrap(), Some(expected.label));
                 let error = pixels.iter().zip(&expected.pixels).map(|(a, b)| a.abs_diff(*b));
                 let (sum, largest) =
                     error.fold((0, 0), |(sum, max), e| (sum + u32::from(e), max.max(e)));

@@ -43,7 +43,7 @@ impl Images<'_> {
         while let Some(batch) = feed.recv()? {
             let rows = row(&batch.views[0])?.to_vec2::<f32>().during("reading features")?;
             for (row, sample_index) in rows.into_iter().zip(batch.sample_indices) {
-                let label = self.source.label(sample_index);
+                let label = self.source.label(sample_index)?;
                 if let (true, Some(label)) = (seen < n_samples, label) {
                     dim = row.len();
                     numbers.extend(row);

@@ -26,6 +26,7 @@ const LAYERS: [&[&str]; 8] = [
         "moco-extract",
         "moco-step",
         "moco-bench",
+        "moco-shard",
         "moco-example-swap",
         "moco-tests",
         "xtask",

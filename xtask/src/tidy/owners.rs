@@ -3,7 +3,7 @@
 use super::Problem;
 use super::layers::Crates;
 
-const BINS: [&str; 7] = [
+const BINS: [&str; 8] = [
     "moco-pretrain",
     "moco-make-data",
     "moco-lincls",
@@ -11,14 +11,18 @@ const BINS: [&str; 7] = [
     "moco-extract",
     "moco-step",
     "moco-bench",
+    "moco-shard",
 ];
 
 /// A dependency and its owners; "bins" stands for all of [`BINS`].
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 12] = [
     ("crossbeam-channel", &["moco-pipeline"]),
     ("rayon", &["moco-ops"]),
     ("rand_chacha", &["moco-rng"]),
     ("tar", &["moco-ingest"]),
+    ("flate2", &["moco-ingest"]),
+    ("object_store", &["moco-ingest"]),
+    ("tokio", &["moco-ingest"]),
     ("candle-datasets", &["moco-datasets"]),
     ("tracing-subscriber", &["moco-telemetry"]),
     ("indicatif", &["moco-cli"]),

@@ -1,0 +1,216 @@
+//! `shard make`: from a folder or an archive to shards, index files and a manifest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use moco_cli::{Console, Exit, print_result, usage};
+use moco_ingest::{
+    ImageFolder, ImageNet, IndexFiles, Manifest, Payload, ShardWriter, Source, Split,
+};
+use moco_pipeline::{Feed, Pipeline, StageError};
+use moco_rng::{At, Permutation, Purpose, Seed};
+use moco_telemetry::{format_bytes, format_count};
+
+use crate::recode::{Encoded, format_of, limited};
+use crate::{From, MakeArgs, Order, SplitName};
+
+/// Images that wait in each lane.
+const AHEAD: usize = 16;
+/// Letters of an image's name that go into its key.
+const NAME_LETTERS: usize = 60;
+
+/// Where the images are, the names of their classes, and a folder that may hold metadata.
+struct Images {
+    source: Arc<dyn Source>,
+    classes: Vec<String>,
+    metadata: Option<PathBuf>,
+}
+
+/// What goes into a shard.
+struct Sample {
+    name: String,
+    image: Encoded,
+    label: Option<u32>,
+    metadata: Option<Vec<u8>>,
+}
+
+pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
+    let mut console = Console::detect();
+    let images = open(&args.from, &mut console)?;
+    let split = match args.split {
+        SplitName::Train => Split::Train,
+        SplitName::Test => Split::Test,
+    };
+    let mut manifest = manifest(args, split, &images.classes)?;
+    let writer = ShardWriter::new(&args.out, &split.to_string(), args.samples_per_shard.into())?;
+    let mut writer = writer.index_files(IndexFiles::Beside);
+    let total = images.source.len();
+    let mut feed = feed(args, images)?;
+    console.start(0, total);
+    let mut done = 0;
+    while let Some(sample) = feed.recv()? {
+        let key = format!("{done:09}_{}", sample.name);
+        writer.push(&key, sample.image.format, &sample.image.bytes, sample.label)?;
+        if let Some(json) = &sample.metadata {
+            writer.push_metadata(json)?;
+        }
+        done += 1;
+        console.advance(done);
+        if done % 1000 == 0 || done == total {
+            console.status(done, "images");
+        }
+    }
+    console.finish();
+    let shards = writer.finish()?;
+    let bytes = shards.iter().map(|shard| shard.bytes).sum();
+    print_result(&format!(
+        "{}: {} images in {} shards of {} in all, described by {}",
+        args.out.display(),
+        format_count(done),
+        shards.len(),
+        format_bytes(bytes),
+        args.manifest.display(),
+    ));
+    match split {
+        Split::Train => manifest.train = shards,
+        Split::Test => manifest.test = shards,
+    }
+    manifest.save(&args.manifest)?;
+    Ok(Exit::Done)
+}
+
+fn open(from: &From, console: &mut Console) -> anyhow::Result<Images> {
+    if let Some(root) = from.folder.as_ref().or(from.unlabeled_folder.as_ref()) {
+        let folder = ImageFolder::open(root)?;
+        let labeled = from.folder.is_some();
+        let classes = if labeled { folder.classes().to_vec() } else { Vec::new() };
+        return Ok(Images { source: Arc::new(folder), classes, metadata: Some(root.clone()) });
+    }
+    let set = if let Some(archive) = &from.imagenet_train {
+        console.line(&format!("walking over {}", archive.display()));
+        let mut is_started = false;
+        let set = ImageNet::train(archive, IndexFiles::Beside, &mut |done, total| {
+            if !is_started {
+                console.start(0, total);
+                is_started = true;
+            }
+            console.advance(done);
+            console.status(done, "bytes of headers");
+        })?;
+        console.finish();
+        set
+    } else {
+        let Some([archive, devkit]) = from.imagenet_val.as_deref() else {
+            return Err(usage(Exit::Usage, "expected --imagenet-val ARCHIVE DEVKIT"));
+        };
+        ImageNet::validation(archive, devkit, IndexFiles::Beside)?
+    };
+    let classes = set.classes().to_vec();
+    Ok(Images { source: Arc::new(set), classes, metadata: None })
+}
+
+/// The manifest that is there already, if its other split goes with these images, or a new one.
+fn manifest(args: &MakeArgs, split: Split, classes: &[String]) -> anyhow::Result<Manifest> {
+    let new = Manifest {
+        name: args.name.clone(),
+        license: args.license.clone(),
+        source: args.source.clone(),
+        classes: classes.to_vec(),
+        ..Manifest::default()
+    };
+    if !args.manifest.exists() {
+        return Ok(new);
+    }
+    let old = Manifest::load(&args.manifest)?;
+    let other = match split {
+        Split::Train => &old.test,
+        Split::Test => &old.train,
+    };
+    if !other.is_empty() && (&old.name, &old.classes) != (&new.name, &new.classes) {
+        let (path, name) = (args.manifest.display(), &old.name);
+        return Err(usage(
+            Exit::Usage,
+            format!(
+                "{path} describes {name}, which has another name or other classes; give another file"
+            ),
+        ));
+    }
+    let (train, test) = (old.train, old.test);
+    Ok(Manifest { train, test, ..new })
+}
+
+/// Reads and shrinks on several threads; the order is that of the positions.
+fn feed(args: &MakeArgs, images: Images) -> anyhow::Result<Feed<Sample>> {
+    let n_samples = images.source.len();
+    let stream = Seed(0).stream(Purpose::Order, At::default());
+    let order = (args.order == Order::Mixed).then(|| Permutation::new(stream, n_samples));
+    let indices =
+        (0..n_samples).map(move |at| Ok(order.as_ref().map_or(at, |order| order.get(at))));
+    let images = Arc::new(images);
+    let (max_side, quality) = (args.max_side, args.quality);
+    let mut pipeline = Pipeline::new();
+    let lanes = pipeline.source("sample", args.workers.into(), AHEAD, indices)?;
+    let lanes = pipeline.map("recode", lanes, AHEAD, |_| {
+        let images = Arc::clone(&images);
+        move |sample_index| -> Result<Sample, StageError> {
+            Ok(sample(&images, sample_index, max_side, quality)?)
+        }
+    })?;
+    Ok(pipeline.feed(lanes))
+}
+
+fn sample(
+    images: &Images,
+    sample_index: u64,
+    max_side: Option<u32>,
+    quality: u8,
+) -> anyhow::Result<Sample> {
+    let read = images.source.read(sample_index)?;
+    let (name, place) = (short_name(&read.key.name), read.key.to_string());
+    let Payload::Encoded(bytes) = read.payload else {
+        anyhow::bail!("{place} is no encoded image");
+    };
+    let image = match max_side {
+        Some(max_side) => limited(bytes, max_side, quality),
+        None => format_of(&bytes).map(|format| Encoded { format, bytes }),
+    };
+    let image = image.with_context(|| format!("the image {place} cannot go into a shard"))?;
+    let label = images.source.label(sample_index)?.filter(|_| !images.classes.is_empty());
+    let metadata = images.metadata.as_deref().map(|root| metadata(root, &read.key.name));
+    Ok(Sample { name, image, label, metadata: metadata.transpose()?.flatten() })
+}
+
+fn metadata(root: &Path, image: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    let path = root.join(image).with_extension("json");
+    match std::fs::read(&path) {
+        Ok(json) => Ok(Some(json)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// The file name without folders and extension, in the letters that a key may have.
+fn short_name(name: &str) -> String {
+    let file = name.rsplit_once('/').map_or(name, |(_, file)| file);
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    stem.chars().take(NAME_LETTERS).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_what_a_key_may_hold() {
+        for (name, expected) in [
+            ("n01440764/n01440764_10026.JPEG", "n01440764_10026"),
+            ("a b/größe.v2.png", "gr__e_v2"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(short_name(name), expected);
+        }
+        assert_eq!(short_name(&"x".repeat(100)).len(), NAME_LETTERS);
+    }
+}

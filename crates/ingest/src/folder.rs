@@ -1,0 +1,230 @@
+//! Images in a folder for each class, numbered as torchvision's `ImageFolder` numbers them.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{IngestError, Remedy},
+    index::{Index, Place},
+    source::{EncodedSample, Payload, SampleKey, Source},
+    store::read_exact,
+    walk::{MEMBER_BYTES_MAX, Promise, promise},
+};
+
+/// `class/name.JPEG`: classes sorted by name, and within a class the files by folder and name.
+///
+/// Files that are no images are passed over, as torchvision does. Images of a format that is not decoded
+/// here are an error, because leaving them out would number the others differently.
+#[derive(Debug)]
+pub struct ImageFolder {
+    root: PathBuf,
+    classes: Vec<String>,
+    index: Index,
+}
+
+impl ImageFolder {
+    /// Lists the files below `root`; their bytes are not looked at.
+    ///
+    /// # Errors
+    /// If a folder cannot be listed, there are no classes, or a class has no images.
+    pub fn open(root: &Path) -> Result<Self, IngestError> {
+        let mut classes: Vec<String> = Vec::new();
+        for (name, path) in entries(root)? {
+            if is_folder(&path)? {
+                classes.push(name);
+            }
+        }
+        classes.sort_unstable();
+        let unfit = |path: PathBuf, problem| Err(IngestError::FolderUnfit { path, problem });
+        if classes.is_empty() {
+            return unfit(root.to_owned(), "has no folders of classes");
+        }
+        let mut index = Index::default();
+        for (label, class) in (0_u32..).zip(&classes) {
+            let mut files = Vec::new();
+            list(&root.join(class), class, &mut files)?;
+            if files.is_empty() {
+                return unfit(root.join(class), "has no images");
+            }
+            files.sort_unstable();
+            for (folder, file) in files {
+                let name = format!("{folder}/{file}");
+                let place = Place { name: &name, offset: 0, size: 0, label: Some(label) };
+                let full = || IngestError::IndexTooLarge { path: root.to_owned() };
+                index.push(place).ok_or_else(full)?;
+            }
+        }
+        Ok(Self { root: root.to_owned(), classes, index })
+    }
+
+    /// Names of the classes, in the order of the labels.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
+        let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
+        let n_samples = self.len();
+        self.index.get(sample_idx).ok_or(IngestError::SampleIndex { sample_index, n_samples })
+    }
+}
+
+impl Source for ImageFolder {
+    fn len(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
+        let name = self.find(sample_index)?.name.to_owned();
+        let path = self.root.join(&name);
+        let file = File::open(&path).map_err(IngestError::io("open", &path))?;
+        let got = file.metadata().map_err(IngestError::io("inspect", &path))?.len();
+        if got == 0 || got > MEMBER_BYTES_MAX {
+            return Err(IngestError::ImageSize { path, got, limit: MEMBER_BYTES_MAX });
+        }
+        let image = read_exact(&file, &path, (0, got), Remedy::Download)?;
+        let shard = self.root.file_name().unwrap_or(self.root.as_os_str());
+        let key = SampleKey { shard: shard.to_string_lossy().into_owned(), name };
+        Ok(EncodedSample { key, sample_index, payload: Payload::Encoded(image) })
+    }
+
+    fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
+        Ok(self.find(sample_index)?.label)
+    }
+
+    fn n_classes(&self) -> Option<u32> {
+        u32::try_from(self.classes.len()).ok()
+    }
+}
+
+/// Folder and name of each image below `path`, which is called `folder`.
+fn list(path: &Path, folder: &str, files: &mut Vec<(String, String)>) -> Result<(), IngestError> {
+    for (name, path) in entries(path)? {
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        match promise(extension) {
+            _ if is_folder(&path)? => list(&path, &format!("{folder}/{name}"), files)?,
+            Promise::Image => files.push((folder.to_owned(), name)),
+            Promise::OtherImage => return Err(IngestError::ImageExtension { path }),
+            Promise::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, IngestError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
+        let entry = entry.map_err(IngestError::io("list", folder))?;
+        let path = entry.path();
+        match entry.file_name().into_string() {
+            Ok(name) => found.push((name, path)),
+            Err(_) => {
+                let problem = "has a name that is not UTF-8";
+                return Err(IngestError::FolderUnfit { path, problem });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Follows links, as torchvision does.
+fn is_folder(path: &Path) -> Result<bool, IngestError> {
+    Ok(fs::metadata(path).map_err(IngestError::io("inspect", path))?.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn folder(files: &[&str]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file.as_bytes()).unwrap();
+        }
+        folder
+    }
+
+    /// What `torchvision.datasets.ImageFolder` of torchvision 0.29.2 gives for these files.
+    #[test]
+    fn samples_are_numbered_as_torchvision_numbers_them() {
+        let files = [
+            "b/2.JPEG",
+            "b/10.png",
+            "b/a/1.jpg",
+            "b/a-x/1.jpg",
+            "b/A.jpeg",
+            "a/z.JPG",
+            "a/note.txt",
+            "C/1.jpg",
+            "top.jpg",
+        ];
+        let expected = [
+            ("C/1.jpg", 0),
+            ("a/z.JPG", 1),
+            ("b/10.png", 2),
+            ("b/2.JPEG", 2),
+            ("b/A.jpeg", 2),
+            ("b/a/1.jpg", 2),
+            ("b/a-x/1.jpg", 2),
+        ];
+        let folder = folder(&files);
+        let set = ImageFolder::open(folder.path()).unwrap();
+        assert_eq!(
+            (set.classes(), set.n_classes()),
+            (&["C", "a", "b"].map(str::to_owned)[..], Some(3))
+        );
+        assert_eq!(set.len(), 7);
+        for (sample_index, (name, label)) in (0..).zip(expected) {
+            let sample = set.read(sample_index).unwrap();
+            assert_eq!(sample.key.name, name);
+            assert_eq!(sample.payload, Payload::Encoded(name.as_bytes().to_vec()));
+            assert_eq!(set.label(sample_index).unwrap(), Some(label));
+        }
+        let message = set.read(7).unwrap_err().to_string();
+        assert_eq!(message, "sample 7 was asked for, but the data set has 7");
+    }
+
+    #[test]
+    fn what_is_no_folder_of_images_is_named() {
+        let cases: [(&[&str], &str); 4] = [
+            (&[], " has no folders of classes; expected class/name.JPEG with a folder for each"),
+            (&["1.jpg"], " has no folders of classes; expected"),
+            (&["a/1.jpg", "b/note.txt"], "/b has no images; expected class/name.JPEG"),
+            (&["a/1.jpg", "a/2.BMP"], "/a/2.BMP is refused: images end in .jpg, .jpeg or .png"),
+        ];
+        for (files, expected) in cases {
+            let folder = folder(files);
+            let message = ImageFolder::open(folder.path()).unwrap_err().to_string();
+            let start = format!("{}{expected}", folder.path().display());
+            assert!(message.starts_with(&start), "{message}");
+        }
+        let message = ImageFolder::open(Path::new("/nowhere")).unwrap_err().to_string();
+        assert_eq!(message, "cannot list /nowhere");
+    }
+
+    #[test]
+    fn an_image_without_bytes_is_the_fault_of_one_sample() {
+        let folder = folder(&["a/1.jpg", "a/2.jpg"]);
+        let path = folder.path().join("a/1.jpg");
+        fs::write(&path, b"").unwrap();
+        let set = ImageFolder::open(folder.path()).unwrap();
+        let error = set.read(0).unwrap_err();
+        let expected = format!(
+            "{} is no image that can be read: it has 0 bytes, expected 1 to 67108864; remove it",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(error.is_of_one_sample() && set.read(1).is_ok());
+        File::options().write(true).open(&path).unwrap().set_len(MEMBER_BYTES_MAX + 1).unwrap();
+        assert!(set.read(0).unwrap_err().to_string().contains("it has 67108865 bytes"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(set.read(0).unwrap_err().to_string(), format!("cannot open {}", path.display()));
+    }
+}
