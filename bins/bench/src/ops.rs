@@ -3,8 +3,8 @@
 use anyhow::bail;
 use candle_core::Tensor;
 use moco_ops::{
-    After, BatchNorm, Conv2dSpec, batch_norm_backward, batch_norm_train, conv2d,
-    conv2d_input_gradient, conv2d_weight_gradient, ema_, info_nce, l2_normalize, max_pool,
+    After, BatchNorm, Conv2dSpec, EmaUpdate, SgdUpdate, batch_norm_backward, batch_norm_train,
+    conv2d, conv2d_input_gradient, conv2d_weight_gradient, ema_, info_nce, l2_normalize, max_pool,
     max_pool_backward, sgd_,
 };
 
@@ -111,11 +111,13 @@ pub(crate) fn sgd(words: &mut Words<'_>) -> anyhow::Result<Case> {
     let n: usize = words.number("N")?;
     let [parameter, gradient, buffer] = [0, 1, 2].map(|i| normal(&[n], i));
     let (parameter, gradient, buffer) = (parameter?, gradient?, buffer?);
-    Ok(Case::from(move || Ok(sgd_(&parameter, &gradient, &buffer, [1e-3, 0.9, 1e-4])?)))
+    Ok(Case::from(move || {
+        Ok(sgd_(&[SgdUpdate::new(&parameter, &gradient, &buffer)?], [1e-3, 0.9, 1e-4])?)
+    }))
 }
 
 pub(crate) fn ema(words: &mut Words<'_>) -> anyhow::Result<Case> {
     let n: usize = words.number("N")?;
     let (key, query) = (normal(&[n], 0)?, normal(&[n], 1)?);
-    Ok(Case::from(move || Ok(ema_(&key, &query, 0.999)?)))
+    Ok(Case::from(move || Ok(ema_(&[EmaUpdate::new(&key, &query)?], 0.999)?)))
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use moco_encoders::{Encoder, Head, HeadSaved, Mode, Saved};
-use moco_ops::{l2_normalize, l2_normalize_backward};
+use moco_ops::{EmaUpdate, ema_, l2_normalize, l2_normalize_backward};
 use moco_params::{Gradients, ParamStore};
 
 use crate::error::MocoError;
@@ -100,11 +100,12 @@ impl Branch {
 
     /// The momentum update of Eq. (2): every parameter moves towards `query`'s; buffers are not touched.
     pub(crate) fn follow(&self, query: &Self, key_momentum: f64) -> Result<(), MocoError> {
+        let mut updates = Vec::new();
         for (key, query) in self.stores().into_iter().zip(query.stores()) {
             for ((_, key), (_, query)) in key.parameters().zip(query.parameters()) {
-                moco_ops::ema_(key, query, key_momentum)?;
+                updates.push(EmaUpdate::new(key, query)?);
             }
         }
-        Ok(())
+        Ok(ema_(&updates, key_momentum)?)
     }
 }

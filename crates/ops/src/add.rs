@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend};
+use crate::elementwise::map;
 use crate::error::OpError;
-use crate::simd::{Float, vectorize};
+use crate::simd::Float;
 
 const OP: &str = "add";
 
@@ -20,8 +21,6 @@ fn sum<T: Float>(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
     let dims = dims4(OP, "a", a)?;
     expect_shape(OP, "b", b, &dims)?;
     let (a, b) = (Dense::channels_last(OP, a)?, Dense::channels_last(OP, b)?);
-    let sum = lend!(OP, T, [a, b] => {
-        vectorize(|| a.iter().zip(b).map(|(a, b)| *a + *b).collect())
-    });
+    let sum = lend!(OP, T, [a, b] => map([a, b], |[a, b]| a + b));
     channels_last::<T>(OP, sum, dims)
 }

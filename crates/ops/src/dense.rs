@@ -25,6 +25,11 @@ impl Dense {
         Ok(Self(x.permute((0, 2, 3, 1)).and_then(|x| x.contiguous()).in_op(op)?))
     }
 
+    /// The tensor itself.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
     /// Lends the numbers.
     pub(crate) fn with<T: Float, R>(
         &self,
@@ -57,7 +62,7 @@ pub(crate) use lend;
 /// Memory of a result that a kernel is about to write in full; zeroing it first would cost a pass.
 pub(crate) struct Unwritten<T>(Vec<MaybeUninit<T>>);
 
-impl<T: Float> Unwritten<T> {
+impl<T> Unwritten<T> {
     pub(crate) fn new(len: usize) -> Self {
         let mut numbers = Vec::with_capacity(len);
         // SAFETY: memory that is not initialized is what the element type stands for.

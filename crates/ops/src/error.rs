@@ -40,6 +40,22 @@ pub enum OpError {
         /// What it got.
         got: f64,
     },
+    /// A tensor to be changed in place is a strided view.
+    #[error("{op}: `{tensor}` is a strided view, which cannot be changed in place")]
+    Strided {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        tensor: &'static str,
+    },
+    /// A tensor to be changed in place is also another argument.
+    #[error("{op}: `{tensor}` shares its memory with another tensor of the update")]
+    SharedMemory {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        tensor: &'static str,
+    },
     /// candle failed below an op.
     #[error("{op}: {source}")]
     Candle {

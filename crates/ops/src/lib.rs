@@ -20,7 +20,9 @@ mod add;
 mod batch_norm;
 mod conv;
 mod dense;
+mod elementwise;
 mod error;
+mod exp;
 mod info_nce;
 mod linear;
 mod normalize;
@@ -46,4 +48,4 @@ pub use pool::{
     MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
 };
 pub use recycle::Recycler;
-pub use update::{ema_, sgd_};
+pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};

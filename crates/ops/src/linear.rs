@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
+use crate::elementwise::map;
 use crate::error::{InOp, OpError};
 use crate::simd::Float;
 
@@ -62,16 +63,25 @@ pub fn relu(x: &Tensor) -> Result<Tensor, OpError> {
 fn rectified<T: Float>(x: &Tensor) -> Result<Tensor, OpError> {
     let dims = x.dims().to_vec();
     let x = Dense::rows("relu", x)?;
-    let y = lend!("relu", T, [x] => x.iter().map(|v| v.relu()).collect::<Vec<T>>());
-    tensor("relu", y, dims)
+    let y = lend!("relu", T, [x] => map([x], |[x]| x.relu()));
+    tensor::<T>("relu", y, dims)
 }
 
 /// The gradient of [`relu`]'s input from its output `y` and the gradient `dy` of its output; 0 where
 /// `y` is 0, as in PyTorch.
 ///
 /// # Errors
-/// If candle fails.
+/// If the shapes or types differ.
 pub fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor, OpError> {
-    let passed = y.gt(0.0).and_then(|mask| mask.to_dtype(dy.dtype()));
-    passed.and_then(|mask| mask * dy).in_op("relu")
+    expect_shape("relu", "dy", dy, y.dims())?;
+    by_dtype!("relu", y, passed(y, dy))
+}
+
+fn passed<T: Float>(y: &Tensor, dy: &Tensor) -> Result<Tensor, OpError> {
+    let dims = y.dims().to_vec();
+    let (y, dy) = (Dense::rows("relu", y)?, Dense::rows("relu", dy)?);
+    let dx = lend!("relu", T, [y, dy] => {
+        map([y, dy], |[y, dy]| if y > T::zero() { dy } else { T::zero() })
+    });
+    tensor::<T>("relu", dx, dims)
 }

@@ -220,10 +220,12 @@ pub(crate) trait Float:
     fn f64(self) -> f64;
     /// The larger of this and 0; NaN stays NaN.
     fn relu(self) -> Self;
+    /// e to the power of this: libm's in f64, [`crate::exp::exp`] in f32.
+    fn exp(self) -> Self;
 }
 
 macro_rules! float {
-    ($t:ty, $v512:ty, $v256:ty) => {
+    ($t:ty, $v512:ty, $v256:ty, $exp:path) => {
         impl Float for $t {
             #[cfg(target_arch = "x86_64")]
             type V512 = $v512;
@@ -245,9 +247,13 @@ macro_rules! float {
             fn relu(self) -> Self {
                 if self < 0.0 { 0.0 } else { self }
             }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $exp(self)
+            }
         }
     };
 }
 
-float!(f32, F32x16, F32x8);
-float!(f64, F64x8, F64x4);
+float!(f32, F32x16, F32x8, crate::exp::exp);
+float!(f64, F64x8, F64x4, f64::exp);

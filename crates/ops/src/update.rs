@@ -1,126 +1,322 @@
 //! In-place updates of parameters: SGD with momentum, and the momentum update of the key encoder.
+//!
+//! All tensors of a network are updated in one parallel region, each in one pass over its memory.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
 
-use crate::dense::expect_shape;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use rayon::prelude::*;
+
+use crate::dense::{Dense, by_dtype, expect_shape};
+use crate::elementwise::CHUNK;
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, vectorize};
 
+const SGD: &str = "sgd";
+const EMA: &str = "ema";
+
+/// A parameter, its gradient and its momentum buffer.
+#[derive(Debug)]
+pub struct SgdUpdate<'a> {
+    parameter: &'a Tensor,
+    gradient: Dense,
+    buffer: &'a Tensor,
+}
+
+impl<'a> SgdUpdate<'a> {
+    /// Checks that they fit; changes nothing. The gradient alone may be a strided view.
+    ///
+    /// # Errors
+    /// If the shapes or types differ, or the parameter or the buffer is strided.
+    pub fn new(
+        parameter: &'a Tensor,
+        gradient: &Tensor,
+        buffer: &'a Tensor,
+    ) -> Result<Self, OpError> {
+        expect_like(SGD, "gradient", gradient, parameter)?;
+        expect_like(SGD, "buffer", buffer, parameter)?;
+        expect_contiguous(SGD, "parameter", parameter)?;
+        expect_contiguous(SGD, "buffer", buffer)?;
+        Ok(Self { parameter, gradient: Dense::rows(SGD, gradient)?, buffer })
+    }
+}
+
 /// PyTorch's SGD: `g ← g + weight_decay·p; buffer ← sgd_momentum·buffer + g; p ← p − lr·buffer`,
 /// without dampening or Nesterov. A buffer of zeros gives PyTorch's first step (`buffer = g`).
-/// `parameter` and `buffer` are changed in place and must not be views.
+/// Parameters and buffers are changed in place.
 ///
 /// # Errors
-/// If the shapes differ or a tensor is a view.
+/// If a tensor to be changed shares its memory with another one; then nothing was changed.
 pub fn sgd_(
-    parameter: &Tensor,
-    gradient: &Tensor,
-    buffer: &Tensor,
+    updates: &[SgdUpdate<'_>],
     [lr, sgd_momentum, weight_decay]: [f64; 3],
 ) -> Result<(), OpError> {
-    const OP: &str = "sgd";
-    expect_shape(OP, "gradient", gradient, parameter.dims())?;
-    expect_shape(OP, "buffer", buffer, parameter.dims())?;
-    let gradient = gradient.contiguous().in_op(OP)?;
-    let accumulate = Linear { name: OP, keep: sgd_momentum, add: [1.0, weight_decay] };
-    buffer.inplace_op3(&gradient, parameter, &accumulate).in_op(OP)?;
-    let step = Linear { name: OP, keep: 1.0, add: [-lr] };
-    parameter.inplace_op2(buffer, &step).in_op(OP)
+    let changed = updates.iter().flat_map(|u| [("parameter", u.parameter), ("buffer", u.buffer)]);
+    expect_own_memory(SGD, changed, updates.iter().map(|u| u.gradient.tensor()))?;
+    for_each(
+        updates,
+        |u| u.parameter,
+        |u| {
+            let parameter = u.parameter;
+            by_dtype!(SGD, parameter, sgd_one(u, [lr, sgd_momentum, weight_decay]))
+        },
+    )
+}
+
+fn sgd_one<T: Float>(update: &SgdUpdate<'_>, constants: [f64; 3]) -> Result<(), OpError> {
+    let [lr, sgd_momentum, weight_decay] = constants.map(T::of);
+    let step = |p: &mut [T], buffer: &mut [T], g: &[T]| {
+        vectorize(|| {
+            for ((p, buffer), g) in p.iter_mut().zip(buffer).zip(g) {
+                *buffer = sgd_momentum * *buffer + (*g + weight_decay * *p);
+                *p -= lr * *buffer;
+            }
+        });
+    };
+    let SgdUpdate { parameter, gradient, buffer } = update;
+    gradient.with(SGD, |g: &[T]| {
+        change(SGD, parameter, |p: &mut [T]| {
+            change(SGD, buffer, |buffer: &mut [T]| {
+                let chunks = p.par_chunks_mut(CHUNK).zip(buffer.par_chunks_mut(CHUNK));
+                chunks.zip(g.par_chunks(CHUNK)).for_each(|((p, buffer), g)| step(p, buffer, g));
+                Ok(())
+            })
+        })
+    })
+}
+
+/// A parameter of the key encoder and its twin of the query encoder.
+#[derive(Debug)]
+pub struct EmaUpdate<'a> {
+    key: &'a Tensor,
+    query: Dense,
+}
+
+impl<'a> EmaUpdate<'a> {
+    /// Checks that they fit; changes nothing. `query` alone may be a strided view.
+    ///
+    /// # Errors
+    /// If the shapes or types differ, or `key` is strided.
+    pub fn new(key: &'a Tensor, query: &Tensor) -> Result<Self, OpError> {
+        expect_like(EMA, "query", query, key)?;
+        expect_contiguous(EMA, "key", key)?;
+        Ok(Self { key, query: Dense::rows(EMA, query)? })
+    }
 }
 
 /// The momentum update `θ_k ← m·θ_k + (1 − m)·θ_q` in place (MoCo v1 Eq. (2); official
-/// `builder.py:55-63`). `key` must not be a view.
+/// `builder.py:55-63`).
 ///
 /// # Errors
-/// If the shapes differ or a tensor is a view.
-pub fn ema_(key: &Tensor, query: &Tensor, key_momentum: f64) -> Result<(), OpError> {
-    const OP: &str = "ema";
-    expect_shape(OP, "query", query, key.dims())?;
-    let update = Linear { name: OP, keep: key_momentum, add: [1.0 - key_momentum] };
-    key.inplace_op2(query, &update).in_op(OP)
+/// If a tensor to be changed shares its memory with another one; then nothing was changed.
+pub fn ema_(updates: &[EmaUpdate<'_>], key_momentum: f64) -> Result<(), OpError> {
+    let changed = updates.iter().map(|u| ("key", u.key));
+    expect_own_memory(EMA, changed, updates.iter().map(|u| u.query.tensor()))?;
+    for_each(
+        updates,
+        |u| u.key,
+        |u| {
+            let key = u.key;
+            by_dtype!(EMA, key, ema_one(u, key_momentum))
+        },
+    )
 }
 
-/// `dst ← keep·dst + Σ add[i]·src[i]`.
-struct Linear<const N: usize> {
-    name: &'static str,
-    keep: f64,
-    add: [f64; N],
-}
-
-impl InplaceOp2 for Linear<1> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        dst: &mut CpuStorage,
-        dst_layout: &Layout,
-        s: &CpuStorage,
-        l: &Layout,
-    ) -> candle_core::Result<()> {
-        self.on_cpu(dst, dst_layout, [(s, l)])
-    }
-}
-
-impl InplaceOp3 for Linear<2> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        dst: &mut CpuStorage,
-        dst_layout: &Layout,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<()> {
-        self.on_cpu(dst, dst_layout, [(s1, l1), (s2, l2)])
-    }
-}
-
-impl<const N: usize> Linear<N> {
-    fn on_cpu(
-        &self,
-        dst: &mut CpuStorage,
-        dst_layout: &Layout,
-        sources: [(&CpuStorage, &Layout); N],
-    ) -> candle_core::Result<()> {
-        for layout in sources.iter().map(|(_, layout)| *layout).chain([dst_layout]) {
-            if !layout.is_contiguous() {
-                candle_core::bail!("{}: an in-place update of a strided view", self.name);
-            }
-        }
-        let start = dst_layout.start_offset();
-        let range = start..start + dst_layout.shape().elem_count();
-        match dst {
-            CpuStorage::F32(dst) => self.apply(&mut dst[range], sources),
-            CpuStorage::F64(dst) => self.apply(&mut dst[range], sources),
-            _ => candle_core::bail!("{}: neither f32 nor f64", self.name),
-        }
-    }
-
-    fn apply<T: Float>(
-        &self,
-        dst: &mut [T],
-        sources: [(&CpuStorage, &Layout); N],
-    ) -> candle_core::Result<()> {
-        let mut slices: [&[T]; N] = [&[]; N];
-        for (slice, (storage, layout)) in slices.iter_mut().zip(sources) {
-            *slice = &storage.as_slice::<T>()?[layout.start_offset()..][..dst.len()];
-        }
-        let (keep, add) = (T::of(self.keep), self.add.map(T::of));
+fn ema_one<T: Float>(update: &EmaUpdate<'_>, key_momentum: f64) -> Result<(), OpError> {
+    let (m, rest) = (T::of(key_momentum), T::of(1.0 - key_momentum));
+    let step = |key: &mut [T], query: &[T]| {
         vectorize(|| {
-            for (i, dst) in dst.iter_mut().enumerate() {
-                let mut sum = keep * *dst;
-                for (slice, factor) in slices.iter().zip(add) {
-                    sum += factor * slice[i];
-                }
-                *dst = sum;
+            for (key, query) in key.iter_mut().zip(query) {
+                *key = m * *key + rest * *query;
             }
         });
+    };
+    update.query.with(EMA, |query: &[T]| {
+        change(EMA, update.key, |key: &mut [T]| {
+            let chunks = key.par_chunks_mut(CHUNK).zip(query.par_chunks(CHUNK));
+            chunks.for_each(|(key, query)| step(key, query));
+            Ok(())
+        })
+    })
+}
+
+/// Does `work` for each update; on several threads if the tensors to be changed are large enough.
+fn for_each<U: Sync>(
+    updates: &[U],
+    changed: impl Fn(&U) -> &Tensor,
+    work: impl Fn(&U) -> Result<(), OpError> + Sync + Send,
+) -> Result<(), OpError> {
+    let elements: usize = updates.iter().map(|update| changed(update).elem_count()).sum();
+    if elements < CHUNK {
+        return updates.iter().try_for_each(work);
+    }
+    updates.par_iter().try_for_each(work)
+}
+
+/// Lends the numbers of a contiguous tensor to be changed. Meanwhile no one else reads or writes them:
+/// candle holds the lock of the tensor's memory.
+fn change<T: Float>(
+    op: &'static str,
+    x: &Tensor,
+    work: impl FnOnce(&mut [T]) -> Result<(), OpError>,
+) -> Result<(), OpError> {
+    let result = Cell::new(Ok(()));
+    let work = Cell::new(Some(|numbers: &mut [T]| result.set(work(numbers))));
+    let once = Once { op, work, numbers: PhantomData };
+    x.inplace_op1(&once).in_op(op)?;
+    result.into_inner()
+}
+
+/// candle asks for something that can be called again.
+struct Once<T, F> {
+    op: &'static str,
+    work: Cell<Option<F>>,
+    numbers: PhantomData<fn(&mut [T])>,
+}
+
+impl<T: Float, F: FnOnce(&mut [T])> InplaceOp1 for Once<T, F> {
+    fn name(&self) -> &'static str {
+        self.op
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let numbers: &mut dyn Any = match storage {
+            CpuStorage::F32(numbers) => numbers,
+            CpuStorage::F64(numbers) => numbers,
+            _ => candle_core::bail!("{}: neither f32 nor f64", self.op),
+        };
+        let range = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
+        if let (Some(numbers), Some(work)) = (numbers.downcast_mut::<Vec<T>>(), self.work.take()) {
+            work(&mut numbers[range]);
+        }
         Ok(())
+    }
+}
+
+fn expect_like(
+    op: &'static str,
+    name: &'static str,
+    x: &Tensor,
+    other: &Tensor,
+) -> Result<(), OpError> {
+    expect_shape(op, name, x, other.dims())?;
+    if x.dtype() != other.dtype() {
+        return Err(OpError::DType { op, tensor: name, got: x.dtype() });
+    }
+    Ok(())
+}
+
+fn expect_contiguous(op: &'static str, tensor: &'static str, x: &Tensor) -> Result<(), OpError> {
+    if x.is_contiguous() { Ok(()) } else { Err(OpError::Strided { op, tensor }) }
+}
+
+/// Fails unless each tensor to be changed has memory that no other tensor given here has; else the order
+/// of the updates would show in the result, and two locks of one memory would wait for each other.
+fn expect_own_memory<'t>(
+    op: &'static str,
+    changed: impl Iterator<Item = (&'static str, &'t Tensor)>,
+    read: impl Iterator<Item = &'t Tensor>,
+) -> Result<(), OpError> {
+    let address = |x: &Tensor| std::ptr::from_ref(&*x.storage_and_layout().0).addr();
+    let mut of_read: BTreeSet<usize> = read.map(address).collect();
+    for (tensor, x) in changed {
+        if !of_read.insert(address(x)) {
+            return Err(OpError::SharedMemory { op, tensor });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    fn vector(len: usize, value: impl Fn(f64) -> f64) -> Tensor {
+        let numbers: Vec<f64> =
+            (0..len).map(|i| value(f64::from(u32::try_from(i).unwrap()))).collect();
+        Tensor::from_vec(numbers, len, &Device::Cpu).unwrap()
+    }
+
+    fn numbers(x: &Tensor) -> Vec<f64> {
+        x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// One large and several small tensors at once, each against the equation.
+    #[test]
+    fn every_element_of_every_tensor_is_updated_once() {
+        for dtype in [DType::F32, DType::F64] {
+            let of = |value: fn(f64) -> f64| -> Vec<Tensor> {
+                let lens = [1, 3 * CHUNK + 7, 0, 100, CHUNK];
+                lens.iter().map(|len| vector(*len, value).to_dtype(dtype).unwrap()).collect()
+            };
+            let tolerance = if dtype == DType::F32 { 1e-6 } else { 1e-14 };
+            let (p, g, b, k) = (of(f64::sin), of(f64::cos), of(|i| (2.0 * i).sin()), of(f64::cos));
+            let before: Vec<_> = p.iter().zip(&b).map(|(p, b)| (numbers(p), numbers(b))).collect();
+            let parts = p.iter().zip(&g).zip(&b);
+            let updates: Vec<_> =
+                parts.map(|((p, g), b)| SgdUpdate::new(p, g, b).unwrap()).collect();
+            sgd_(&updates, [0.1, 0.9, 0.01]).unwrap();
+            let updates: Vec<_> =
+                k.iter().zip(&p).map(|(k, p)| EmaUpdate::new(k, p).unwrap()).collect();
+            ema_(&updates, 0.75).unwrap();
+            for (i, (old_p, old_b)) in before.iter().enumerate() {
+                let (p, b, g, k) = (numbers(&p[i]), numbers(&b[i]), numbers(&g[i]), numbers(&k[i]));
+                for j in 0..p.len() {
+                    let buffer = 0.9 * old_b[j] + g[j] + 0.01 * old_p[j];
+                    assert!((b[j] - buffer).abs() < tolerance, "{i} {j}");
+                    assert!((p[j] - (old_p[j] - 0.1 * buffer)).abs() < tolerance, "{i} {j}");
+                    // The key started as the gradient.
+                    let key = 0.75 * g[j] + 0.25 * (old_p[j] - 0.1 * buffer);
+                    assert!((k[j] - key).abs() < tolerance, "{i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_of_a_part_changes_that_part_alone() {
+        let all = vector(6, |i| i);
+        let ones = Tensor::ones(2, DType::F64, &Device::Cpu).unwrap();
+        ema_(&[EmaUpdate::new(&all.narrow(0, 2, 2).unwrap(), &ones).unwrap()], 0.0).unwrap();
+        assert_eq!(numbers(&all), [0.0, 1.0, 1.0, 1.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_nothing_is_changed() {
+        let (a, b, c) = (vector(4, |i| i), vector(4, |i| i), vector(4, |i| i));
+        let square = a.reshape((2, 2)).unwrap();
+        let turned = square.t().unwrap();
+        let single = a.to_dtype(DType::F32).unwrap();
+        let message = |result: Result<(), OpError>| result.unwrap_err().to_string();
+        let sgd = |p: &Tensor, g: &Tensor, b: &Tensor| sgd_(&[SgdUpdate::new(p, g, b)?], [0.1; 3]);
+        let ema = |pairs: [(&Tensor, &Tensor); 2]| {
+            let [first, second] = pairs.map(|(k, q)| EmaUpdate::new(k, q));
+            ema_(&[first?, second?], 0.5)
+        };
+        let shared = "shares its memory with another tensor of the update";
+        for (got, expected) in [
+            (
+                message(sgd(&a, &square, &b)),
+                "sgd: `gradient` has shape [2, 2], expected [4]".into(),
+            ),
+            (message(sgd(&a, &single, &b)), "sgd: `gradient` is F32".into()),
+            (message(sgd(&turned, &square, &square)), "sgd: `parameter` is a strided view".into()),
+            (message(sgd(&a, &b, &b)), format!("sgd: `buffer` {shared}")),
+            (message(sgd(&a, &b, &a)), format!("sgd: `buffer` {shared}")),
+            (message(sgd(&a, &a, &b)), format!("sgd: `parameter` {shared}")),
+            (message(ema([(&a, &b), (&b, &c)])), format!("ema: `key` {shared}")),
+            (message(ema([(&a, &b), (&a.clone(), &c)])), format!("ema: `key` {shared}")),
+        ] {
+            let expected: String = expected;
+            assert!(got.contains(&expected), "{got}");
+        }
+        for x in [&a, &b, &c] {
+            assert_eq!(numbers(x), [0.0, 1.0, 2.0, 3.0]);
+        }
     }
 }

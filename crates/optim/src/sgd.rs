@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use moco_ops::OpError;
+use moco_ops::{OpError, SgdUpdate};
 use moco_params::{Gradients, ParamError, ParamStore};
 
 /// Constants of the update.
@@ -33,6 +33,9 @@ pub enum OptimError {
         /// What does not fit.
         source: OpError,
     },
+    /// Parameters cannot be updated together.
+    #[error(transparent)]
+    Update(OpError),
     /// A momentum buffer could not be made.
     #[error("momentum buffer of `{name}`: {source}")]
     Buffer {
@@ -76,7 +79,7 @@ impl Sgd {
     /// Updates every parameter in place.
     ///
     /// # Errors
-    /// If a gradient is missing or has another shape; then some parameters may have been updated.
+    /// If a gradient is missing or has another shape; then nothing was updated.
     pub fn step(
         &mut self,
         stores: &[&ParamStore],
@@ -84,14 +87,16 @@ impl Sgd {
         lr: f64,
     ) -> Result<(), OptimError> {
         let SgdConfig { sgd_momentum, weight_decay } = self.config;
+        let mut updates = Vec::new();
         for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {
             let missing = || OptimError::NoGradient { name: name.to_owned() };
             let gradient = gradients.get(name).ok_or_else(missing)?;
             let buffer = self.buffers.get(name).ok_or_else(missing)?;
-            moco_ops::sgd_(parameter, gradient, buffer, [lr, sgd_momentum, weight_decay])
-                .map_err(|source| OptimError::Op { name: name.to_owned(), source })?;
+            let update = SgdUpdate::new(parameter, gradient, buffer);
+            updates
+                .push(update.map_err(|source| OptimError::Op { name: name.to_owned(), source })?);
         }
-        Ok(())
+        moco_ops::sgd_(&updates, [lr, sgd_momentum, weight_decay]).map_err(OptimError::Update)
     }
 
     /// The momentum buffers by parameter name.
