@@ -1,7 +1,7 @@
 //! The passes over memory. Rows are pixels, columns are channels; sums run over fixed blocks of rows and
 //! are added in order in f64, so they do not depend on the number of threads.
 //!
-//! The inner loops run over a period: as many rows as make about a thousand numbers, with coefficients
+//! The inner loops run over a period: as many rows as make some hundred numbers, with coefficients
 //! repeated as often. So they are long and made of whole vectors for any usual number of channels.
 
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::dense::Unwritten;
 use crate::simd::{Float, vectorize};
 
 /// Most numbers of a period, unless a row has more.
-const PERIOD: usize = 1024;
+const PERIOD: usize = 512;
 /// Numbers that are summed in the precision of the tensor before they are added in f64.
 const CHUNK: usize = 16 * 1024;
 /// Chunks of a block, the share of work that a thread takes.
@@ -58,15 +58,10 @@ impl Rows {
     }
 
     /// Two sums for each channel of each block, `[blocks, 2, C]`; `work` adds to those of its block.
-    fn block_sums<P: Send>(
-        self,
-        parts: Vec<P>,
-        work: impl Fn(Block, P, &mut [f64]) + Sync,
-    ) -> Vec<f64> {
-        let mut sums = vec![0.0; parts.len() * 2 * self.c];
-        let of_blocks = sums.par_chunks_mut(2 * self.c);
-        let all = of_blocks.zip(self.blocks()).zip(parts);
-        all.for_each(|((sums, block), part)| work(block, part, sums));
+    fn block_sums<B: Send>(self, blocks: Vec<B>, work: impl Fn(B, &mut [f64]) + Sync) -> Vec<f64> {
+        let mut sums = vec![0.0; blocks.len() * 2 * self.c];
+        let of_blocks = sums.par_chunks_mut(2 * self.c).zip(blocks);
+        of_blocks.for_each(|(sums, block)| work(block, sums));
         sums
     }
 
@@ -155,39 +150,11 @@ fn add_sums<T: Float, const M: usize, const K: usize>(
     }
 }
 
-/// Mean and biased variance `[groups, C]`: sums of distances to the mean of a block's first chunk, blocks
-/// merged by Chan's formula.
-///
-/// Let the first chunk be a share f of a block. However far from the rest it lies, it adds to the block's
-/// variance as well, so the squares that cancel are at most 1/f times what is left.
+/// Mean and biased variance `[groups, C]`; blocks are merged by Chan's formula.
 pub(super) fn moments<T: Float>(x: &[T], rows: Rows) -> (Vec<f64>, Vec<f64>) {
     let c = rows.c;
-    let sums = rows.block_sums(vec![(); rows.blocks().len()], |Block { range, .. }, (), out| {
-        let chunks = || x[range.clone()].chunks(rows.chunk);
-        let (n, mut of_first) = (to_f64(range.len() / c), vec![0.0; 2 * c]);
-        for first in chunks().take(1) {
-            let no_coefficients = Inputs::new([]);
-            add_sums(
-                rows,
-                Inputs::new([first]),
-                no_coefficients,
-                |[x], []| [x, T::zero()],
-                &mut of_first,
-            );
-            of_first.iter_mut().for_each(|sum| *sum /= to_f64(first.len() / c));
-        }
-        let near: Vec<T> = of_first[..c].iter().map(|mean| T::of(*mean)).collect();
-        let repeated = rows.repeat(&near);
-        for chunk in chunks() {
-            let (chunk, near) = (Inputs::new([chunk]), Inputs::new([&repeated[..]]));
-            let distances = |[x]: [T; 1], [near]: [T; 1]| [x - near, (x - near) * (x - near)];
-            add_sums(rows, chunk, near, distances, out);
-        }
-        let (mean, squares) = out.split_at_mut(c);
-        for ((mean, squares), near) in mean.iter_mut().zip(squares).zip(near) {
-            *squares -= *mean * *mean / n;
-            *mean = near.f64() + *mean / n;
-        }
+    let sums = rows.block_sums(rows.blocks(), |Block { range, .. }, out| {
+        block_moments(&x[range], rows, out);
     });
     let (mut mean, mut variance) = (vec![0.0; rows.groups * c], vec![0.0; rows.groups * c]);
     for (Block { group, range }, of_block) in rows.blocks().iter().zip(sums.chunks(2 * c)) {
@@ -206,6 +173,30 @@ pub(super) fn moments<T: Float>(x: &[T], rows: Rows) -> (Vec<f64>, Vec<f64>) {
     let n = to_f64(rows.group / c);
     variance.iter_mut().for_each(|squares| *squares /= n);
     (mean, variance)
+}
+
+/// Mean and Σ (x − mean)² `[2, C]` from one pass over distances to the mean of the first chunk.
+///
+/// Let that chunk be a share f of the block. However far from the rest it lies, it adds to the block's
+/// variance as well, so the squares that cancel are at most 1/f times what is left.
+fn block_moments<T: Float>(x: &[T], rows: Rows, out: &mut [f64]) {
+    let c = rows.c;
+    let first = &x[..rows.chunk.min(x.len())];
+    let mut of_first = vec![0.0; 2 * c];
+    let itself = |[x]: [T; 1], []: [T; 0]| [x, T::zero()];
+    add_sums(rows, Inputs::new([first]), Inputs::new([]), itself, &mut of_first);
+    let near: Vec<T> = of_first[..c].iter().map(|v| T::of(v / to_f64(first.len() / c))).collect();
+    let repeated = rows.repeat(&near);
+    for chunk in x.chunks(rows.chunk) {
+        let distances = |[x]: [T; 1], [near]: [T; 1]| [x - near, (x - near) * (x - near)];
+        add_sums(rows, Inputs::new([chunk]), Inputs::new([&repeated[..]]), distances, out);
+    }
+    let n = to_f64(x.len() / c);
+    let (mean, squares) = out.split_at_mut(c);
+    for ((mean, squares), near) in mean.iter_mut().zip(squares).zip(near) {
+        *squares -= *mean * *mean / n;
+        *mean = near.f64() + *mean / n;
+    }
 }
 
 /// Computes each element by `f(inputs, coefficients)`, with the group's coefficients of its channel; each
@@ -362,7 +353,7 @@ fn sum_rows<T: Float, const M: usize, const K: usize>(
 ) -> Vec<f64> {
     let coefficients = coefficients.map(|all| rows.repeat(all));
     let coefficients = Inputs::new(coefficients.each_ref().map(|all| &all[..]));
-    rows.block_sums(vec![(); rows.blocks().len()], |Block { group, range }, (), out| {
+    rows.block_sums(rows.blocks(), |Block { group, range }, out| {
         let coefficients = coefficients.part(rows.of_group(group));
         for start in range.clone().step_by(rows.chunk) {
             let chunk = inputs.part(start..(start + rows.chunk).min(range.end));
@@ -381,8 +372,8 @@ pub(super) fn masked_gradient_sums<T: Float>(
     let mean = rounded(by.mean);
     let repeated = rows.repeat(&mean);
     let mut masked = Unwritten::new(x.len());
-    let parts = rows.cut(masked.elements());
-    let sums = rows.block_sums(parts, |Block { group, range }, part, out| {
+    let blocks = rows.blocks().into_iter().zip(rows.cut(masked.elements())).collect();
+    let sums = rows.block_sums(blocks, |(Block { group, range }, part): (_, &mut [_]), out| {
         let mean = Inputs::new([&repeated[rows.of_group(group)]]);
         let starts = range.clone().step_by(rows.chunk);
         for (start, masked) in starts.zip(part.chunks_mut(rows.chunk)) {

@@ -145,7 +145,8 @@ pub fn batch_norm_eval(
 }
 
 /// The gradients of [`batch_norm_train`] from its input `x`, its output `y` and the gradient `dy` of its
-/// output, all `[N, C, H, W]`; ReLU's gradient at 0 is 0, as in PyTorch.
+/// output, all `[N, C, H, W]`; ReLU's gradient at 0 is 0, as in PyTorch. The numbers of `y` are read with
+/// [`After::AddRelu`] only: else it is cheaper to tell from `x` where ReLU let its input through.
 ///
 /// # Errors
 /// If shapes do not fit.
