@@ -13,7 +13,7 @@ use super::OP;
 use crate::dense::{Dense, lend};
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, isa, vectorize};
-use crate::tile::{Span, Tile, TileShape, compute, split_evenly};
+use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
 
 /// Negatives whose cosines exist at a time, a task.
 pub(super) const BLOCK: usize = 128;
@@ -68,7 +68,7 @@ impl<T: Float> Panel<T> {
             Self { shape, vectors, c, first: 0, n, columns, positive: vec![T::zero(); width] };
         let mut cosines = vec![T::zero(); n * width];
         let keys = Matrix { numbers: k, row: c, column: 1, rows: n, columns: c };
-        panel.multiply(keys, &panel.columns, &mut cosines, Sum::Overwrites);
+        panel.multiply(keys, &panel.columns, &mut cosines, Write::Set);
         for query in 0..n {
             panel.positive[query] = cosines[query * width + query];
         }
@@ -80,7 +80,7 @@ impl<T: Float> Panel<T> {
     }
 
     /// `out (+)= a·b` for `b` `[a.columns, width]` and `out` `[a.rows, width]`.
-    fn multiply(&self, a: Matrix<'_, T>, b: &[T], out: &mut [T], sum: Sum) {
+    fn multiply(&self, a: Matrix<'_, T>, b: &[T], out: &mut [T], write: Write) {
         let width = self.width();
         if a.rows == 0 || a.columns == 0 {
             return;
@@ -89,6 +89,7 @@ impl<T: Float> Panel<T> {
         debug_assert!(last < a.numbers.len(), "the left matrix ends early");
         debug_assert!(a.columns * width <= b.len(), "the right matrix ends early");
         debug_assert!(a.rows * width <= out.len(), "the product ends early");
+        let out_rows: Vec<usize> = (0..a.rows).map(|row| row * width).collect();
         let mut first = 0;
         for rows in split_evenly(a.rows, self.shape.max_rows(self.vectors)) {
             let tile = Tile {
@@ -97,12 +98,11 @@ impl<T: Float> Panel<T> {
                 a_red: a.column,
                 b: b.as_ptr(),
                 b_red: width,
-                spans: &[Span { a: 0, b: 0 }],
-                span_len: a.columns,
-                out: out.as_mut_ptr().wrapping_add(first * width),
-                out_row: width,
+                spans: &[Span { a: 0, b: 0, len: a.columns }],
+                out: out.as_mut_ptr(),
+                out_rows: &out_rows[first..first + rows],
                 columns: width,
-                accumulate: matches!(sum, Sum::Adds),
+                write,
             };
             // SAFETY: all three matrices hold what the tile reads and writes (checked in debug builds),
             // and the width is a whole number of vectors of the running CPU.
@@ -120,13 +120,6 @@ struct Matrix<'a, T> {
     column: usize,
     rows: usize,
     columns: usize,
-}
-
-/// What a product does to what was there.
-#[derive(Clone, Copy)]
-enum Sum {
-    Overwrites,
-    Adds,
 }
 
 /// What is known of a panel's softmax after a part of the queue.
@@ -191,7 +184,7 @@ impl<T: Float> Running<T> {
         let (c, width) = (panel.c, panel.width());
         let len = cosines.len() / width;
         let keys = Matrix { numbers: block, row: 1, column: len, rows: len, columns: c };
-        panel.multiply(keys, &panel.columns, cosines, Sum::Overwrites);
+        panel.multiply(keys, &panel.columns, cosines, Write::Set);
         vectorize(|| {
             for start in (0..width / LANES * LANES).step_by(LANES) {
                 self.weigh::<LANES>(panel, start, cosines, temperature);
@@ -201,7 +194,7 @@ impl<T: Float> Running<T> {
             }
         });
         let keys = Matrix { numbers: block, row: len, column: 1, rows: c, columns: len };
-        let sum = if self.n_recent == 0 { Sum::Overwrites } else { Sum::Adds };
+        let sum = if self.n_recent == 0 { Write::Set } else { Write::Add };
         panel.multiply(keys, cosines, &mut self.recent, sum);
         self.n_recent += 1;
         if self.n_recent == RECENT {
