@@ -31,9 +31,11 @@ mod gaussian_blur;
 mod grayscale;
 mod hue;
 mod image;
+mod jpeg;
 mod random_resized_crop;
 mod recipe;
 mod resample;
+mod simd;
 
 pub use center_crop::{center_crop, resize_shorter_side};
 pub use color_jitter::{

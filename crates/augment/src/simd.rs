@@ -1,0 +1,25 @@
+//! Loops compiled twice: for the processors of the build's target, and for those with AVX2.
+//!
+//! Which one runs is decided when the program runs, so a build for every x86-64 processor loses little.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pulp::x86::V3 as Avx2;
+
+/// Proof that the processor has AVX2; here none ever has.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) type Avx2 = std::convert::Infallible;
+
+/// Runs `work` with the widest instructions known, and gives it the proof that they are there.
+///
+/// What `work` calls must be `#[inline(always)]`, or it is compiled for the build's target after all.
+#[inline(always)]
+pub(crate) fn vectorized<R>(work: impl FnOnce(Option<Avx2>) -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = Avx2::try_new() {
+        return simd.vectorize(
+            #[inline(always)]
+            || work(Some(simd)),
+        );
+    }
+    work(None)
+}
