@@ -11,14 +11,12 @@ pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
     let (left, n) = (region.left as usize, region.width as usize);
     let mut pixels = vec![0; 3 * n * region.height as usize];
     let mut rows: [Row; 4] = Default::default();
-    vectorized(|_| {
+    vectorized(#[inline(always)] |_| {
         for (y, out) in (region.top as usize..).zip(pixels.chunks_exact_mut(3 * n)) {
-            let mut planes = frame.planes.iter().zip(&mut rows);
-            let mut next = || match planes.next() {
-                Some((plane, row)) => row.fill(frame, plane, y, (left, n)),
-                None => &[],
-            };
-            let channels = [next(), next(), next(), next()];
+            let mut channels: [&[u8]; 4] = [&[]; 4];
+            for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels) {
+                *channel = row.fill(frame, plane, y, (left, n));
+            }
             convert_row(frame.transform, channels, out.as_chunks_mut().0);
         }
     });

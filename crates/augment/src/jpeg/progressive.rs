@@ -162,7 +162,7 @@ pub(super) fn finish(frame: &mut Frame) {
     for plane in &mut frame.planes {
         let stride = plane.stride();
         let Some(table) = &plane.quantization else { continue };
-        vectorized(|simd| {
+        vectorized(#[inline(always)] |simd| {
             for by in plane.down.clone() {
                 for bx in plane.across.clone() {
                     let block = &plane.coefficients[by * plane.n_across + bx];

@@ -31,7 +31,7 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
         let mut bits = Bits::new(&scan.data[start..end]);
         start = end;
         parts.iter_mut().for_each(|part| part.predicted = 0);
-        vectorized(|simd| read_units(simd, &mut bits, &mut parts, frame, units))?;
+        vectorized(#[inline(always)] |simd| read_units(simd, &mut bits, &mut parts, frame, units))?;
     }
     Ok(())
 }

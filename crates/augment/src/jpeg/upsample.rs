@@ -34,22 +34,25 @@ impl Row {
             (1, 1) => return &near[left..left + n],
             (1, 2) => {
                 let bias = if y % 2 == 0 { 1 } else { 2 };
-                self.samples.clear();
-                self.samples.extend(near[left..left + n].iter().zip(&far[left..]).map(
-                    |(near, far)| ((3 * u16::from(*near) + u16::from(*far) + bias) >> 2) as u8,
-                ));
+                self.samples.resize(n, 0);
+                let (near, far) = (&near[left..left + n], &far[left..left + n]);
+                for (i, sample) in self.samples.iter_mut().enumerate() {
+                    *sample = ((3 * u16::from(near[i]) + u16::from(far[i]) + bias) >> 2) as u8;
+                }
             }
             (2, 1) if plane.width > 2 => {
-                self.sum(near, (left, n), |x| u16::from(near[x]));
-                self.double::<2>(left, n);
+                self.sum((left, n), (near, near), (1, 0));
+                self.double::<2>(left);
             }
             (2, 2) if plane.width > 2 => {
-                self.sum(near, (left, n), |x| 3 * u16::from(near[x]) + u16::from(far[x]));
-                self.double::<4>(left, n);
+                self.sum((left, n), (near, far), (3, 1));
+                self.double::<4>(left);
             }
             _ => {
-                self.samples.clear();
-                self.samples.extend((left..left + n).map(|x| near[x / across]));
+                self.samples.resize(n, 0);
+                for (x, sample) in (left..).zip(&mut self.samples) {
+                    *sample = near[x / across];
+                }
             }
         }
         &self.samples[self.start..self.start + n]
@@ -57,34 +60,41 @@ impl Row {
 
     /// Fills `sums` for the columns needed; the outermost samples repeat beyond the edges.
     #[inline(always)]
-    fn sum(&mut self, near: &[u8], (left, n): (usize, usize), sum: impl Fn(usize) -> u16) {
+    fn sum(&mut self, (left, n): (usize, usize), (near, far): (&[u8], &[u8]), weights: (u16, u16)) {
         let (first, last) = (left / 2, (left + n - 1) / 2);
-        let (inner_first, inner_last) = (first.saturating_sub(1), (last + 1).min(near.len() - 1));
-        self.sums.clear();
-        if first == 0 {
-            self.sums.push(sum(0));
+        let end = near.len() - 1;
+        self.sums.resize(last - first + 3, 0);
+        let start = usize::from(first == 0);
+        let (from, to) = (first.saturating_sub(1), (last + 1).min(end));
+        let (near, far) = (&near[from..=to], &far[from..=to]);
+        let sums = &mut self.sums[start..start + near.len()];
+        for i in 0..sums.len() {
+            sums[i] = weights.0 * u16::from(near[i]) + weights.1 * u16::from(far[i]);
         }
-        self.sums.extend((inner_first..=inner_last).map(&sum));
-        if last + 1 == near.len() {
-            self.sums.push(sum(last));
+        if first == 0 {
+            self.sums[0] = self.sums[1];
+        }
+        if last == end {
+            let n_sums = self.sums.len();
+            self.sums[n_sums - 1] = self.sums[n_sums - 2];
         }
     }
 
-    /// Makes two samples of each sum but the outer ones. The sums are in units of 2 to the minus
-    /// `BITS` - 2 of a sample.
+    /// Makes two samples of each sum but the outer ones; a sum of equal samples is 2 to the `BITS` - 2 of
+    /// them.
     #[inline(always)]
-    fn double<const BITS: u32>(&mut self, left: usize, n: usize) {
+    fn double<const BITS: u32>(&mut self, left: usize) {
         self.start = left % 2;
         let n_pairs = self.sums.len() - 2;
-        self.samples.clear();
         self.samples.resize(2 * n_pairs, 0);
         let (pairs, _) = self.samples.as_chunks_mut::<2>();
-        let sums = &self.sums[..n_pairs + 2];
+        let pairs = &mut pairs[..n_pairs];
+        let (before, middle, after) =
+            (&self.sums[..n_pairs], &self.sums[1..=n_pairs], &self.sums[2..n_pairs + 2]);
         let (even, odd) = if BITS == 2 { (1, 2) } else { (8, 7) };
-        for ((pair, sums), _) in pairs.iter_mut().zip(sums.windows(3)).zip(0..n_pairs) {
-            let middle = 3 * sums[1];
-            *pair = [((middle + sums[0] + even) >> BITS) as u8, ((middle + sums[2] + odd) >> BITS) as u8];
+        for i in 0..n_pairs {
+            let near = 3 * middle[i];
+            pairs[i] = [((near + before[i] + even) >> BITS) as u8, ((near + after[i] + odd) >> BITS) as u8];
         }
-        debug_assert!(self.start + n <= self.samples.len());
     }
 }
