@@ -32,6 +32,7 @@ mod grayscale;
 mod hue;
 mod image;
 mod jpeg;
+mod planes;
 mod random_resized_crop;
 mod recipe;
 mod resample;

@@ -3,9 +3,13 @@
 use moco_rng::Stream;
 
 use crate::decode::MAX_SIDE;
+use crate::flip::flip_planes;
+use crate::gaussian_blur::blur_planes;
+use crate::grayscale::gray_planes;
+use crate::planes::{Planes, through_planes};
 use crate::{
     AugmentError, ColorJitter, CropBox, JitterDraw, RandomResizedCrop, RgbImage, center_crop,
-    flip_horizontal, gaussian_blur, grayscale, resize_shorter_side, resized_crop,
+    resize_shorter_side, resized_crop,
 };
 
 const P_GRAYSCALE: f64 = 0.2;
@@ -185,14 +189,14 @@ pub enum Frame {
 pub enum Step {
     /// See [`JitterDraw::apply`].
     Jitter(JitterDraw),
-    /// See [`grayscale()`].
+    /// See [`grayscale()`](crate::grayscale()).
     Grayscale,
-    /// See [`gaussian_blur()`].
+    /// See [`gaussian_blur()`](crate::gaussian_blur()).
     Blur {
         /// Standard deviation in pixels.
         sigma: f64,
     },
-    /// See [`flip_horizontal`].
+    /// See [`flip_horizontal`](crate::flip_horizontal).
     Flip,
 }
 
@@ -208,9 +212,11 @@ impl DrawnView {
             return Err(AugmentError::OtherSource { expected: self.source, got });
         }
         let mut view = self.frame.apply(image, self.image_size)?;
-        for step in &self.steps {
-            step.apply(&mut view);
-        }
+        through_planes(&mut view, |planes| {
+            for step in &self.steps {
+                step.apply_planes(planes);
+            }
+        });
         Ok(view)
     }
 }
@@ -234,11 +240,15 @@ impl Frame {
 impl Step {
     /// Changes the square in place.
     pub fn apply(&self, image: &mut RgbImage) {
+        through_planes(image, |planes| self.apply_planes(planes));
+    }
+
+    fn apply_planes(&self, planes: &mut Planes) {
         match self {
-            Self::Jitter(draw) => draw.apply(image),
-            Self::Grayscale => grayscale(image),
-            Self::Blur { sigma } => gaussian_blur(image, *sigma),
-            Self::Flip => flip_horizontal(image),
+            Self::Jitter(draw) => draw.apply_planes(planes),
+            Self::Grayscale => gray_planes(planes),
+            Self::Blur { sigma } => blur_planes(planes, *sigma),
+            Self::Flip => flip_planes(planes),
         }
     }
 }
