@@ -4,7 +4,7 @@ use moco_rng::Stream;
 
 use crate::hue::turn_planes;
 use crate::planes::{Planes, through_planes};
-use crate::simd::vectorized;
+use crate::simd::{vectorized, whole};
 use crate::{RgbImage, luma};
 
 /// Half-widths of the ranges of the four factors (torchvision `ColorJitter(b, c, s, h)`).
@@ -136,11 +136,13 @@ fn saturation(planes: &mut Planes, factor: f64) {
     vectorized(
         #[inline(always)]
         |_| {
-            for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
-                let gray = luma([*red, *green, *blue]);
-                *red = blend(gray, *red, factor);
-                *green = blend(gray, *green, factor);
-                *blue = blend(gray, *blue, factor);
+            let n = red.len();
+            let (green, blue) = (&mut green[..n], &mut blue[..n]);
+            for i in 0..n {
+                let gray = luma([red[i], green[i], blue[i]]);
+                red[i] = blend(gray, red[i], factor);
+                green[i] = blend(gray, green[i], factor);
+                blue[i] = blend(gray, blue[i], factor);
             }
         },
     );
@@ -164,13 +166,9 @@ fn blend_all(planes: &mut Planes, from: u8, factor: f64) {
 #[inline(always)]
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
     let mixed = f32::from(from) + factor * f32::from(i16::from(to) - i16::from(from));
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the cast truncates and clamps, as Pillow does"
-    )]
-    #[expect(clippy::cast_sign_loss, reason = "the cast truncates and clamps, as Pillow does")]
-    let mixed = mixed as u8;
-    mixed
+    let mixed = if mixed < 0.0 { 0.0 } else { mixed };
+    let mixed = if mixed > 255.0 { 255.0 } else { mixed };
+    whole(mixed) as u8
 }
 
 #[cfg(test)]

@@ -85,6 +85,37 @@ impl Kernel {
         for _ in 0..n_pad {
             padded.extend_from_slice(&samples[last..]);
         }
+        match self.radius {
+            0 => self.filter_near::<1>(samples, padded, stride),
+            1 => self.filter_near::<3>(samples, padded, stride),
+            _ => self.filter_blocks(samples, padded, stride),
+        }
+    }
+
+    /// The filter with `N_NEAR` inner taps; sigma up to 2 needs no more than 3.
+    #[inline(always)]
+    fn filter_near<const N_NEAR: usize>(&self, out: &mut [u8], taps: &[u8], stride: usize) {
+        let n = out.len();
+        let (first, last) = (&taps[..n], &taps[(N_NEAR + 1) * stride..][..n]);
+        let inner: [&[u8]; N_NEAR] = std::array::from_fn(|tap| &taps[(tap + 1) * stride..][..n]);
+        for i in 0..n {
+            let far = u32::from(first[i]) + u32::from(last[i]);
+            let mut near = 0;
+            for samples in inner {
+                near += u32::from(samples[i]);
+            }
+            out[i] = self.weigh(near, far);
+        }
+    }
+
+    #[inline(always)]
+    fn weigh(&self, near: u32, far: u32) -> u8 {
+        let (near, far) = (near.wrapping_mul(self.near), far.wrapping_mul(self.far));
+        (near.wrapping_add(far).wrapping_add(1 << 23) >> 24) as u8
+    }
+
+    /// The filter of any radius.
+    fn filter_blocks(&self, samples: &mut [u8], padded: &[u8], stride: usize) {
         let mut start = 0;
         let mut blocks = samples.chunks_exact_mut(BLOCK);
         for block in &mut blocks {
@@ -98,7 +129,7 @@ impl Kernel {
     }
 
     /// Filters N neighboring lines at once; `taps` starts at the first sample under the filter.
-    #[inline(always)]
+    #[inline]
     fn filter<const N: usize>(&self, out: &mut [u8], taps: &[u8], stride: usize) {
         let n_near = 2 * self.radius + 1;
         let mut near = [0_u32; N];
@@ -109,9 +140,7 @@ impl Kernel {
         }
         let (first, last) = (&taps[..N], &taps[(n_near + 1) * stride..][..N]);
         for i in 0..N {
-            let far = u32::from(first[i]) + u32::from(last[i]);
-            let (near, far) = (near[i].wrapping_mul(self.near), far.wrapping_mul(self.far));
-            out[i] = (near.wrapping_add(far).wrapping_add(1 << 23) >> 24) as u8;
+            out[i] = self.weigh(near[i], u32::from(first[i]) + u32::from(last[i]));
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::RgbImage;
 use crate::planes::{Planes, through_planes};
-use crate::simd::vectorized;
+use crate::simd::{vectorized, whole};
 
 /// Pixels turned together.
 const BLOCK: usize = 64;
@@ -69,23 +69,19 @@ fn turn_block([r, g, b]: [&[u8; BLOCK]; 3], turn: u8) -> ([[u8; BLOCK]; 3], bool
         let (r, g, b) = (i32::from(r[i]), i32::from(g[i]), i32::from(b[i]));
         let (max, min) = (r.max(g).max(b), r.min(g).min(b));
         let range = max - min;
-        // The hue is (sixths · range + lead) / range sixths of a turn.
-        let (sixths, lead) = if r == max {
-            (if g < b { 6 } else { 0 }, g - b)
-        } else if g == max {
-            (2, b - r)
-        } else {
-            (4, r - g)
-        };
+        // The hue is (sixths · range + lead) / range sixths of a turn. Masks, not branches: they vectorize.
+        let (is_r, is_g) = (mask(r == max), mask(g == max));
+        let (is_g, is_b) = (is_g & !is_r, !(is_r | is_g));
+        let lead = ((g - b) & is_r) | ((b - r) & is_g) | ((r - g) & is_b);
+        let sixths = (6 & is_r & mask(g < b)) | (2 & is_g) | (4 & is_b);
         // Grays have range 0 and hue 0.
         let (divisor, max) = (range.max(1), max.max(1));
         let numerator = 85 * (sixths * divisor + lead);
         // Quotients that are no whole numbers are at least 1 / 510 away from one.
-        let quotient = (numerator as f32 / (2 * divisor) as f32 + 0.001) as i32;
-        let hue = if range == 0 { 0 } else { quotient };
-        hues[i] = hue as u8;
+        let quotient = whole(numerator as f32 / (2 * divisor) as f32 + 0.001);
+        hues[i] = (quotient & mask(range > 0)) as u8;
         on_boundary[i] = u8::from(numerator == 2 * divisor * quotient);
-        saturations[i] = ((255 * range) as f32 / max as f32 + 0.001) as u8;
+        saturations[i] = whole((255 * range) as f32 / max as f32 + 0.001) as u8;
     }
     for (hue, on_boundary) in hues.iter_mut().zip(on_boundary) {
         *hue = hue.wrapping_sub(BELOW[usize::from(*hue)] & on_boundary).wrapping_add(turn);
@@ -101,32 +97,28 @@ fn turn_block([r, g, b]: [&[u8; BLOCK]; 3], turn: u8) -> ([[u8; BLOCK]; 3], bool
         let fraction = six - 255 * sector;
         let product = value * saturation + 128;
         let low = value - ((product + (product >> 8)) >> 8);
-        let away = if sector & 1 == 1 { fraction } else { 255 - fraction };
+        let odd = mask(sector & 1 == 1);
+        let away = (fraction & odd) | ((255 - fraction) & !odd);
         let numerator = value * saturation * away;
-        let drop = (numerator as f32 * (1.0 / 65_025.0) + 0.5) as i32;
+        let drop = whole(numerator as f32 * (1.0 / 65_025.0) + 0.5);
         let from_half = (numerator - 65_025 * drop).abs() - 32_512;
         n_unsure += i32::from(from_half.abs() < UNSURE);
         let middle = value - drop;
-        turned[0][i] = match sector {
-            1 => middle,
-            2 | 3 => low,
-            4 => middle,
-            _ => value,
-        } as u8;
-        turned[1][i] = match sector {
-            1 | 2 => value,
-            3 => middle,
-            4 | 5 => low,
-            _ => middle,
-        } as u8;
-        turned[2][i] = match sector {
-            2 => middle,
-            3 | 4 => value,
-            5 => middle,
-            _ => low,
-        } as u8;
+        let is = |sector_a: i32, sector_b: i32| mask(sector == sector_a) | mask(sector == sector_b);
+        let pick = |full: i32, none: i32| {
+            ((value & full) | (low & none) | (middle & !(full | none))) as u8
+        };
+        turned[0][i] = pick(is(0, 5) | is(6, 6), is(2, 3));
+        turned[1][i] = pick(is(1, 2), is(4, 5));
+        turned[2][i] = pick(is(3, 4), is(0, 1) | is(6, 6));
     }
     (turned, n_unsure == 0)
+}
+
+/// All bits or none.
+#[inline(always)]
+fn mask(condition: bool) -> i32 {
+    -i32::from(condition)
 }
 
 /// By hue: 1 if Pillow's roundings bring a color of exactly this hue to the one below.
