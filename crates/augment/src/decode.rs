@@ -29,12 +29,25 @@ impl RgbImage {
     /// [`AugmentError::TooLarge`] (from the header, before anything is allocated),
     /// [`AugmentError::Damaged`], [`AugmentError::Unsupported`] and [`AugmentError::Decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
+        Self::decode_part(bytes, |_, _| None).map(|part| part.pixels)
+    }
+
+    /// Decodes at least the region that `choose` names, given width and height; `None` is all of it.
+    pub(crate) fn decode_part(
+        bytes: &[u8],
+        choose: impl FnOnce(u32, u32) -> Option<CropBox>,
+    ) -> Result<Part, AugmentError> {
         if bytes.is_empty() {
             return Err(AugmentError::Empty);
         }
         match image::guess_format(bytes) {
-            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, |_, _| None).map(|part| part.pixels),
-            Ok(ImageFormat::Png) => decode_png(bytes),
+            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, choose),
+            Ok(ImageFormat::Png) => {
+                let pixels = decode_png(bytes)?;
+                let (width, height) = (pixels.width(), pixels.height());
+                choose(width, height);
+                Ok(Part { size: (width, height), region: CropBox::whole(width, height), pixels })
+            }
             _ => Err(AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() }),
         }
     }
@@ -66,8 +79,7 @@ pub(crate) struct Part {
     pub(crate) pixels: RgbImage,
 }
 
-/// Decodes the region that `choose` names from width and height; `None` is the whole picture.
-pub(crate) fn decode_jpeg(
+fn decode_jpeg(
     bytes: &[u8],
     choose: impl FnOnce(u32, u32) -> Option<CropBox>,
 ) -> Result<Part, AugmentError> {

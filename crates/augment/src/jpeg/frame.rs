@@ -20,15 +20,14 @@ pub(super) struct Plane {
     /// Samples that belong to the picture.
     pub(super) width: usize,
     pub(super) height: usize,
-    /// Blocks, whole units of interleaved scans.
+    /// Blocks in a row, whole units of interleaved scans.
     pub(super) n_across: usize,
-    pub(super) n_down: usize,
     /// The blocks whose samples are needed.
     pub(super) across: std::ops::Range<usize>,
     pub(super) down: std::ops::Range<usize>,
-    /// `[8 * n_down, 8 * n_across]`.
+    /// Rows of 8 * `n_across`.
     pub(super) samples: Vec<u8>,
-    /// `[n_down, n_across, 64]`, columns first within a block as in the file's zigzag; progressive only.
+    /// Rows of `n_across` blocks in natural order; progressive only.
     pub(super) coefficients: Vec<[i16; 64]>,
 }
 
@@ -91,7 +90,6 @@ impl Frame {
                 width: (width * c.h).div_ceil(h),
                 height: (height * c.v).div_ceil(v),
                 n_across,
-                n_down,
                 across: blocks(region.left, region.width, c.h, h, n_across),
                 down: blocks(region.top, region.height, c.v, v, n_down),
                 samples: vec![0; SIDE * SIDE * n_across * n_down],

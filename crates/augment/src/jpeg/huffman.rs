@@ -2,26 +2,47 @@
 
 use super::Fault;
 
-/// Bits that one look into a table resolves: code and, if they fit, the bits of the coefficient behind it.
-const LOOK_BITS: u32 = 10;
+/// Length of the longest code that one look into a table resolves.
+const LOOK_BITS: u32 = 9;
 /// Longest code.
 const MAX_BITS: usize = 16;
 /// What [`Symbol::run`] is for an end of block: any position plus this is past the block.
 pub(super) const END_OF_BLOCK: usize = 64;
 
-/// A code, its coefficient included where one look resolves both.
+/// What the first bits of the data mean: bytes of a word, so that one load brings all of it.
+///
+/// The lowest byte is the length of the code, or 0 if it is longer than [`LOOK_BITS`]; the next that length
+/// and that of the coefficient behind it; the next the zeros before it, or [`END_OF_BLOCK`]; the highest the
+/// byte that the code stands for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Symbol {
-    /// Bits to drop; 0 marks a code longer than [`LOOK_BITS`].
-    n_bits: u8,
-    /// Zeros before the coefficient, or [`END_OF_BLOCK`].
-    run: u8,
-    /// Bits of the coefficient that still have to be read.
-    size: u8,
-    /// The byte that the code stands for: run in the upper half, size in the lower.
-    byte: u8,
-    /// The coefficient if `size` is 0.
-    value: i16,
+struct Symbol(u32);
+
+impl Symbol {
+    fn new(byte: u8, n_bits: u32, usage: Use) -> Self {
+        let run = if byte == 0 { END_OF_BLOCK as u32 } else { u32::from(byte >> 4) };
+        let n_value = if usage == Use::Coefficients { u32::from(byte & 15) } else { 0 };
+        Self(n_bits | (n_bits + n_value) << 8 | run << 16 | u32::from(byte) << 24)
+    }
+
+    #[inline(always)]
+    fn n_code(self) -> u32 {
+        self.0 & 63
+    }
+
+    #[inline(always)]
+    fn n_all(self) -> u32 {
+        (self.0 >> 8) & 63
+    }
+
+    #[inline(always)]
+    fn run(self) -> usize {
+        ((self.0 >> 16) & 255) as usize
+    }
+
+    #[inline(always)]
+    fn byte(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
 }
 
 /// What the codes of a table are read for.
@@ -42,6 +63,7 @@ pub(super) struct Huffman {
     /// By length: what to add to a code to get its place in `bytes`, wrapping.
     offsets: [u32; MAX_BITS + 1],
     bytes: Vec<u8>,
+    usage: Use,
 }
 
 impl Huffman {
@@ -58,15 +80,16 @@ impl Huffman {
                 if code >= 1 << length {
                     return Err(Fault::Damaged("a table has more codes than their lengths allow"));
                 }
-                if length <= LOOK_BITS as usize {
-                    fill(&mut look[..], (code, length as u32), byte, usage);
+                if let Some(rest) = LOOK_BITS.checked_sub(length as u32) {
+                    let first = (code << rest) as usize;
+                    look[first..first + (1 << rest)].fill(Symbol::new(byte, length as u32, usage));
                 }
                 (code, place) = (code + 1, place + 1);
             }
             ends[length] = code << (MAX_BITS - length);
             code <<= 1;
         }
-        Ok(Self { look, ends, offsets, bytes: bytes.to_vec() })
+        Ok(Self { look, ends, offsets, bytes: bytes.to_vec(), usage })
     }
 
     /// A code of more than [`LOOK_BITS`] bits, or none.
@@ -76,35 +99,18 @@ impl Huffman {
         let top = (window >> 48) as u32;
         let length = (LOOK_BITS as usize + 1..=MAX_BITS).find(|n| top < self.ends[*n])?;
         let place = (top >> (MAX_BITS - length)).wrapping_add(self.offsets[length]);
-        self.bytes.get(place as usize).map(|byte| symbol(*byte, length as u32))
+        let byte = self.bytes.get(place as usize)?;
+        Some(Symbol::new(*byte, length as u32, self.usage))
     }
 }
 
-fn symbol(byte: u8, n_bits: u32) -> Symbol {
-    let run = if byte == 0 { END_OF_BLOCK as u8 } else { byte >> 4 };
-    Symbol { n_bits: n_bits as u8, run, size: byte & 15, byte, value: 0 }
-}
-
-/// Writes the entries of `look` that begin with a code.
-fn fill(look: &mut [Symbol], (code, length): (u32, u32), byte: u8, usage: Use) {
-    let plain = symbol(byte, length);
-    let size = u32::from(plain.size);
-    let rest = LOOK_BITS - length;
-    let first = (code << rest) as usize;
-    for (below, entry) in (0_u32..).zip(&mut look[first..first + (1 << rest)]) {
-        *entry = plain;
-        if usage == Use::Coefficients && size > 0 && size <= rest {
-            let value = extend(below >> (rest - size), size) as i16;
-            *entry = Symbol { n_bits: (length + size) as u8, size: 0, value, ..plain };
-        }
-    }
-}
-
-/// T.81, EXTEND: values whose first bit is 0 are negative.
+/// The number in the `size` bits at the top of `window`; it is negative if the first of them is 0
+/// (T.81, EXTEND).
 #[inline(always)]
-fn extend(bits: u32, size: u32) -> i32 {
-    let bits = bits as i32;
-    if bits < 1 << (size - 1) { bits - (1 << size) + 1 } else { bits }
+fn extended(window: u64, size: u32) -> i32 {
+    let bits = ((window >> 1) >> (63 - size)) as i32;
+    let is_negative = !((window as i64) >> 63) as i32;
+    bits - (is_negative & ((1 << size) - 1))
 }
 
 /// Reads bits of one entropy-coded segment, stuffing already removed.
@@ -165,46 +171,47 @@ impl<'a> Bits<'a> {
         bits
     }
 
+    /// The symbol at the top of the window, which is not dropped yet.
     #[inline(always)]
     fn symbol(&mut self, table: &Huffman) -> Symbol {
         self.refill();
-        let mut symbol = table.look[(self.window >> (64 - LOOK_BITS)) as usize];
-        if symbol.n_bits == 0 {
-            symbol = table.long(self.window).unwrap_or_else(|| self.unknown());
+        let symbol = table.look[(self.window >> (64 - LOOK_BITS)) as usize];
+        if symbol.0 != 0 {
+            return symbol;
         }
-        self.drop_bits(u32::from(symbol.n_bits));
-        symbol
+        table.long(self.window).unwrap_or_else(|| self.unknown())
     }
 
     /// What an unknown code is taken for: the end of the block and of the data.
     #[cold]
+    #[inline(never)]
     fn unknown(&mut self) -> Symbol {
         self.at += self.data.len() + 64;
-        symbol(0, 1)
-    }
-
-    #[inline(always)]
-    fn receive(&mut self, size: u8) -> i32 {
-        let bits = (self.window >> (64 - u32::from(size))) as u32;
-        self.drop_bits(u32::from(size));
-        extend(bits, u32::from(size))
+        Symbol::new(0, 1, Use::Bytes)
     }
 
     /// A run of zeros and the coefficient after it; a run past the block ends the block.
     #[inline(always)]
     pub(super) fn run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
-        let Symbol { run, size, value, .. } = self.symbol(table);
-        (usize::from(run), if size == 0 { i32::from(value) } else { self.receive(size) })
+        let symbol = self.symbol(table);
+        let behind = self.window << symbol.n_code();
+        let value = extended(behind, symbol.n_all() - symbol.n_code());
+        self.drop_bits(symbol.n_all());
+        (symbol.run(), value)
     }
 
     /// The byte of a code; the table is one of [`Use::Bytes`].
     pub(super) fn byte(&mut self, table: &Huffman) -> u8 {
-        self.symbol(table).byte
+        let symbol = self.symbol(table);
+        self.drop_bits(symbol.n_all());
+        symbol.byte()
     }
 
     /// A value of `size` bits after a code's byte.
     pub(super) fn value(&mut self, size: u8) -> i32 {
         self.refill();
-        if size == 0 { 0 } else { self.receive(size) }
+        let value = extended(self.window, u32::from(size));
+        self.drop_bits(u32::from(size));
+        value
     }
 }
