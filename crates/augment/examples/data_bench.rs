@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use moco_augment::{Augmentation as _, Fidelity, Normalizer, Recipe, RecipeConfig, RecipeKind, RgbImage, Step};
+use moco_augment::{
+    Augmentation as _, Fidelity, Normalizer, Recipe, RecipeConfig, RecipeKind, RgbImage, Step,
+};
 use moco_rng::{At, Purpose, Seed, Stream};
 use serde_json::{Map, json};
 
@@ -30,12 +32,19 @@ fn main() -> anyhow::Result<()> {
             let mut seconds = Vec::new();
             for _ in 0..n_repeats {
                 let start = Instant::now();
-                if n_threads == 1 { work()? } else { in_threads(&files, fidelity, output, n_threads)? }
+                if n_threads == 1 {
+                    work()?
+                } else {
+                    in_threads(&files, fidelity, output, n_threads)?
+                }
                 seconds.push(start.elapsed().as_secs_f64());
             }
-            println!("{}", json!({
-                "peer": format!("{name} {output}"), "threads": n_threads, "n_files": files.len(), "seconds": seconds,
-            }));
+            println!(
+                "{}",
+                json!({
+                    "peer": format!("{name} {output}"), "threads": n_threads, "n_files": files.len(), "seconds": seconds,
+                })
+            );
         }
     }
     if n_threads == 1 {
@@ -47,8 +56,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn read_files(folder: &str) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).with_context(|| format!("no folder {folder}"))?.flatten().collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| format!("no folder {folder}"))?
+        .flatten()
+        .collect();
     paths.sort_by_key(std::fs::DirEntry::path);
     paths.iter().map(|entry| Ok(std::fs::read(entry.path())?)).collect()
 }
@@ -63,7 +74,8 @@ fn normalizer() -> Normalizer {
 }
 
 fn streams(index: usize) -> Vec<Stream> {
-    let stream = |view| Seed(1).stream(Purpose::Augment, At { epoch: 0, index: index as u64, view });
+    let stream =
+        |view| Seed(1).stream(Purpose::Augment, At { epoch: 0, index: index as u64, view });
     vec![stream(0), stream(1)]
 }
 
@@ -91,7 +103,9 @@ fn in_threads(files: &[Vec<u8>], fidelity: Fidelity, output: &str, n: usize) -> 
     std::thread::scope(|scope| {
         let work = |first| move || views(files, fidelity, output, (first..files.len()).step_by(n));
         let threads: Vec<_> = (0..n).map(|first| scope.spawn(work(first))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_or_else(|_| anyhow::bail!("a thread panicked"), |r| r))
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_or_else(|_| anyhow::bail!("a thread panicked"), |r| r)
+        })
     })
 }
 

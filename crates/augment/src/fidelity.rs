@@ -7,7 +7,7 @@ pub enum Fidelity {
     #[default]
     Exact,
     /// Decoded to the bit; resizing has 14-bit weights, and jitter does not round between its
-    /// adjustments and takes the mean of contrast from a sixteenth of the pixels. `docs/augmentation.md`
+    /// adjustments and takes the mean of contrast from a seventh of the pixels. `docs/augmentation.md`
     /// has the differences, `tests/fidelity.rs` asserts them.
     Fast,
 }

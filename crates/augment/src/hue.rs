@@ -79,7 +79,10 @@ const UNSURE: i32 = 7;
 
 /// Turns a block; false if one of its values is so close to a half that Pillow may round either way.
 #[inline(always)]
-fn turn_block<const IS_ROUGH: bool>([r, g, b]: [&[u8; BLOCK]; 3], turn: u8) -> ([[u8; BLOCK]; 3], bool) {
+fn turn_block<const IS_ROUGH: bool>(
+    [r, g, b]: [&[u8; BLOCK]; 3],
+    turn: u8,
+) -> ([[u8; BLOCK]; 3], bool) {
     let (mut hues, mut saturations) = ([0_u8; BLOCK], [0_u8; BLOCK]);
     let mut on_boundary = [0_u8; BLOCK];
     for i in 0..BLOCK {
@@ -189,8 +192,20 @@ fn turn_pixel(pixel: [u8; 3], turn: u8) -> [u8; 3] {
 #[expect(clippy::cast_sign_loss, reason = "hue and saturation are not negative")]
 #[expect(clippy::cast_lossless, reason = "`from` cannot run at compile time")]
 const fn hsv([r, g, b]: [u8; 3]) -> (u8, u8, u8) {
-    let max = if r >= g && r >= b { r } else if g >= b { g } else { b };
-    let min = if r <= g && r <= b { r } else if g <= b { g } else { b };
+    let max = if r >= g && r >= b {
+        r
+    } else if g >= b {
+        g
+    } else {
+        b
+    };
+    let min = if r <= g && r <= b {
+        r
+    } else if g <= b {
+        g
+    } else {
+        b
+    };
     let range = (max - min) as f32;
     let saturation = range / max as f32;
     let (third, next, last) = if r == max {

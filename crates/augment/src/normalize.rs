@@ -16,9 +16,8 @@ impl Normalizer {
     /// For the mean and standard deviation of each channel, in units of 0 to 1.
     #[must_use]
     pub fn new(mean: [f32; 3], std: [f32; 3]) -> Self {
-        let value = |channel: usize, sample: usize| {
-            (sample as f32 / 255.0 - mean[channel]) / std[channel]
-        };
+        let value =
+            |channel: usize, sample: usize| (sample as f32 / 255.0 - mean[channel]) / std[channel];
         let table = |channel| std::array::from_fn(|sample| value(channel, sample));
         Self { mean, std, tables: std::array::from_fn(table) }
     }

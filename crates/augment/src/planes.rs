@@ -76,7 +76,8 @@ fn take_apart(simd: Option<Avx2>, pixels: &[[u8; 3]], channels: [&mut [u8]; 3]) 
         let groups = pixels.as_flattened().as_chunks::<48>().0.iter();
         let outs = red.as_chunks_mut().0.iter_mut().zip(green.as_chunks_mut().0);
         for (group, ((red, green), blue)) in groups.zip(outs.zip(blue.as_chunks_mut().0)) {
-            let parts = *group.as_chunks::<GROUP>().0.first_chunk::<3>().unwrap_or(&[[0; GROUP]; 3]);
+            let parts =
+                *group.as_chunks::<GROUP>().0.first_chunk::<3>().unwrap_or(&[[0; GROUP]; 3]);
             *red = shuffled(simd, parts, &APART[0]);
             *green = shuffled(simd, parts, &APART[1]);
             *blue = shuffled(simd, parts, &APART[2]);

@@ -3,9 +3,9 @@
 //! Rows first, then columns, each with 22-bit fixed-point weights and rounding to u8, as Pillow up to
 //! 12.3 does for every shape (13.0 takes columns first for some portrait shapes, which moves samples by 1).
 
-use crate::{Fidelity, RgbImage};
 use crate::random_resized_crop::CropBox;
 use crate::simd::{Avx2, vectorized};
+use crate::{Fidelity, RgbImage};
 
 /// Fraction bits of a weight: 32 less 8 for the sample and 2 for overshoot (Pillow `Resample.c`).
 const WEIGHT_BITS: u32 = 22;
@@ -241,17 +241,21 @@ mod avx2 {
                 for (pair, weights) in weights.chunks(2).enumerate() {
                     let row = |i: usize| -> __m128i {
                         let samples = rows.get((2 * pair + i) * stride + from..);
-                        cast(samples.and_then(<[u8]>::first_chunk::<16>).copied().unwrap_or_default())
+                        cast(
+                            samples
+                                .and_then(<[u8]>::first_chunk::<16>)
+                                .copied()
+                                .unwrap_or_default(),
+                        )
                     };
                     let (a, b) = (row(0), row(1));
                     let weight = |i: usize| (weights.get(i).copied().unwrap_or(0) + 128) >> 8;
                     let factors = simd.avx._mm256_set1_epi32(weight(0) | weight(1) << 16);
-                    let pairs = [
-                        simd.sse2._mm_unpacklo_epi8(a, b),
-                        simd.sse2._mm_unpackhi_epi8(a, b),
-                    ];
+                    let pairs =
+                        [simd.sse2._mm_unpacklo_epi8(a, b), simd.sse2._mm_unpackhi_epi8(a, b)];
                     for (sum, pair) in sums.iter_mut().zip(pairs) {
-                        let products = simd2._mm256_madd_epi16(simd2._mm256_cvtepu8_epi16(pair), factors);
+                        let products =
+                            simd2._mm256_madd_epi16(simd2._mm256_cvtepu8_epi16(pair), factors);
                         *sum = simd2._mm256_add_epi32(*sum, products);
                     }
                 }
@@ -333,6 +337,8 @@ mod tests {
         let pixels = (0..6).flat_map(|y| (0..8).flat_map(move |x| [pixel(x, y); 3])).collect();
         let image = RgbImage::new(8, 6, pixels).unwrap();
         let crop = CropBox { top: 1, left: 2, height: 3, width: 4 };
-        assert!(resize_part(&image, &crop, (9, 2), Fidelity::Exact).pixels().iter().all(|v| *v == 50));
+        assert!(
+            resize_part(&image, &crop, (9, 2), Fidelity::Exact).pixels().iter().all(|v| *v == 50)
+        );
     }
 }

@@ -11,15 +11,19 @@ pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
     let (left, n) = (region.left as usize, region.width as usize);
     let mut pixels = vec![0; 3 * n * region.height as usize];
     let mut rows: [Row; 4] = Default::default();
-    vectorized(#[inline(always)] |_| {
-        for (y, out) in (region.top as usize..).zip(pixels.chunks_exact_mut(3 * n)) {
-            let mut channels: [&[u8]; 4] = [&[]; 4];
-            for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels) {
-                *channel = row.fill(frame, plane, y, (left, n));
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for (y, out) in (region.top as usize..).zip(pixels.chunks_exact_mut(3 * n)) {
+                let mut channels: [&[u8]; 4] = [&[]; 4];
+                for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels)
+                {
+                    *channel = row.fill(frame, plane, y, (left, n));
+                }
+                convert_row(frame.transform, channels, out.as_chunks_mut().0);
             }
-            convert_row(frame.transform, channels, out.as_chunks_mut().0);
-        }
-    });
+        },
+    );
     pixels
 }
 
@@ -68,7 +72,8 @@ fn over_black(ink: u8, not_black: u8) -> u8 {
 #[inline(always)]
 fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     let (y, cb, cr) = (i16::from(y), i16::from(cb) - 128, i16::from(cr) - 128);
-    let times = |x: i16, factor: i16| ((((i32::from(2 * x) * i32::from(factor)) >> 16) as i16) + 1) >> 1;
+    let times =
+        |x: i16, factor: i16| ((((i32::from(2 * x) * i32::from(factor)) >> 16) as i16) + 1) >> 1;
     let green = ((-22554 * i32::from(cb) + 18734 * i32::from(cr) + 32768) >> 16) as i16;
     let red = y + cr + times(cr, 26345);
     let green = y - cr + green;

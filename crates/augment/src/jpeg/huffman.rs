@@ -76,7 +76,8 @@ impl Huffman {
             offsets[length] = place.wrapping_sub(code);
             for _ in 0..counts[length - 1] {
                 let byte = bytes.get(place as usize);
-                let byte = *byte.ok_or(Fault::Damaged("a table of codes is shorter than it says"))?;
+                let byte =
+                    *byte.ok_or(Fault::Damaged("a table of codes is shorter than it says"))?;
                 if code >= 1 << length {
                     return Err(Fault::Damaged("a table has more codes than their lengths allow"));
                 }

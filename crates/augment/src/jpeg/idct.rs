@@ -189,7 +189,9 @@ mod avx2 {
         let rows = transpose(simd, narrow(simd, columns));
         let center = simd.sse2._mm_set1_epi8(i8::MIN);
         let mut samples = [[0; 8]; 8];
-        for (samples, [even, odd]) in samples.as_chunks_mut::<2>().0.iter_mut().zip(rows.as_chunks().0) {
+        for (samples, [even, odd]) in
+            samples.as_chunks_mut::<2>().0.iter_mut().zip(rows.as_chunks().0)
+        {
             // Saturated around 0, then moved to 0 to 255.
             let pair = simd.sse2._mm_xor_si128(simd.sse2._mm_packs_epi16(*even, *odd), center);
             *samples = cast(pair);

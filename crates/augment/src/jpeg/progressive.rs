@@ -29,7 +29,12 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
 }
 
 /// First coefficients, or one more bit of them.
-fn read_first(bits: &mut Bits<'_>, scan: &Scan<'_>, frame: &mut Frame, units: std::ops::Range<usize>) {
+fn read_first(
+    bits: &mut Bits<'_>,
+    scan: &Scan<'_>,
+    frame: &mut Frame,
+    units: std::ops::Range<usize>,
+) {
     let alone = scan.parts.len() == 1;
     let mut predicted = [0_i32; 4];
     for unit in units {
@@ -82,7 +87,13 @@ fn read_band(
     Ok(())
 }
 
-fn first_bits(bits: &mut Bits<'_>, ac: &Huffman, scan: &Scan<'_>, block: &mut [i16; 64], n_ended: &mut u32) {
+fn first_bits(
+    bits: &mut Bits<'_>,
+    ac: &Huffman,
+    scan: &Scan<'_>,
+    block: &mut [i16; 64],
+    n_ended: &mut u32,
+) {
     if *n_ended > 0 {
         *n_ended -= 1;
         return;
@@ -108,7 +119,13 @@ fn first_bits(bits: &mut Bits<'_>, ac: &Huffman, scan: &Scan<'_>, block: &mut [i
 }
 
 /// One more bit of the coefficients that are not 0, and new ones of that size.
-fn next_bit(bits: &mut Bits<'_>, ac: &Huffman, scan: &Scan<'_>, block: &mut [i16; 64], n_ended: &mut u32) {
+fn next_bit(
+    bits: &mut Bits<'_>,
+    ac: &Huffman,
+    scan: &Scan<'_>,
+    block: &mut [i16; 64],
+    n_ended: &mut u32,
+) {
     let bit = 1_i16 << scan.low;
     let (mut k, last) = scan.band;
     if *n_ended == 0 {
@@ -162,14 +179,23 @@ pub(super) fn finish(frame: &mut Frame) {
     for plane in &mut frame.planes {
         let stride = plane.stride();
         let Some(table) = &plane.quantization else { continue };
-        vectorized(#[inline(always)] |simd| {
-            for by in plane.down.clone() {
-                for bx in plane.across.clone() {
-                    let block = &plane.coefficients[by * plane.n_across + bx];
-                    let at = sample_offset(stride, bx, by);
-                    inverse(simd, block, SIDE * SIDE - 1, table, (&mut plane.samples[at..], stride));
+        vectorized(
+            #[inline(always)]
+            |simd| {
+                for by in plane.down.clone() {
+                    for bx in plane.across.clone() {
+                        let block = &plane.coefficients[by * plane.n_across + bx];
+                        let at = sample_offset(stride, bx, by);
+                        inverse(
+                            simd,
+                            block,
+                            SIDE * SIDE - 1,
+                            table,
+                            (&mut plane.samples[at..], stride),
+                        );
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }

@@ -31,13 +31,19 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
         let mut bits = Bits::new(&scan.data[start..end]);
         start = end;
         parts.iter_mut().for_each(|part| part.predicted = 0);
-        vectorized(#[inline(always)] |simd| read_units(simd, &mut bits, &mut parts, frame, units))?;
+        vectorized(
+            #[inline(always)]
+            |simd| read_units(simd, &mut bits, &mut parts, frame, units),
+        )?;
     }
     Ok(())
 }
 
 /// Ranges of units, one a restart interval.
-pub(super) fn units(scan: &Scan<'_>, frame: &Frame) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+pub(super) fn units(
+    scan: &Scan<'_>,
+    frame: &Frame,
+) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
     let (across, down) = match scan.parts.as_slice() {
         [(plane, ..)] => frame.planes[*plane].own_blocks(),
         _ => frame.n_units,
@@ -56,8 +62,7 @@ fn read_units(
     units: std::ops::Range<usize>,
 ) -> Result<(), Fault> {
     let alone = parts.len() == 1;
-    let across =
-        if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
+    let across = if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
     let (mut ux, mut uy) = (units.start % across, units.start / across);
     for _ in units {
         for part in parts.iter_mut() {
@@ -84,7 +89,13 @@ fn read_units(
 pub(super) const BAD_CODE: &str = "the coded data of a scan is wrong or ends early";
 
 #[inline(always)]
-fn read_block(simd: Option<Avx2>, bits: &mut Bits<'_>, part: &mut Part<'_>, plane: &mut Plane, (bx, by): (usize, usize)) {
+fn read_block(
+    simd: Option<Avx2>,
+    bits: &mut Bits<'_>,
+    part: &mut Part<'_>,
+    plane: &mut Plane,
+    (bx, by): (usize, usize),
+) {
     let mut block = [0_i16; 64];
     let (_, difference) = bits.run_and_value(part.dc);
     part.predicted = part.predicted.wrapping_add(difference);

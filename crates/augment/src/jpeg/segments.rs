@@ -98,9 +98,12 @@ impl<'a> Segments<'a> {
                     let length = rest.get(skipped + 2..skipped + 4).ok_or(Fault::Truncated)?;
                     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
                     if length < 2 {
-                        return Err(Fault::Damaged("a segment is shorter than its own length field"));
+                        return Err(Fault::Damaged(
+                            "a segment is shorter than its own length field",
+                        ));
                     }
-                    let body = rest.get(skipped + 4..skipped + 2 + length).ok_or(Fault::Truncated)?;
+                    let body =
+                        rest.get(skipped + 4..skipped + 2 + length).ok_or(Fault::Truncated)?;
                     self.at += skipped + 2 + length;
                     return Ok((marker, body));
                 }
@@ -128,7 +131,8 @@ impl Tables {
                         };
                     }
                     let slot = self.quantization.get_mut(place);
-                    *slot.ok_or(Fault::Damaged("a quantization table has a number over 3"))? = Some(table);
+                    *slot.ok_or(Fault::Damaged("a quantization table has a number over 3"))? =
+                        Some(table);
                     body = &rest[n_bytes..];
                 }
             }
@@ -155,7 +159,8 @@ impl Tables {
 
     fn huffman(&self, class: usize, place: usize, usage: Use) -> Result<Huffman, Fault> {
         let codes = self.codes[class].get(place).and_then(Option::as_ref);
-        let (counts, bytes) = codes.ok_or(Fault::Damaged("a scan needs a table of codes that is not there"))?;
+        let (counts, bytes) =
+            codes.ok_or(Fault::Damaged("a scan needs a table of codes that is not there"))?;
         Huffman::new(counts, bytes, usage)
     }
 }
@@ -172,7 +177,15 @@ pub(crate) fn read_header(file: &[u8]) -> Result<Jpeg<'_>, Fault> {
                 let (width, height, components) = frame_header(body)?;
                 let transform = transform(&components, jfif, adobe);
                 let is_progressive = marker == SOF2;
-                return Ok(Jpeg { width, height, components, transform, is_progressive, rest, tables });
+                return Ok(Jpeg {
+                    width,
+                    height,
+                    components,
+                    transform,
+                    is_progressive,
+                    rest,
+                    tables,
+                });
             }
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                 return Err(Fault::Unsupported("lossless, hierarchical or arithmetic coding"));
@@ -315,10 +328,17 @@ fn scan_header<'a>(
     let [first, last, bits, ..] = rest else { return Err(short) };
     let (first, last) = (usize::from(*first), usize::from(*last));
     let (high, low) = (bits >> 4, bits & 15);
-    let (band, usage) =
-        if frame.is_progressive { ((first, last), Use::Bytes) } else { ((0, 63), Use::Coefficients) };
+    let (band, usage) = if frame.is_progressive {
+        ((first, last), Use::Bytes)
+    } else {
+        ((0, 63), Use::Coefficients)
+    };
     let is_valid = !frame.is_progressive
-        || (first <= last && last < 64 && low <= 13 && (first > 0 || last == 0) && (first == 0 || *n == 1));
+        || (first <= last
+            && last < 64
+            && low <= 13
+            && (first > 0 || last == 0)
+            && (first == 0 || *n == 1));
     if !is_valid || *n == 0 || usize::from(*n) > frame.planes.len() {
         return Err(Fault::Damaged("a scan header contradicts itself"));
     }
@@ -332,12 +352,16 @@ fn scan_header<'a>(
         let plane = &mut frame.planes[index];
         if plane.quantization.is_none() {
             let table = tables.quantization.get(plane.table).copied().flatten();
-            plane.quantization =
-                Some(table.ok_or(Fault::Damaged("a scan needs a quantization table that is not there"))?);
+            plane.quantization = Some(
+                table
+                    .ok_or(Fault::Damaged("a scan needs a quantization table that is not there"))?,
+            );
         }
         let needs_dc = band.0 == 0 && high == 0;
-        let dc = needs_dc.then(|| tables.huffman(0, usize::from(places >> 4), usage)).transpose()?;
-        let ac = (band.1 > 0).then(|| tables.huffman(1, usize::from(places & 15), usage)).transpose()?;
+        let dc =
+            needs_dc.then(|| tables.huffman(0, usize::from(places >> 4), usage)).transpose()?;
+        let ac =
+            (band.1 > 0).then(|| tables.huffman(1, usize::from(places & 15), usage)).transpose()?;
         parts.push((index, dc, ac));
     }
     let units: usize = parts.iter().map(|(i, ..)| frame.planes[*i].h * frame.planes[*i].v).sum();

@@ -94,7 +94,10 @@ impl Row {
         let (even, odd) = if BITS == 2 { (1, 2) } else { (8, 7) };
         for i in 0..n_pairs {
             let near = 3 * middle[i];
-            pairs[i] = [((near + before[i] + even) >> BITS) as u8, ((near + after[i] + odd) >> BITS) as u8];
+            pairs[i] = [
+                ((near + before[i] + even) >> BITS) as u8,
+                ((near + after[i] + odd) >> BITS) as u8,
+            ];
         }
     }
 }
