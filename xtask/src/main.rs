@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod bench_data;
 mod ci;
 mod golden;
 mod sha256;
@@ -62,6 +63,15 @@ enum Command {
     Tidy,
     /// Look after the golden files of the tests
     Golden(GoldenArgs),
+    /// Measure against other programs, in one run
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Decoding and augmentation against torchvision and DALI
+    Data(bench_data::DataArgs),
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Golden(_) => golden::run(),
+        Command::Bench(Bench::Data(args)) => bench_data::run(&args),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! usage: `data_bench FOLDER THREADS REPEATS`. Prints a line of JSON for each case, then one with the
 //! microseconds an image of each stage.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures")]
+#![expect(clippy::print_stdout, reason = "a program that measures")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -104,7 +104,7 @@ fn in_threads(files: &[Vec<u8>], fidelity: Fidelity, output: &str, n: usize) -> 
         let work = |first| move || views(files, fidelity, output, (first..files.len()).step_by(n));
         let threads: Vec<_> = (0..n).map(|first| scope.spawn(work(first))).collect();
         threads.into_iter().try_for_each(|thread| {
-            thread.join().map_or_else(|_| anyhow::bail!("a thread panicked"), |r| r)
+            thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))
         })
     })
 }

@@ -138,6 +138,7 @@ fn turn_block<const IS_ROUGH: bool>(
 
 /// All bits or none.
 #[inline(always)]
+#[expect(clippy::fn_params_excessive_bools, reason = "it is the bool that is turned into bits")]
 fn mask(condition: bool) -> i32 {
     -i32::from(condition)
 }
@@ -190,7 +191,6 @@ fn turn_pixel(pixel: [u8; 3], turn: u8) -> [u8; 3] {
 /// Grays divide 0 by 0 here; the casts turn NaN into the 0 that Pillow assigns them.
 #[expect(clippy::cast_possible_truncation, reason = "C's conversions; the results fit a byte")]
 #[expect(clippy::cast_sign_loss, reason = "hue and saturation are not negative")]
-#[expect(clippy::cast_lossless, reason = "`from` cannot run at compile time")]
 const fn hsv([r, g, b]: [u8; 3]) -> (u8, u8, u8) {
     let max = if r >= g && r >= b {
         r

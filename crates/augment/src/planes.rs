@@ -115,15 +115,15 @@ fn put_together(simd: Option<Avx2>, channels: [&[u8]; 3], pixels: &mut [[u8; 3]]
 /// For each result, from which byte of each part its bytes come; 128 gives 0.
 type Masks = [[[u8; GROUP]; 3]; 3];
 
-const APART: Masks = masks(Direction::Apart);
-const TOGETHER: Masks = masks(Direction::Together);
+const APART: Masks = masks(&Direction::Apart);
+const TOGETHER: Masks = masks(&Direction::Together);
 
 enum Direction {
     Apart,
     Together,
 }
 
-const fn masks(direction: Direction) -> Masks {
+const fn masks(direction: &Direction) -> Masks {
     let mut masks = [[[0x80; GROUP]; 3]; 3];
     let mut at = 0;
     while at < 3 * GROUP {

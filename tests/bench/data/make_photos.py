@@ -31,7 +31,7 @@ def photo(rng) -> Image.Image:
     # One luminance and two weaker, smoother differences.
     luma, red, blue = (pink(rng, height, width) for _ in range(3))
     base = rng.uniform(90, 165, size=3)
-    channels = np.stack([luma * 40 + red * 11, luma * 39 - red * 5 - blue * 5, luma * 37 + blue * 13], -1) + base
+    channels = np.stack([luma * 36 + red * 9, luma * 35 - red * 4 - blue * 4, luma * 34 + blue * 11], -1) + base
     image = Image.fromarray(channels.clip(0, 255).astype(np.uint8), "RGB")
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(rng.integers(3, 9))):

@@ -169,7 +169,7 @@ impl Tables {
 pub(crate) fn read_header(file: &[u8]) -> Result<Jpeg<'_>, Fault> {
     let mut rest = Segments { file, at: 2 };
     let mut tables = Tables::default();
-    let (mut jfif, mut adobe) = (false, None);
+    let (mut jfif, mut adobe) = (None, None);
     loop {
         let (marker, body) = rest.next()?;
         match marker {
@@ -192,7 +192,7 @@ pub(crate) fn read_header(file: &[u8]) -> Result<Jpeg<'_>, Fault> {
             }
             SOS => return Err(Fault::Damaged("a scan comes before the frame header")),
             EOI => return Err(Fault::Damaged("there is no picture")),
-            APP0 if body.starts_with(b"JFIF\0") => jfif = true,
+            APP0 if body.starts_with(b"JFIF\0") => jfif = Some(Jfif),
             APP14 if body.starts_with(b"Adobe") => adobe = body.get(11).copied().or(adobe),
             _ => tables.take_up(marker, body)?,
         }
@@ -239,15 +239,19 @@ fn frame_header(body: &[u8]) -> Result<(u32, u32, Vec<Component>), Fault> {
     Ok((u32::from(width), u32::from(height), components))
 }
 
+/// The file has the marker of JFIF, whose colors are luma and differences.
+#[derive(Debug, Clone, Copy)]
+struct Jfif;
+
 /// Which colors the components are (libjpeg `default_decompress_parms`).
-fn transform(components: &[Component], jfif: bool, adobe: Option<u8>) -> Transform {
+fn transform(components: &[Component], jfif: Option<Jfif>, adobe: Option<u8>) -> Transform {
     match components.len() {
         1 => Transform::Gray,
         3 => {
             let ids = [0, 1, 2].map(|i: usize| components[i].id);
             match (jfif, adobe) {
-                (false, Some(0)) => Transform::Rgb,
-                (false, None) if &ids == b"RGB" => Transform::Rgb,
+                (None, Some(0)) => Transform::Rgb,
+                (None, None) if &ids == b"RGB" => Transform::Rgb,
                 _ => Transform::Ycc,
             }
         }

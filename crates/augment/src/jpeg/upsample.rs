@@ -28,12 +28,13 @@ impl Row {
         let (across, down) = (frame.h / plane.h, frame.v / plane.v);
         let near = plane.row(y / down);
         // The first of two rows leans upward.
-        let far = plane.row(if y % 2 == 0 { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
+        let far =
+            plane.row(if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
         self.start = 0;
         match (across, down) {
             (1, 1) => return &near[left..left + n],
             (1, 2) => {
-                let bias = if y % 2 == 0 { 1 } else { 2 };
+                let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 self.samples.resize(n, 0);
                 let (near, far) = (&near[left..left + n], &far[left..left + n]);
                 for (i, sample) in self.samples.iter_mut().enumerate() {
