@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::file_end::has_end;
 use crate::jpeg::{self, Fault};
-use crate::{AugmentError, CropBox, RgbImage};
+use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 /// The longest side decoded.
 pub(crate) const MAX_SIDE: u32 = 20_000;
@@ -29,19 +29,20 @@ impl RgbImage {
     /// [`AugmentError::TooLarge`] (from the header, before anything is allocated),
     /// [`AugmentError::Damaged`], [`AugmentError::Unsupported`] and [`AugmentError::Decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
-        Self::decode_part(bytes, |_, _| None).map(|part| part.pixels)
+        Self::decode_part(bytes, Fidelity::Exact, |_, _| None).map(|part| part.pixels)
     }
 
     /// Decodes at least the region that `choose` names, given width and height; `None` is all of it.
     pub(crate) fn decode_part(
         bytes: &[u8],
+        fidelity: Fidelity,
         choose: impl FnOnce(u32, u32) -> Option<CropBox>,
     ) -> Result<Part, AugmentError> {
         if bytes.is_empty() {
             return Err(AugmentError::Empty);
         }
         match image::guess_format(bytes) {
-            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, choose),
+            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, fidelity, choose),
             Ok(ImageFormat::Png) => {
                 let pixels = decode_png(bytes)?;
                 let (width, height) = (pixels.width(), pixels.height());
@@ -81,6 +82,7 @@ pub(crate) struct Part {
 
 fn decode_jpeg(
     bytes: &[u8],
+    fidelity: Fidelity,
     choose: impl FnOnce(u32, u32) -> Option<CropBox>,
 ) -> Result<Part, AugmentError> {
     let n_bytes = bytes.len();
@@ -93,7 +95,7 @@ fn decode_jpeg(
     let (width, height) = (header.width, header.height);
     check_size(width, height)?;
     let region = choose(width, height).unwrap_or(CropBox::whole(width, height));
-    let pixels = jpeg::decode(header, &region).map_err(failed)?;
+    let pixels = jpeg::decode(header, &region, fidelity).map_err(failed)?;
     let pixels = RgbImage::new(region.width, region.height, pixels)?;
     Ok(Part { size: (width, height), region, pixels })
 }

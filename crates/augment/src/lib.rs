@@ -1,8 +1,9 @@
 //! Decodes an image once and draws views of it as torchvision and Pillow do.
 //!
-//! Everything after decoding is u8 arithmetic with the roundings of Pillow 12.3.0 and the parameter rules
-//! of torchvision, so a view with given parameters equals the one they make, bit for bit
-//! (`tests/golden.rs` holds the proof and `tests/golden/generate.py` the oracle).
+//! Decoding has the samples of libjpeg-turbo, and all that follows the roundings of Pillow 12.3.0 and the
+//! parameter rules of torchvision, so a view with given parameters equals the one they make, bit for bit
+//! (`tests/golden.rs` and `tests/fidelity.rs` hold the proof, the scripts in `tests/golden` the oracle).
+//! [`Fidelity::Fast`] trades that for speed within bounds that are tested.
 //!
 //! ```
 //! use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind, RgbImage};
@@ -18,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! What it deliberately lacks: normalization (it happens on the device), batches, threads and files.
+//! What it deliberately lacks: batches, threads and files.
 #![forbid(unsafe_code)]
 
 mod center_crop;

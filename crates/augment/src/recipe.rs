@@ -183,7 +183,7 @@ impl Augmentation for Recipe {
     // Only the pixels that some view shows are computed.
     fn views(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<RgbImage>, AugmentError> {
         let mut drawn = Vec::new();
-        let part = RgbImage::decode_part(file, |width, height| {
+        let part = RgbImage::decode_part(file, self.fidelity, |width, height| {
             drawn = streams.into_iter().map(|stream| self.draw(width, height, stream)).collect();
             drawn.iter().map(|view| view.frame.region(width, height)).reduce(|a, b| a.union(&b))
         })?;

@@ -38,7 +38,13 @@ pub(crate) fn resize_part(
             |simd| {
                 for (output, row) in outputs.zip(rows) {
                     padded[..row.len()].copy_from_slice(row);
-                    filter.resize_row(simd, &padded, output);
+                    match (simd, fidelity) {
+                        #[cfg(target_arch = "x86_64")]
+                        (Some(simd), Fidelity::Fast) => {
+                            filter.resize_row_fast(simd, &padded, output)
+                        }
+                        _ => filter.resize_row(simd, &padded, output),
+                    }
                 }
             },
         );
@@ -142,14 +148,25 @@ struct RowFilter {
     /// `[pixels, n_pairs, 8]`; the last two of the eight are 0.
     weights: Vec<[i32; 8]>,
     n_pairs: usize,
+    /// `[pixels, n_fours, 16]`: the same in 14 bits, four taps at a time; for fast alone.
+    short: Vec<[i16; 16]>,
+    n_fours: usize,
 }
 
 impl RowFilter {
     fn new(filter: &Filter) -> Self {
         let n_taps = filter.spans.iter().map(|(_, n)| *n).max().unwrap_or(1);
         let n_pairs = n_taps.div_ceil(2);
+        let n_fours = n_taps.div_ceil(4);
         let mut weights = Vec::with_capacity(n_pairs * filter.spans.len());
+        let mut short = Vec::with_capacity(n_fours * filter.spans.len());
         for (_, taps) in filter.taps() {
+            for four in 0..n_fours {
+                let weight =
+                    |i: usize| taps.get(4 * four + i).map_or(0, |w| ((w + 128) >> 8) as i16);
+                let [a, b, c, d] = [0, 1, 2, 3].map(weight);
+                short.push([a, b, a, b, a, b, 0, 0, c, d, c, d, c, d, 0, 0]);
+            }
             for pair in 0..n_pairs {
                 let weight = |i: usize| taps.get(2 * pair + i).copied().unwrap_or(0);
                 let (a, b) = (weight(0), weight(1));
@@ -157,12 +174,31 @@ impl RowFilter {
             }
         }
         let starts = filter.spans.iter().map(|(start, _)| 3 * start).collect();
-        Self { starts, weights, n_pairs }
+        Self { starts, weights, n_pairs, short, n_fours }
     }
 
     /// Length of a row of `width` pixels with room for the taps past its end, whose weights are 0.
     fn n_padded(&self, width: usize) -> usize {
-        3 * width + 6 * self.n_pairs + 8
+        3 * width + 12 * self.n_fours + 16
+    }
+
+    /// Resizes one padded row of pixels with the short weights.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn resize_row_fast(&self, simd: Avx2, row: &[u8], output: &mut [u8]) {
+        let outputs = output.as_chunks_mut::<3>().0.iter_mut();
+        if self.n_fours == 1 {
+            for ((start, weights), output) in self.starts.iter().zip(&self.short).zip(outputs) {
+                let samples = &row[*start..][..16];
+                *output = avx2::weighted_pixel_fast(simd, samples, std::slice::from_ref(weights));
+            }
+            return;
+        }
+        let weights = self.short.chunks_exact(self.n_fours);
+        for ((start, weights), output) in self.starts.iter().zip(weights).zip(outputs) {
+            let samples = &row[*start..][..12 * self.n_fours + 4];
+            *output = avx2::weighted_pixel_fast(simd, samples, weights);
+        }
     }
 
     /// Resizes one padded row of pixels.
@@ -208,6 +244,10 @@ fn weighted_pixel(samples: &[u8], weights: &[[i32; 8]]) -> [u8; 3] {
     sums.map(to_u8)
 }
 
+/// Bytes of four pixels in the order in which two and two are weighed: r r g g b b.
+#[cfg(target_arch = "x86_64")]
+const PAIRED: [u8; 16] = [0, 3, 1, 4, 2, 5, 128, 128, 6, 9, 7, 10, 8, 11, 128, 128];
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     //! The same with eight sums in a register.
@@ -218,6 +258,29 @@ mod avx2 {
 
     use super::{Filter, HALF, WEIGHT_BITS};
     use crate::simd::Avx2;
+
+    /// Weights of 14 bits, four taps at a time: `[taps, 8]`, two for each of r, g, b and nothing, twice.
+    #[inline(always)]
+    pub(super) fn weighted_pixel_fast(
+        simd: Avx2,
+        samples: &[u8],
+        weights: &[[i16; 16]],
+    ) -> [u8; 3] {
+        let mut sums: __m256i = cast([1 << 13, 1 << 13, 1 << 13, 0, 0, 0, 0, 0_i32]);
+        for (i, weights) in weights.iter().enumerate() {
+            let bytes = samples[12 * i..].first_chunk::<16>().copied().unwrap_or_default();
+            let paired = simd.ssse3._mm_shuffle_epi8(cast(bytes), cast(super::PAIRED));
+            let paired = simd.avx2._mm256_cvtepu8_epi16(paired);
+            let products = simd.avx2._mm256_madd_epi16(paired, cast(*weights));
+            sums = simd.avx2._mm256_add_epi32(sums, products);
+        }
+        let [low, high]: [__m128i; 2] = cast(sums);
+        let pixel = simd.sse2._mm_srai_epi32::<14>(simd.sse2._mm_add_epi32(low, high));
+        let pixel = simd.sse2._mm_packs_epi32(pixel, pixel);
+        let pixel = simd.sse2._mm_packus_epi16(pixel, pixel);
+        let [r, g, b, ..] = simd.sse2._mm_cvtsi128_si32(pixel).to_le_bytes();
+        [r, g, b]
+    }
 
     /// Weights of 14 bits, two rows at a time.
     #[inline(always)]

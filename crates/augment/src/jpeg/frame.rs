@@ -1,7 +1,7 @@
 //! The planes of a picture while it is decoded.
 
 use super::segments::{Jpeg, Transform};
-use crate::CropBox;
+use crate::{CropBox, Fidelity};
 
 /// Samples of a block's side.
 pub(super) const SIDE: usize = 8;
@@ -64,10 +64,11 @@ pub(super) struct Frame {
     pub(super) n_units: (usize, usize),
     pub(super) is_progressive: bool,
     pub(super) region: CropBox,
+    pub(super) fidelity: Fidelity,
 }
 
 impl Frame {
-    pub(super) fn new(jpeg: &Jpeg<'_>, region: &CropBox) -> Self {
+    pub(super) fn new(jpeg: &Jpeg<'_>, region: &CropBox, fidelity: Fidelity) -> Self {
         let h = jpeg.components.iter().map(|c| c.h).max().unwrap_or(1);
         let v = jpeg.components.iter().map(|c| c.v).max().unwrap_or(1);
         let (width, height) = (jpeg.width as usize, jpeg.height as usize);
@@ -104,6 +105,7 @@ impl Frame {
             n_units,
             is_progressive: jpeg.is_progressive,
             region: *region,
+            fidelity,
         }
     }
 }

@@ -19,7 +19,7 @@ mod upsample;
 use frame::Frame;
 pub(crate) use segments::{Jpeg, read_header};
 
-use crate::CropBox;
+use crate::{CropBox, Fidelity};
 
 /// Why a JPEG is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,14 @@ pub(crate) enum Fault {
     Unsupported(&'static str),
 }
 
-/// Decodes the pixels of `region`; its rows of RGB, one after another.
-pub(crate) fn decode(jpeg: Jpeg<'_>, region: &CropBox) -> Result<Vec<u8>, Fault> {
-    let mut frame = Frame::new(&jpeg, region);
+/// Decodes the pixels of `region`; its rows of RGB, one after another. Fast does not look at what lies
+/// below the region, and so misses damage there.
+pub(crate) fn decode(
+    jpeg: Jpeg<'_>,
+    region: &CropBox,
+    fidelity: Fidelity,
+) -> Result<Vec<u8>, Fault> {
+    let mut frame = Frame::new(&jpeg, region, fidelity);
     segments::read_scans(jpeg, &mut frame)?;
     Ok(color::to_rgb(&frame))
 }

@@ -5,6 +5,7 @@ use super::frame::{Frame, Plane};
 use super::huffman::{Bits, END_OF_BLOCK, Huffman};
 use super::idct::inverse;
 use super::segments::{NATURAL, Scan, sample_offset};
+use crate::Fidelity;
 use crate::simd::{Avx2, vectorized};
 
 /// A unit's blocks of one component.
@@ -77,12 +78,23 @@ fn read_units(
         ux += 1;
         if ux == across {
             (ux, uy) = (0, uy + 1);
-            if bits.is_overrun() {
+            if bits.is_overrun()
+                || (frame.fidelity == Fidelity::Fast && is_enough(parts, frame, uy))
+            {
                 break;
             }
         }
     }
     if bits.is_overrun() { Err(Fault::Damaged(BAD_CODE)) } else { Ok(()) }
+}
+
+/// Whether no row of units from `uy` on is needed.
+fn is_enough(parts: &[Part<'_>], frame: &Frame, uy: usize) -> bool {
+    let alone = parts.len() == 1;
+    parts.iter().all(|part| {
+        let plane = &frame.planes[part.plane];
+        uy * if alone { 1 } else { plane.v } >= plane.down.end
+    })
 }
 
 /// The reason where the bits of a scan run out or make no code.
