@@ -211,7 +211,7 @@ pub struct DrawnView {
 /// How the square of a view is cut out of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// This box, resized ([`resized_crop`]).
+    /// This box, resized ([`resized_crop`](crate::resized_crop)).
     ResizedCrop(CropBox),
     /// [`resize_shorter_side`], then [`center_crop()`].
     CenterCrop {
