@@ -29,7 +29,7 @@ pub enum JitterOp {
     Contrast,
     /// See [`adjust_saturation`].
     Saturation,
-    /// See [`adjust_hue`].
+    /// See [`adjust_hue`](crate::adjust_hue).
     Hue,
 }
 
