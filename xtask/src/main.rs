@@ -26,6 +26,7 @@ Examples:
   cargo xtask pretrain --resume RUN                     go on where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
+  cargo xtask bench data                                views a second beside torchvision's
   cargo xtask ci                                        every check, as the continuous integration runs it
 
 A stage is built in release mode and then takes the place of this process: its signals, its output and

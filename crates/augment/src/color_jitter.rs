@@ -2,7 +2,10 @@
 
 use moco_rng::Stream;
 
-use crate::{RgbImage, adjust_hue, luma};
+use crate::hue::turn_planes;
+use crate::planes::{Planes, through_planes};
+use crate::simd::{vectorized, whole};
+use crate::{RgbImage, luma};
 
 /// Half-widths of the ranges of the four factors (torchvision `ColorJitter(b, c, s, h)`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +29,7 @@ pub enum JitterOp {
     Contrast,
     /// See [`adjust_saturation`].
     Saturation,
-    /// See [`adjust_hue`].
+    /// See [`adjust_hue`](crate::adjust_hue).
     Hue,
 }
 
@@ -67,12 +70,17 @@ impl ColorJitter {
 impl JitterDraw {
     /// Applies the four adjustments in their order.
     pub fn apply(&self, image: &mut RgbImage) {
+        through_planes(image, |planes| self.apply_planes(planes));
+    }
+
+    /// The same on planes.
+    pub(crate) fn apply_planes(&self, planes: &mut Planes) {
         for op in self.order {
             match op {
-                JitterOp::Brightness => adjust_brightness(image, self.brightness),
-                JitterOp::Contrast => adjust_contrast(image, self.contrast),
-                JitterOp::Saturation => adjust_saturation(image, self.saturation),
-                JitterOp::Hue => adjust_hue(image, self.hue),
+                JitterOp::Brightness => blend_all(planes, 0, self.brightness),
+                JitterOp::Contrast => contrast(planes, self.contrast),
+                JitterOp::Saturation => saturation(planes, self.saturation),
+                JitterOp::Hue => turn_planes(planes, self.hue),
             }
         }
     }
@@ -80,52 +88,87 @@ impl JitterDraw {
 
 /// Blends with black (Pillow `ImageEnhance.Brightness`).
 pub fn adjust_brightness(image: &mut RgbImage, factor: f64) {
-    blend_all(image, 0, factor);
+    through_planes(image, |planes| blend_all(planes, 0, factor));
 }
 
 /// Blends with a gray of the mean luma, rounded (Pillow `ImageEnhance.Contrast`).
 pub fn adjust_contrast(image: &mut RgbImage, factor: f64) {
-    let sum: u64 = image.triples().iter().map(|pixel| u64::from(luma(*pixel))).sum();
-    #[expect(clippy::cast_precision_loss, reason = "sums of bytes stay below 2^53")]
-    #[expect(clippy::cast_possible_truncation, reason = "a mean of bytes")]
-    #[expect(clippy::cast_sign_loss, reason = "a mean of bytes")]
-    let mean = (sum as f64 / image.triples().len() as f64 + 0.5) as u8;
-    blend_all(image, mean, factor);
+    through_planes(image, |planes| contrast(planes, factor));
 }
 
 /// Blends each pixel with its luma (Pillow `ImageEnhance.Color`).
 pub fn adjust_saturation(image: &mut RgbImage, factor: f64) {
-    #[expect(clippy::cast_possible_truncation, reason = "Pillow blends in single precision")]
-    let factor = factor as f32;
-    for pixel in image.triples_mut() {
-        let gray = luma(*pixel);
-        *pixel = pixel.map(|sample| blend(gray, sample, factor));
-    }
+    through_planes(image, |planes| saturation(planes, factor));
 }
 
-fn blend_all(image: &mut RgbImage, from: u8, factor: f64) {
+fn contrast(planes: &mut Planes, factor: f64) {
+    let sum = vectorized(
+        #[inline(always)]
+        |_| luma_sum(planes.channels()),
+    );
+    let n_pixels = planes.samples().len() / 3;
+    #[expect(clippy::cast_precision_loss, reason = "sums of bytes stay below 2^53")]
+    #[expect(clippy::cast_possible_truncation, reason = "a mean of bytes")]
+    #[expect(clippy::cast_sign_loss, reason = "a mean of bytes")]
+    let mean = (sum as f64 / n_pixels as f64 + 0.5) as u8;
+    blend_all(planes, mean, factor);
+}
+
+#[inline(always)]
+fn luma_sum([red, green, blue]: [&[u8]; 3]) -> u64 {
+    // A row of this many bytes sums up in 32 bits.
+    let chunks = red.chunks(1 << 16).zip(green.chunks(1 << 16)).zip(blue.chunks(1 << 16));
+    let mut sum = 0;
+    for ((red, green), blue) in chunks {
+        let mut part = 0_u32;
+        for ((red, green), blue) in red.iter().zip(green).zip(blue) {
+            part += u32::from(luma([*red, *green, *blue]));
+        }
+        sum += u64::from(part);
+    }
+    sum
+}
+
+fn saturation(planes: &mut Planes, factor: f64) {
     #[expect(clippy::cast_possible_truncation, reason = "Pillow blends in single precision")]
     let factor = factor as f32;
-    let mut table = [0; 256];
-    for (sample, blended) in (0..=255).zip(&mut table) {
-        *blended = blend(from, sample, factor);
-    }
-    for sample in image.pixels_mut() {
-        *sample = table[usize::from(*sample)];
-    }
+    let [red, green, blue] = planes.channels_mut();
+    vectorized(
+        #[inline(always)]
+        |_| {
+            let n = red.len();
+            let (green, blue) = (&mut green[..n], &mut blue[..n]);
+            for i in 0..n {
+                let gray = luma([red[i], green[i], blue[i]]);
+                red[i] = blend(gray, red[i], factor);
+                green[i] = blend(gray, green[i], factor);
+                blue[i] = blend(gray, blue[i], factor);
+            }
+        },
+    );
+}
+
+fn blend_all(planes: &mut Planes, from: u8, factor: f64) {
+    #[expect(clippy::cast_possible_truncation, reason = "Pillow blends in single precision")]
+    let factor = factor as f32;
+    let samples = planes.samples_mut();
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for sample in samples {
+                *sample = blend(from, *sample, factor);
+            }
+        },
+    );
 }
 
 /// Pillow's `Image.blend` of two samples: truncated, and clamped where a factor over 1 extrapolates.
-#[inline]
+#[inline(always)]
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
     let mixed = f32::from(from) + factor * f32::from(i16::from(to) - i16::from(from));
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the cast truncates and clamps, as Pillow does"
-    )]
-    #[expect(clippy::cast_sign_loss, reason = "the cast truncates and clamps, as Pillow does")]
-    let mixed = mixed as u8;
-    mixed
+    let mixed = if mixed < 0.0 { 0.0 } else { mixed };
+    let mixed = if mixed > 255.0 { 255.0 } else { mixed };
+    whole(mixed) as u8
 }
 
 #[cfg(test)]

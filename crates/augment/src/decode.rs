@@ -1,14 +1,15 @@
 //! From the bytes of a JPEG or PNG file to RGB, with Pillow's `convert("RGB")` for other pixel types.
 //!
-//! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. JPEG samples come
-//! from zune-jpeg and may differ from libjpeg's by what `tests/golden.rs` measures; PNG is exact.
+//! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. Samples are those
+//! of libjpeg-turbo and libpng, to the bit.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::file_end::has_end;
-use crate::{AugmentError, RgbImage};
+use crate::jpeg::{self, Fault};
+use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 /// The longest side decoded.
 pub(crate) const MAX_SIDE: u32 = 20_000;
@@ -25,35 +26,78 @@ impl RgbImage {
     ///
     /// # Errors
     /// [`AugmentError::Empty`], [`AugmentError::Format`], [`AugmentError::Truncated`],
-    /// [`AugmentError::TooLarge`] (from the header, before anything is allocated) and
-    /// [`AugmentError::Decode`].
+    /// [`AugmentError::TooLarge`] (from the header, before anything is allocated),
+    /// [`AugmentError::Damaged`], [`AugmentError::Unsupported`] and [`AugmentError::Decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
+        Self::decode_part(bytes, Fidelity::Exact, |_, _| None).map(|part| part.pixels)
+    }
+
+    /// Decodes at least the region that `choose` names, given width and height; `None` is all of it.
+    pub(crate) fn decode_part(
+        bytes: &[u8],
+        fidelity: Fidelity,
+        choose: impl FnOnce(u32, u32) -> Option<CropBox>,
+    ) -> Result<Part, AugmentError> {
         if bytes.is_empty() {
             return Err(AugmentError::Empty);
         }
-        let (format, name) = match image::guess_format(bytes) {
-            Ok(format @ ImageFormat::Jpeg) => (format, "JPEG"),
-            Ok(format @ ImageFormat::Png) => (format, "PNG"),
-            _ => {
-                return Err(AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() });
+        match image::guess_format(bytes) {
+            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, fidelity, choose),
+            Ok(ImageFormat::Png) => {
+                let pixels = decode_png(bytes)?;
+                let (width, height) = (pixels.width(), pixels.height());
+                choose(width, height);
+                Ok(Part { size: (width, height), region: CropBox::whole(width, height), pixels })
             }
-        };
-        let n_bytes = bytes.len();
-        let failed = |source| AugmentError::Decode { format: name, n_bytes, source };
-        // The JPEG decoder paints what is missing gray, in silence.
-        if !has_end(format, bytes) {
-            return Err(AugmentError::Truncated { format: name, n_bytes });
+            _ => Err(AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() }),
         }
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
-        reader.limits(limits);
-        let decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        check_size(width, height)?;
-        let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        Self::new(width, height, to_rgb(decoded))
     }
+}
+
+fn decode_png(bytes: &[u8]) -> Result<RgbImage, AugmentError> {
+    let n_bytes = bytes.len();
+    let failed = |source| AugmentError::Decode { format: "PNG", n_bytes, source };
+    if !has_end(bytes) {
+        return Err(AugmentError::Truncated { format: "PNG", n_bytes });
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    RgbImage::new(width, height, to_rgb(decoded))
+}
+
+/// Part of a picture.
+pub(crate) struct Part {
+    /// Sides of the whole picture.
+    pub(crate) size: (u32, u32),
+    /// Where the part lies in it.
+    pub(crate) region: CropBox,
+    pub(crate) pixels: RgbImage,
+}
+
+fn decode_jpeg(
+    bytes: &[u8],
+    fidelity: Fidelity,
+    choose: impl FnOnce(u32, u32) -> Option<CropBox>,
+) -> Result<Part, AugmentError> {
+    let n_bytes = bytes.len();
+    let failed = |fault| match fault {
+        Fault::Truncated => AugmentError::Truncated { format: "JPEG", n_bytes },
+        Fault::Damaged(reason) => AugmentError::Damaged { n_bytes, reason },
+        Fault::Unsupported(feature) => AugmentError::Unsupported { n_bytes, feature },
+    };
+    let header = jpeg::read_header(bytes).map_err(failed)?;
+    let (width, height) = (header.width, header.height);
+    check_size(width, height)?;
+    let region = choose(width, height).unwrap_or(CropBox::whole(width, height));
+    let pixels = jpeg::decode(header, &region, fidelity).map_err(failed)?;
+    let pixels = RgbImage::new(region.width, region.height, pixels)?;
+    Ok(Part { size: (width, height), region, pixels })
 }
 
 /// Refuses pictures past the limits.

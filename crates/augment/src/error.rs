@@ -40,10 +40,29 @@ pub enum AugmentError {
         /// The most pixels accepted.
         max_pixels: u64,
     },
-    /// The decoder found the data damaged or uses a feature it lacks.
+    /// The data of a JPEG contradicts the format.
+    #[error("JPEG image of {n_bytes} bytes is damaged: {reason}")]
+    Damaged {
+        /// Length of the file.
+        n_bytes: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A JPEG of a rare kind.
+    #[error(
+        "JPEG image of {n_bytes} bytes has {feature}, which is not decoded; \
+         save it as a baseline or progressive JPEG"
+    )]
+    Unsupported {
+        /// Length of the file.
+        n_bytes: usize,
+        /// What would be needed.
+        feature: &'static str,
+    },
+    /// The decoder found the data of a PNG damaged or uses a feature it lacks.
     #[error("{format} image of {n_bytes} bytes cannot be decoded")]
     Decode {
-        /// `JPEG` or `PNG`.
+        /// `PNG`.
         format: &'static str,
         /// Length of the file.
         n_bytes: usize,

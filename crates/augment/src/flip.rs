@@ -1,11 +1,20 @@
 //! Mirroring left and right.
 
 use crate::RgbImage;
+use crate::planes::Planes;
 
 /// Reverses each row of pixels (torchvision `hflip`).
 pub fn flip_horizontal(image: &mut RgbImage) {
     let width = image.width() as usize;
     for row in image.triples_mut().chunks_exact_mut(width) {
+        row.reverse();
+    }
+}
+
+/// The same on planes.
+pub(crate) fn flip_planes(planes: &mut Planes) {
+    let width = planes.width();
+    for row in planes.samples_mut().chunks_exact_mut(width) {
         row.reverse();
     }
 }

@@ -1,6 +1,8 @@
 //! Pillow's Gaussian blur: three extended box blurs along rows, then three along columns.
 
 use crate::RgbImage;
+use crate::planes::{Planes, through_planes};
+use crate::simd::vectorized;
 
 const N_PASSES: usize = 3;
 /// Samples summed together; their sums stay in registers.
@@ -11,21 +13,33 @@ const BLOCK: usize = 32;
 /// Pillow approximates the Gaussian by three box filters whose length may be fractional, and rounds to u8
 /// after each; so does this.
 pub fn gaussian_blur(image: &mut RgbImage, sigma: f64) {
+    through_planes(image, |planes| blur_planes(planes, sigma));
+}
+
+/// The same on planes.
+pub(crate) fn blur_planes(planes: &mut Planes, sigma: f64) {
     #[expect(clippy::cast_possible_truncation, reason = "Pillow keeps the radius as a float")]
     let kernel = Kernel::new(sigma as f32);
     if kernel.is_identity() {
         return;
     }
-    let stride = image.stride();
+    let width = planes.width();
     let mut padded = Vec::new();
-    for row in image.pixels_mut().chunks_exact_mut(stride) {
-        for _ in 0..N_PASSES {
-            kernel.pass(row, 3, &mut padded);
-        }
-    }
-    for _ in 0..N_PASSES {
-        kernel.pass(image.pixels_mut(), stride, &mut padded);
-    }
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for channel in planes.channels_mut() {
+                for row in channel.chunks_exact_mut(width) {
+                    for _ in 0..N_PASSES {
+                        kernel.pass(row, 1, &mut padded);
+                    }
+                }
+                for _ in 0..N_PASSES {
+                    kernel.pass(channel, width, &mut padded);
+                }
+            }
+        },
+    );
 }
 
 /// An extended box filter: weight `near` on 2·radius + 1 samples and `far` on the two beyond, in 2⁻²⁴.
@@ -57,8 +71,9 @@ impl Kernel {
         self.near == 1 << 24
     }
 
-    /// Filters `samples` in place along lines whose neighbors are `stride` apart: 3 within a row of
-    /// pixels, a row's length within the columns of an image. `padded` is scratch.
+    /// Filters `samples` in place along lines whose neighbors are `stride` apart: 1 within a row,
+    /// a row's length within the columns. `padded` is scratch.
+    #[inline(always)]
     fn pass(&self, samples: &mut [u8], stride: usize, padded: &mut Vec<u8>) {
         let n_pad = self.radius + 1;
         let last = samples.len() - stride;
@@ -70,6 +85,37 @@ impl Kernel {
         for _ in 0..n_pad {
             padded.extend_from_slice(&samples[last..]);
         }
+        match self.radius {
+            0 => self.filter_near::<1>(samples, padded, stride),
+            1 => self.filter_near::<3>(samples, padded, stride),
+            _ => self.filter_blocks(samples, padded, stride),
+        }
+    }
+
+    /// The filter with `N_NEAR` inner taps; sigma up to 2 needs no more than 3.
+    #[inline(always)]
+    fn filter_near<const N_NEAR: usize>(&self, out: &mut [u8], taps: &[u8], stride: usize) {
+        let n = out.len();
+        let (first, last) = (&taps[..n], &taps[(N_NEAR + 1) * stride..][..n]);
+        let inner: [&[u8]; N_NEAR] = std::array::from_fn(|tap| &taps[(tap + 1) * stride..][..n]);
+        for i in 0..n {
+            let far = u32::from(first[i]) + u32::from(last[i]);
+            let mut near = 0;
+            for samples in inner {
+                near += u32::from(samples[i]);
+            }
+            out[i] = self.weigh(near, far);
+        }
+    }
+
+    #[inline(always)]
+    fn weigh(&self, near: u32, far: u32) -> u8 {
+        let (near, far) = (near.wrapping_mul(self.near), far.wrapping_mul(self.far));
+        (near.wrapping_add(far).wrapping_add(1 << 23) >> 24) as u8
+    }
+
+    /// The filter of any radius.
+    fn filter_blocks(&self, samples: &mut [u8], padded: &[u8], stride: usize) {
         let mut start = 0;
         let mut blocks = samples.chunks_exact_mut(BLOCK);
         for block in &mut blocks {
@@ -94,9 +140,7 @@ impl Kernel {
         }
         let (first, last) = (&taps[..N], &taps[(n_near + 1) * stride..][..N]);
         for i in 0..N {
-            let far = u32::from(first[i]) + u32::from(last[i]);
-            let (near, far) = (near[i].wrapping_mul(self.near), far.wrapping_mul(self.far));
-            out[i] = (near.wrapping_add(far).wrapping_add(1 << 23) >> 24) as u8;
+            out[i] = self.weigh(near[i], u32::from(first[i]) + u32::from(last[i]));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Gray as Pillow's mode `L`, kept in three equal channels.
 
 use crate::RgbImage;
+use crate::planes::{Planes, through_planes};
+use crate::simd::vectorized;
 
 /// Luma of one pixel: ITU-R 601-2 in 16-bit fixed point, rounded (Pillow `Convert.c`, `L24`).
 #[must_use]
-#[inline]
+#[inline(always)]
 pub fn luma([r, g, b]: [u8; 3]) -> u8 {
     let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000;
     #[expect(clippy::cast_possible_truncation, reason = "the weights sum to 65536")]
@@ -14,9 +16,21 @@ pub fn luma([r, g, b]: [u8; 3]) -> u8 {
 
 /// Replaces each pixel by its [`luma`] (torchvision `to_grayscale(num_output_channels=3)`).
 pub fn grayscale(image: &mut RgbImage) {
-    for pixel in image.triples_mut() {
-        *pixel = [luma(*pixel); 3];
-    }
+    through_planes(image, gray_planes);
+}
+
+/// The same on planes.
+pub(crate) fn gray_planes(planes: &mut Planes) {
+    let [red, green, blue] = planes.channels_mut();
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+                let luma = luma([*red, *green, *blue]);
+                (*red, *green, *blue) = (luma, luma, luma);
+            }
+        },
+    );
 }
 
 #[cfg(test)]

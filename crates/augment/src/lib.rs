@@ -1,8 +1,9 @@
 //! Decodes an image once and draws views of it as torchvision and Pillow do.
 //!
-//! Everything after decoding is u8 arithmetic with the roundings of Pillow 12.3.0 and the parameter rules
-//! of torchvision, so a view with given parameters equals the one they make, bit for bit
-//! (`tests/golden.rs` holds the proof and `tests/golden/generate.py` the oracle).
+//! Decoding has the samples of libjpeg-turbo, and all that follows the roundings of Pillow 12.3.0 and the
+//! parameter rules of torchvision, so a view with given parameters equals the one they make, bit for bit
+//! (`tests/golden.rs` and `tests/fidelity.rs` hold the proof, the scripts in `tests/golden` the oracle).
+//! [`Fidelity::Fast`] trades that for speed within bounds that are tested.
 //!
 //! ```
 //! use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind, RgbImage};
@@ -18,32 +19,40 @@
 //! # }
 //! ```
 //!
-//! What it deliberately lacks: normalization (it happens on the device), batches, threads and files.
+//! What it deliberately lacks: batches, threads and files.
 #![forbid(unsafe_code)]
 
 mod center_crop;
 mod color_jitter;
 mod decode;
 mod error;
+mod fast_jitter;
+mod fidelity;
 mod file_end;
 mod flip;
 mod gaussian_blur;
 mod grayscale;
 mod hue;
 mod image;
+mod jpeg;
+mod normalize;
+mod planes;
 mod random_resized_crop;
 mod recipe;
 mod resample;
+mod simd;
 
 pub use center_crop::{center_crop, resize_shorter_side};
 pub use color_jitter::{
     ColorJitter, JitterDraw, JitterOp, adjust_brightness, adjust_contrast, adjust_saturation,
 };
 pub use error::AugmentError;
+pub use fidelity::Fidelity;
 pub use flip::flip_horizontal;
 pub use gaussian_blur::gaussian_blur;
 pub use grayscale::{grayscale, luma};
 pub use hue::adjust_hue;
 pub use image::RgbImage;
+pub use normalize::Normalizer;
 pub use random_resized_crop::{CropBox, RandomResizedCrop, resized_crop};
 pub use recipe::{Augmentation, DrawnView, Frame, Recipe, RecipeConfig, RecipeKind, Step};

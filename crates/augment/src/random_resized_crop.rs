@@ -3,7 +3,7 @@
 use moco_rng::Stream;
 
 use crate::resample::resize_part;
-use crate::{AugmentError, RgbImage};
+use crate::{AugmentError, Fidelity, RgbImage};
 
 const N_TRIES: usize = 10;
 
@@ -25,6 +25,14 @@ impl CropBox {
     #[must_use]
     pub fn whole(width: u32, height: u32) -> Self {
         Self { top: 0, left: 0, height, width }
+    }
+
+    /// The smallest box around both.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        let (top, left) = (self.top.min(other.top), self.left.min(other.left));
+        let bottom = (self.top + self.height).max(other.top + other.height);
+        let right = (self.left + self.width).max(other.left + other.width);
+        Self { top, left, height: bottom - top, width: right - left }
     }
 
     /// Whether the box has pixels and an image of this size holds all of them.
@@ -91,11 +99,21 @@ impl RandomResizedCrop {
 /// # Errors
 /// [`AugmentError::CropOutside`] if the image does not hold the box or the box has no pixels.
 pub fn resized_crop(image: &RgbImage, crop: &CropBox, size: u32) -> Result<RgbImage, AugmentError> {
+    resized_crop_as(image, crop, size, Fidelity::Exact)
+}
+
+/// The same, exact or fast.
+pub(crate) fn resized_crop_as(
+    image: &RgbImage,
+    crop: &CropBox,
+    size: u32,
+    fidelity: Fidelity,
+) -> Result<RgbImage, AugmentError> {
     if size == 0 || !crop.fits(image.width(), image.height()) {
         let (width, height) = (image.width(), image.height());
         return Err(AugmentError::CropOutside { crop: *crop, size, width, height });
     }
-    Ok(resize_part(image, crop, size, size))
+    Ok(resize_part(image, crop, (size, size), fidelity))
 }
 
 /// Python's `round`: halves go to the even neighbor.

@@ -2,10 +2,16 @@
 
 use moco_rng::Stream;
 
-use crate::decode::MAX_SIDE;
+use crate::decode::{MAX_SIDE, Part};
+use crate::fast_jitter;
+use crate::flip::flip_planes;
+use crate::gaussian_blur::blur_planes;
+use crate::grayscale::gray_planes;
+use crate::planes::{Planes, through_planes};
+use crate::random_resized_crop::resized_crop_as;
 use crate::{
-    AugmentError, ColorJitter, CropBox, JitterDraw, RandomResizedCrop, RgbImage, center_crop,
-    flip_horizontal, gaussian_blur, grayscale, resize_shorter_side, resized_crop,
+    AugmentError, ColorJitter, CropBox, Fidelity, JitterDraw, RandomResizedCrop, RgbImage,
+    center_crop, resize_shorter_side,
 };
 
 const P_GRAYSCALE: f64 = 0.2;
@@ -25,6 +31,17 @@ pub trait Augmentation: Send + Sync {
     /// # Errors
     /// Whatever keeps the view from being made; [`Recipe`] has no such case for a valid image.
     fn view(&self, image: &RgbImage, stream: Stream) -> Result<RgbImage, AugmentError>;
+
+    /// One view for each of `streams` of the image in a JPEG or PNG file, decoded once.
+    ///
+    /// The views are those of [`view`](Self::view) on the decoded image.
+    ///
+    /// # Errors
+    /// Those of [`RgbImage::decode`] and [`view`](Self::view).
+    fn views(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<RgbImage>, AugmentError> {
+        let image = RgbImage::decode(file)?;
+        streams.into_iter().map(|stream| self.view(&image, stream)).collect()
+    }
 
     /// Side of the view in pixels.
     fn image_size(&self) -> u32;
@@ -65,6 +82,7 @@ pub enum RecipeKind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     config: RecipeConfig,
+    fidelity: Fidelity,
 }
 
 impl Recipe {
@@ -89,7 +107,19 @@ impl Recipe {
                 return Err(invalid("crop_scale", expected, format!("({low}, {high})")));
             }
         }
-        Ok(Self { config })
+        Ok(Self { config, fidelity: Fidelity::Exact })
+    }
+
+    /// The same recipe, exact or fast.
+    #[must_use]
+    pub fn with_fidelity(self, fidelity: Fidelity) -> Self {
+        Self { fidelity, ..self }
+    }
+
+    /// How closely the views follow Pillow; a new recipe is exact.
+    #[must_use]
+    pub fn fidelity(&self) -> Fidelity {
+        self.fidelity
     }
 
     /// What the recipe was built from.
@@ -147,7 +177,17 @@ fn draw_steps(kind: RecipeKind, stream: &mut Stream) -> Vec<Step> {
 
 impl Augmentation for Recipe {
     fn view(&self, image: &RgbImage, stream: Stream) -> Result<RgbImage, AugmentError> {
-        self.draw(image.width(), image.height(), stream).apply(image)
+        self.draw(image.width(), image.height(), stream).apply_as(image, self.fidelity)
+    }
+
+    // Only the pixels that some view shows are computed.
+    fn views(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<RgbImage>, AugmentError> {
+        let mut drawn = Vec::new();
+        let part = RgbImage::decode_part(file, self.fidelity, |width, height| {
+            drawn = streams.into_iter().map(|stream| self.draw(width, height, stream)).collect();
+            drawn.iter().map(|view| view.frame.region(width, height)).reduce(|a, b| a.union(&b))
+        })?;
+        drawn.iter().map(|view| view.apply_to_part(&part, self.fidelity)).collect()
     }
 
     fn image_size(&self) -> u32 {
@@ -171,7 +211,7 @@ pub struct DrawnView {
 /// How the square of a view is cut out of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// This box, resized ([`resized_crop`]).
+    /// This box, resized ([`resized_crop`](crate::resized_crop)).
     ResizedCrop(CropBox),
     /// [`resize_shorter_side`], then [`center_crop()`].
     CenterCrop {
@@ -185,14 +225,14 @@ pub enum Frame {
 pub enum Step {
     /// See [`JitterDraw::apply`].
     Jitter(JitterDraw),
-    /// See [`grayscale()`].
+    /// See [`grayscale()`](crate::grayscale()).
     Grayscale,
-    /// See [`gaussian_blur()`].
+    /// See [`gaussian_blur()`](crate::gaussian_blur()).
     Blur {
         /// Standard deviation in pixels.
         sigma: f64,
     },
-    /// See [`flip_horizontal`].
+    /// See [`flip_horizontal`](crate::flip_horizontal).
     Flip,
 }
 
@@ -203,13 +243,37 @@ impl DrawnView {
     /// [`AugmentError::OtherSource`] if the image is not of the size this was drawn for, and the errors of
     /// [`Frame::apply`].
     pub fn apply(&self, image: &RgbImage) -> Result<RgbImage, AugmentError> {
+        self.apply_as(image, Fidelity::Exact)
+    }
+
+    /// Makes the view, exact or fast.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn apply_as(&self, image: &RgbImage, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
         let got = (image.width(), image.height());
         if got != self.source {
             return Err(AugmentError::OtherSource { expected: self.source, got });
         }
-        let mut view = self.frame.apply(image, self.image_size)?;
-        for step in &self.steps {
-            step.apply(&mut view);
+        self.finish(self.frame.apply_as(image, self.image_size, fidelity)?, fidelity)
+    }
+
+    /// The same from the part of the image that the frame needs.
+    fn apply_to_part(&self, part: &Part, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
+        if part.size != self.source {
+            return Err(AugmentError::OtherSource { expected: self.source, got: part.size });
+        }
+        let frame = self.frame.within(&part.region);
+        self.finish(frame.apply_as(&part.pixels, self.image_size, fidelity)?, fidelity)
+    }
+
+    fn finish(&self, mut view: RgbImage, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
+        if !self.steps.is_empty() {
+            through_planes(&mut view, |planes| {
+                for step in &self.steps {
+                    step.apply_planes(planes, fidelity);
+                }
+            });
         }
         Ok(view)
     }
@@ -222,11 +286,40 @@ impl Frame {
     /// [`AugmentError::CropOutside`] or [`AugmentError::TooLarge`]; a drawn frame meets the latter only in
     /// evaluation, for an image thousands of times longer than wide.
     pub fn apply(&self, image: &RgbImage, size: u32) -> Result<RgbImage, AugmentError> {
+        self.apply_as(image, size, Fidelity::Exact)
+    }
+
+    fn apply_as(
+        &self,
+        image: &RgbImage,
+        size: u32,
+        fidelity: Fidelity,
+    ) -> Result<RgbImage, AugmentError> {
         match self {
-            Self::ResizedCrop(crop) => resized_crop(image, crop, size),
+            Self::ResizedCrop(crop) => resized_crop_as(image, crop, size, fidelity),
             Self::CenterCrop { resize } => {
                 Ok(center_crop(&resize_shorter_side(image, *resize)?, size))
             }
+        }
+    }
+
+    /// The pixels of an image of this size that count.
+    fn region(&self, width: u32, height: u32) -> CropBox {
+        match self {
+            Self::ResizedCrop(crop) => *crop,
+            Self::CenterCrop { .. } => CropBox::whole(width, height),
+        }
+    }
+
+    /// The same frame in the part of the image inside `region`.
+    fn within(&self, region: &CropBox) -> Self {
+        match self {
+            Self::ResizedCrop(crop) => Self::ResizedCrop(CropBox {
+                top: crop.top - region.top,
+                left: crop.left - region.left,
+                ..*crop
+            }),
+            Self::CenterCrop { .. } => *self,
         }
     }
 }
@@ -234,11 +327,23 @@ impl Frame {
 impl Step {
     /// Changes the square in place.
     pub fn apply(&self, image: &mut RgbImage) {
+        self.apply_as(image, Fidelity::Exact);
+    }
+
+    /// Changes the square in place, exact or fast.
+    pub fn apply_as(&self, image: &mut RgbImage, fidelity: Fidelity) {
+        through_planes(image, |planes| self.apply_planes(planes, fidelity));
+    }
+
+    fn apply_planes(&self, planes: &mut Planes, fidelity: Fidelity) {
         match self {
-            Self::Jitter(draw) => draw.apply(image),
-            Self::Grayscale => grayscale(image),
-            Self::Blur { sigma } => gaussian_blur(image, *sigma),
-            Self::Flip => flip_horizontal(image),
+            Self::Jitter(draw) => match fidelity {
+                Fidelity::Exact => draw.apply_planes(planes),
+                Fidelity::Fast => fast_jitter::jitter(draw, planes),
+            },
+            Self::Grayscale => gray_planes(planes),
+            Self::Blur { sigma } => blur_planes(planes, *sigma),
+            Self::Flip => flip_planes(planes),
         }
     }
 }

@@ -283,6 +283,6 @@ mod tests {
         assert_eq!(out(), 40, "the same blocks");
         round(&[sizes.iter().sum()]);
         let held = recycler.kept().bytes_kept;
-        assert!(held <= sizes.iter().sum::<usize>() / 4 * 7 && out() < 80, "{held} in {}", out());
+        assert!(held <= sizes.iter().sum::<usize>() / 4 * 7 && out() < 40, "{held} in {}", out());
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ours and a peer's, interleaved in one run on one machine.
 
 mod cases;
+mod data;
 mod python;
 mod side;
 mod step;
@@ -12,10 +13,37 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Training steps and single operations on the CPU, beside PyTorch
     Step(step::Args),
+    /// Decoding and augmentation, beside torchvision and DALI
+    Data(data::DataArgs),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Step(args) => step::run(args),
+        Bench::Data(args) => data::run(args),
+    }
+}
+
+/// The middle of some numbers; NaN of none.
+fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+    match (sorted.get(low), sorted.get(high)) {
+        (Some(low), Some(high)) => f64::midpoint(*low, *high),
+        _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        for (numbers, expected) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 2.0, 3.0], 2.5)] {
+            assert_eq!(median(&numbers), expected);
+        }
+        assert!(median(&[]).is_nan());
     }
 }

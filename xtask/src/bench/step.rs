@@ -8,8 +8,8 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::cases::{self, Case};
-use super::python;
 use super::side::Side;
+use super::{median, python};
 use crate::{stage, tree};
 
 /// Both sides take turns, so that whatever else the machine does hits both. Each number is the median
@@ -37,14 +37,7 @@ struct Times {
 
 impl Times {
     fn median(&self) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        }
+        median(&self.seconds)
     }
 }
 
@@ -172,16 +165,4 @@ fn print_row(case: &Case, ours: &Times, torch: &Times, peak: f64) {
         memory(ours),
         memory(torch),
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        for (seconds, expected) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 2.0, 3.0], 2.5)] {
-            assert_eq!(Times { name: "", seconds, peak_bytes: 0 }.median(), expected);
-        }
-    }
 }

@@ -1,0 +1,13 @@
+//! How closely a view follows Pillow.
+
+/// How closely a view follows Pillow, given the same parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fidelity {
+    /// To the bit, decoding included.
+    #[default]
+    Exact,
+    /// Decoded to the bit; resizing has 14-bit weights, and jitter does not round between its
+    /// adjustments and takes the mean of contrast from a seventh of the pixels. `docs/augmentation.md`
+    /// has the differences, `tests/fidelity.rs` asserts them.
+    Fast,
+}

@@ -1,0 +1,82 @@
+//! From planes to RGB: libjpeg's conversions in 16-bit fixed point (`jdcolor.c`) and Pillow's from CMYK.
+
+use super::frame::Frame;
+use super::segments::Transform;
+use super::upsample::Row;
+use crate::simd::vectorized;
+
+/// The pixels of the frame's region, rows of RGB.
+pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
+    let region = &frame.region;
+    let (left, n) = (region.left as usize, region.width as usize);
+    let mut pixels = vec![0; 3 * n * region.height as usize];
+    let mut rows: [Row; 4] = Default::default();
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for (y, out) in (region.top as usize..).zip(pixels.chunks_exact_mut(3 * n)) {
+                let mut channels: [&[u8]; 4] = [&[]; 4];
+                for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels)
+                {
+                    *channel = row.fill(frame, plane, y, (left, n));
+                }
+                convert_row(frame.transform, channels, out.as_chunks_mut().0);
+            }
+        },
+    );
+    pixels
+}
+
+#[inline(always)]
+fn convert_row(transform: Transform, [a, b, c, d]: [&[u8]; 4], out: &mut [[u8; 3]]) {
+    let n = out.len();
+    match transform {
+        Transform::Gray => out.iter_mut().zip(a).for_each(|(out, gray)| *out = [*gray; 3]),
+        Transform::Ycc => {
+            let (y, cb, cr) = (&a[..n], &b[..n], &c[..n]);
+            for i in 0..n {
+                out[i] = rgb(y[i], cb[i], cr[i]);
+            }
+        }
+        Transform::Rgb => {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = [a[i], b[i], c[i]];
+            }
+        }
+        Transform::Cmyk | Transform::Ycck => {
+            for (i, out) in out.iter_mut().enumerate() {
+                // Files hold the complement of each ink, so these are 255 minus it, as red, green and
+                // blue are; `YCCK` is the transform of the complement of what is stored.
+                let inks = if transform == Transform::Ycck {
+                    rgb(a[i], b[i], c[i])
+                } else {
+                    [255 - a[i], 255 - b[i], 255 - c[i]]
+                };
+                *out = inks.map(|ink| over_black(ink, d[i]));
+            }
+        }
+    }
+}
+
+/// Pillow's `cmyk2rgb` for one ink, with 255 minus the black.
+#[inline(always)]
+fn over_black(ink: u8, not_black: u8) -> u8 {
+    let product = u32::from(ink) * u32::from(not_black) + 128;
+    not_black - (((product >> 8) + product) >> 8) as u8
+}
+
+/// libjpeg's `ycc_rgb_convert`, with products of 16 bits.
+///
+/// 1.402 is split into 1 + 0.402, 1.772 into 2 - 0.228 and 0.71414 into 1 - 0.28586. Doubling before the
+/// upper half is taken, adding 1 and halving rounds as libjpeg's tables do.
+#[inline(always)]
+fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+    let (y, cb, cr) = (i16::from(y), i16::from(cb) - 128, i16::from(cr) - 128);
+    let times =
+        |x: i16, factor: i16| ((((i32::from(2 * x) * i32::from(factor)) >> 16) as i16) + 1) >> 1;
+    let green = ((-22554 * i32::from(cb) + 18734 * i32::from(cr) + 32768) >> 16) as i16;
+    let red = y + cr + times(cr, 26345);
+    let green = y - cr + green;
+    let blue = y + 2 * cb + times(cb, -14942);
+    [red, green, blue].map(|x| x.clamp(0, 255) as u8)
+}

@@ -1,0 +1,85 @@
+//! Damaged and hostile JPEG files: an error that says what is wrong, or a picture; never a panic.
+#![expect(clippy::unwrap_used, reason = "the golden files are there")]
+
+use moco_augment::{AugmentError, RgbImage};
+use serde_json::Value;
+
+const JSON: &str = include_str!("golden/views.json");
+const BLOB: &[u8] = include_bytes!("golden/views.bin");
+
+/// The file of this name: `waves_420`, `waves_progressive`, `waves_restart`, `gray`, …
+fn file(name: &str) -> Vec<u8> {
+    let golden: Value = serde_json::from_str(JSON).unwrap();
+    let case = golden["jpeg"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+    let [offset, length] =
+        [0, 1].map(|i| usize::try_from(case["file"][i].as_u64().unwrap()).unwrap());
+    BLOB[offset..offset + length].to_vec()
+}
+
+/// Where the segment of this marker begins.
+fn find(file: &[u8], marker: u8) -> usize {
+    let mut at = 2;
+    while file[at + 1] != marker {
+        at += 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+    }
+    at
+}
+
+#[test]
+fn a_byte_changed_anywhere_never_panics() {
+    for name in ["waves_420", "waves_progressive", "waves_restart", "cmyk"] {
+        let good = file(name);
+        for at in (0..good.len()).step_by(3) {
+            for change in [0x01, 0x10, 0x80, 0xff] {
+                let mut bad = good.clone();
+                bad[at] ^= change;
+                if let Ok(image) = RgbImage::decode(&bad) {
+                    let n_pixels = u64::from(image.width()) * u64::from(image.height());
+                    assert_eq!(image.pixels().len() as u64, 3 * n_pixels, "{name} {at} {change}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scan_that_ends_early_is_an_error() {
+    for name in ["waves_420", "waves_progressive", "waves_restart", "gray"] {
+        let mut bad = file(name);
+        let scan = find(&bad, 0xda);
+        bad.drain(scan + 40..bad.len() - 2);
+        let error = RgbImage::decode(&bad).unwrap_err();
+        let is_named =
+            matches!(error, AugmentError::Damaged { .. } | AugmentError::Truncated { .. });
+        assert!(is_named, "{name}: {error}");
+    }
+}
+
+#[test]
+fn the_reason_is_named() {
+    let message = |bytes: &[u8]| RgbImage::decode(bytes).unwrap_err().to_string();
+    let good = file("waves_420");
+    let (frame, table) = (find(&good, 0xc0), find(&good, 0xdb));
+    let with = |at: usize, bytes: &[u8]| {
+        let mut bad = good.clone();
+        bad[at..at + bytes.len()].copy_from_slice(bytes);
+        message(&bad)
+    };
+    let start = format!("JPEG image of {} bytes ", good.len());
+    let cases = [
+        (frame + 5, &[0xff, 0xff, 0xff, 0xff][..], "image of 65535x65535 pixels is too large"),
+        (frame + 5, &[0, 0], "is damaged: the frame header has a side of 0"),
+        (frame + 4, &[12], "has samples of more than 8 bits, which is not decoded"),
+        (frame + 1, &[0xc9], "has lossless, hierarchical or arithmetic coding"),
+        (frame + 9, &[2], "has a number of components other than 1, 3 and 4"),
+        (frame + 14, &[0x32], "has sampling factors that do not divide one another"),
+        (frame + 11, &[0x02], "is damaged: a sampling factor is not from 1 to 4"),
+        (table + 1, &[0xfe], "is damaged: a scan needs a quantization table that is not there"),
+        (find(&good, 0xc4) + 4, &[0x07], "is damaged: a table of codes has an unknown number"),
+    ];
+    for (at, bytes, expected) in cases {
+        let message = with(at, bytes);
+        assert!(message.contains(expected), "{message}");
+        assert!(message.starts_with(&start) || message.starts_with("image of"), "{message}");
+    }
+}
