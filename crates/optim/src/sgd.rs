@@ -196,5 +196,17 @@ mod tests {
         let wrong = Gradients::from([("w".to_owned(), vector(&[1.0]))]);
         let message = sgd.step(&[&store], &wrong, 0.1).unwrap_err().to_string();
         assert_eq!(message, "parameter `w`: sgd: `gradient` has shape [1], expected [2]");
+        // A second name for one parameter's memory would be updated twice.
+        let mut tied = ParamStore::default();
+        tied.insert("v", store.get("w").unwrap().clone(), Role::Parameter).unwrap();
+        let stores = [&store, &tied];
+        let config = SgdConfig { sgd_momentum: 0.9, weight_decay: 0.0 };
+        let gradients = ["v", "w"].map(|name| (name.to_owned(), vector(&[1.0, 1.0])));
+        let mut sgd = Sgd::new(config, &stores).unwrap();
+        let message = sgd.step(&stores, &gradients.into(), 0.1).unwrap_err().to_string();
+        let expected = "sgd: `parameter` shares its memory with another tensor of the update";
+        assert_eq!(message, expected);
+        let unchanged: Vec<f64> = store.get("w").unwrap().to_vec1().unwrap();
+        assert_eq!(unchanged, [1.0, 2.0]);
     }
 }
