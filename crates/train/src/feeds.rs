@@ -59,14 +59,20 @@ pub fn train_feed(
 ) -> Result<Feed<DeviceBatch>, TrainError> {
     let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
         let key = sample.key.to_string();
-        let image = decode(sample)?;
-        let view = |view: u32| {
-            let at = At { epoch: slot.epoch, index: slot.sample_index, view };
-            let stream = seed.stream(Purpose::Augment, at);
-            let drawn = augmentation.view(&image, stream).map(RgbImage::into_pixels);
-            drawn.map_err(|source| TrainError::Image { key: key.clone(), source })
+        let stream = |view: u32| {
+            seed.stream(Purpose::Augment, At { epoch: slot.epoch, index: slot.sample_index, view })
         };
-        Ok(Views { sample_index: slot.sample_index, pixels: vec![view(0)?, view(1)?] })
+        let streams = vec![stream(0), stream(1)];
+        let views = match sample.payload {
+            Payload::Encoded(file) => augmentation.views(&file, streams),
+            Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels)
+                .and_then(|image| {
+                    streams.into_iter().map(|s| augmentation.view(&image, s)).collect()
+                }),
+        };
+        let views = views.map_err(|source| TrainError::Image { key, source })?;
+        let pixels = views.into_iter().map(RgbImage::into_pixels).collect();
+        Ok(Views { sample_index: slot.sample_index, pixels })
     };
     let slots = sampler.slots_from(position);
     stages(source, slots, draw, batch_size, (input, workers))

@@ -221,8 +221,9 @@ impl<T: Float> Running<T> {
             for lane in 0..L {
                 largest[lane] = if row[lane] > largest[lane] { row[lane] } else { largest[lane] };
                 total[lane] += row[lane];
-                // Not "at least", so that NaN counts.
-                ahead[lane] += u32::from(!(row[lane] < positive[lane]));
+                // What is not below it is ahead, NaN too.
+                let is_below = row[lane] < positive[lane];
+                ahead[lane] += u32::from(!is_below);
             }
         }
         for lane in 0..L {
@@ -243,8 +244,8 @@ impl<T: Float> Running<T> {
                 sum[lane] += row[lane];
             }
         }
-        for lane in 0..L {
-            self.partial.sum[start + lane] += sum[lane].f64();
+        for (total, sum) in self.partial.sum[start..].iter_mut().zip(sum) {
+            *total += sum.f64();
         }
     }
 

@@ -68,7 +68,7 @@ impl<const M: usize> Pixels<M> {
     /// Pairs of rows and columns, each with its part of the tap (0..3), row by row.
     fn new(
         rows: impl Iterator<Item = (usize, u8)>,
-        columns: impl Iterator<Item = (usize, u8)> + Clone,
+        columns: &(impl Iterator<Item = (usize, u8)> + Clone),
         start: impl Fn(usize, usize) -> usize,
     ) -> Self {
         let mut pixels = Self::none();
@@ -101,7 +101,7 @@ fn inputs(out: usize, size: usize) -> impl Iterator<Item = (usize, u8)> + Clone 
 
 /// Output positions that see an input position, each with the tap at which they see it.
 fn outputs(input: usize, size: usize) -> impl Iterator<Item = (usize, u8)> + Clone {
-    let all = if input % STRIDE == 0 {
+    let all = if input.is_multiple_of(STRIDE) {
         [Some((input / STRIDE, 1)), None]
     } else {
         [Some((input / STRIDE, 2)), Some((input / STRIDE + 1, 0))]
@@ -141,7 +141,7 @@ fn forward<T: Float>(x: &Tensor) -> Result<MaxPooled, OpError> {
                     if i >= 2 && i * STRIDE + 1 < w {
                         seen.shift(STRIDE * c);
                     } else {
-                        seen = Pixels::new(inputs(row % ho, h), inputs(i, w), start);
+                        seen = Pixels::new(inputs(row % ho, h), &inputs(i, w), start);
                     }
                     each_channel!(c, largest(image, seen.get(), y, taps));
                 }
@@ -210,7 +210,7 @@ fn backward<T: Float>(
             vectorize(|| {
                 for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
                     let start = |y: usize, x: usize| (y * wo + x) * c;
-                    let seen = Pixels::<4>::new(outputs(row % h, ho), outputs(i, wo), start);
+                    let seen = Pixels::<4>::new(outputs(row % h, ho), &outputs(i, wo), start);
                     each_channel!(c, gathered(dy, taps, seen.get(), dx));
                 }
             });
