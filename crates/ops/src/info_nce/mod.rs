@@ -15,6 +15,8 @@ const OP: &str = "info_nce";
 const QUERIES: usize = 256;
 /// Fewest negatives of a task: fewer do not pay for a thread.
 const MIN_NEGATIVES: usize = 256;
+/// Parts of the queue at most: more would only take memory.
+const MOST_PARTS: usize = 128;
 /// Bytes that the gradients of a group of queries may take until they are added up.
 const PARTIAL_BYTES: usize = 4 << 20;
 
@@ -98,7 +100,7 @@ fn all_parts<T: Float>(
     let [c, n_negatives] = dims2(OP, "queue", queue)?;
     let width: usize = panels.iter().map(Panel::width).sum();
     let by_memory = PARTIAL_BYTES / (width * c * size_of::<f64>()).max(1);
-    let n_parts = (n_negatives / MIN_NEGATIVES).min(by_memory).max(1);
+    let n_parts = (n_negatives / MIN_NEGATIVES).min(by_memory).clamp(1, MOST_PARTS);
     let part = n_negatives.div_ceil(n_parts).max(1).next_multiple_of(BLOCK);
     let per_group = panels.first().map_or(1, |panel| (QUERIES / panel.width()).max(1));
     let groups: Vec<&[Panel<T>]> = panels.chunks(per_group).collect();
