@@ -64,12 +64,6 @@ impl ImageFolder {
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
-
-    fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
-        let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
-        let n_samples = self.len();
-        self.index.get(sample_idx).ok_or(IngestError::SampleIndex { sample_index, n_samples })
-    }
 }
 
 impl Source for ImageFolder {
@@ -78,7 +72,7 @@ impl Source for ImageFolder {
     }
 
     fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
-        let name = self.find(sample_index)?.name.to_owned();
+        let name = self.index.find(sample_index)?.name.to_owned();
         let path = self.root.join(&name);
         let file = File::open(&path).map_err(IngestError::io("open", &path))?;
         let got = file.metadata().map_err(IngestError::io("inspect", &path))?.len();
@@ -92,7 +86,7 @@ impl Source for ImageFolder {
     }
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
-        Ok(self.find(sample_index)?.label)
+        Ok(self.index.find(sample_index)?.label)
     }
 
     fn n_classes(&self) -> Option<u32> {

@@ -108,12 +108,6 @@ impl ImageNet {
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
-
-    fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
-        let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
-        let n_samples = self.len();
-        self.index.get(sample_idx).ok_or(IngestError::SampleIndex { sample_index, n_samples })
-    }
 }
 
 impl Source for ImageNet {
@@ -122,7 +116,7 @@ impl Source for ImageNet {
     }
 
     fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
-        let Place { name, offset, size, .. } = self.find(sample_index)?;
+        let Place { name, offset, size, .. } = self.index.find(sample_index)?;
         if size == 0 {
             let (shard, key) = (self.archive.clone(), name.to_owned());
             return Err(IngestError::ImageEmpty { shard, key, offset });
@@ -135,7 +129,7 @@ impl Source for ImageNet {
     }
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
-        Ok(self.find(sample_index)?.label)
+        Ok(self.index.find(sample_index)?.label)
     }
 
     fn n_classes(&self) -> Option<u32> {

@@ -80,6 +80,13 @@ impl Index {
         })
     }
 
+    /// The sample with this number in a data set that has this index alone.
+    pub(crate) fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
+        let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
+        let n_samples = self.len() as u64;
+        self.get(sample_idx).ok_or(IngestError::SampleIndex { sample_index, n_samples })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Place<'_>> {
         (0..self.len()).filter_map(|sample_idx| self.get(sample_idx))
     }

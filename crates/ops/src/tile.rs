@@ -6,6 +6,8 @@
 //! the input over taps and output channels (`i` = input pixel), the gradient of the weights over pixels
 //! (`i` = tap and input channel). Only the strides differ.
 
+use std::ops::Range;
+
 use crate::simd::{Float, Isa, Portable, Vector};
 
 /// Where one contiguous part of the reduction starts, in elements.
@@ -84,6 +86,15 @@ impl TileShape {
 pub(crate) fn split_evenly(n: usize, most: usize) -> Vec<usize> {
     let parts = n.div_ceil(most);
     (0..parts).map(|i| n / parts + usize::from(i < n % parts)).collect()
+}
+
+/// The parts of [`split_evenly`] as ranges that follow each other from 0.
+pub(crate) fn ranges(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0;
+    split_evenly(n, most).into_iter().map(move |len| {
+        end += len;
+        end - len..end
+    })
 }
 
 /// Computes a tile of `rows` × `vectors`, at most what [`TileShape`] allows.
@@ -309,6 +320,8 @@ mod tests {
             [(8, 6, vec![4, 4]), (14, 6, vec![5, 5, 4]), (3, 6, vec![3]), (0, 6, vec![])]
         {
             assert_eq!(split_evenly(n, most), expected);
+            assert!(ranges(n, most).flatten().eq(0..n));
+            assert!(ranges(n, most).map(|part| part.len()).eq(expected));
         }
     }
 }

@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 
 use crate::dense::{Dense, by_dtype, expect_shape};
-use crate::elementwise::CHUNK;
+use crate::elementwise::{self, CHUNK};
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, vectorize};
 
@@ -80,8 +80,9 @@ fn sgd_one<T: Float>(update: &SgdUpdate<'_>, constants: [f64; 3]) -> Result<(), 
     gradient.with(SGD, |g: &[T]| {
         change(SGD, parameter, |p: &mut [T]| {
             change(SGD, buffer, |buffer: &mut [T]| {
-                let chunks = p.par_chunks_mut(CHUNK).zip(buffer.par_chunks_mut(CHUNK));
-                chunks.zip(g.par_chunks(CHUNK)).for_each(|((p, buffer), g)| step(p, buffer, g));
+                let n = p.len();
+                let chunks = p.chunks_mut(CHUNK).zip(buffer.chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
+                elementwise::for_each(n, chunks, |_, ((p, buffer), g)| step(p, buffer, g));
                 Ok(())
             })
         })
@@ -136,8 +137,9 @@ fn ema_one<T: Float>(update: &EmaUpdate<'_>, key_momentum: f64) -> Result<(), Op
     };
     update.query.with(EMA, |query: &[T]| {
         change(EMA, update.key, |key: &mut [T]| {
-            let chunks = key.par_chunks_mut(CHUNK).zip(query.par_chunks(CHUNK));
-            chunks.for_each(|(key, query)| step(key, query));
+            let n = key.len();
+            let chunks = key.chunks_mut(CHUNK).zip(query.chunks(CHUNK));
+            elementwise::for_each(n, chunks, |_, (key, query)| step(key, query));
             Ok(())
         })
     })

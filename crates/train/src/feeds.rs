@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use moco_augment::{Augmentation, RgbImage};
+use moco_augment::{Augmentation, Normalizer, RgbImage};
 use moco_ingest::{EncodedSample, Payload, Sampler, Slot, Source};
 use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Purpose, Seed};
@@ -161,16 +161,13 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
 /// u8 → f32 normalized by mean and standard deviation (torchvision `ToTensor`, `Normalize`).
 fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
     let side = input.image_size as usize;
-    let table: Vec<[f32; 3]> = (0..=255_u8)
-        .map(|value| {
-            std::array::from_fn(|c| (f32::from(value) / 255.0 - input.mean[c]) / input.std[c])
-        })
-        .collect();
+    let normalizer = Normalizer::new(input.mean, input.std);
+    let tables = normalizer.tables();
     let n = batch.sample_indices.len();
     let tensor = |pixels: &Vec<u8>| {
         let numbers: Vec<f32> = pixels
             .chunks_exact(3)
-            .flat_map(|rgb| [0, 1, 2].map(|c| table[usize::from(rgb[c])][c]))
+            .flat_map(|rgb| [0, 1, 2].map(|c| tables[c][usize::from(rgb[c])]))
             .collect();
         Tensor::from_vec(numbers, (n, side, side, 3), &Device::Cpu)
             .and_then(|x| x.permute((0, 3, 1, 2)))

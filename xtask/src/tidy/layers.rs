@@ -105,6 +105,11 @@ fn layer(name: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&name))
 }
 
+/// Whether a crate is in the top layer, where the programs are.
+pub(super) fn is_program(name: &str) -> bool {
+    layer(name) == Some(LAYERS.len() - 1)
+}
+
 /// The first chain of dependencies from a crate to candle.
 fn path_to_candle(crates: &Crates, name: &str) -> Option<String> {
     for used in crates.get(name)? {

@@ -1,20 +1,9 @@
 //! Outside things and the crates that may know them, so that each is met in one place.
 
 use super::Problem;
-use super::layers::Crates;
+use super::layers::{Crates, is_program};
 
-const BINS: [&str; 8] = [
-    "moco-pretrain",
-    "moco-make-data",
-    "moco-lincls",
-    "moco-knn",
-    "moco-extract",
-    "moco-step",
-    "moco-bench",
-    "moco-shard",
-];
-
-/// A dependency and its owners; "bins" stands for all of [`BINS`].
+/// A dependency and its owners; "bins" stands for the programs of the top layer.
 const OWNERS: [(&str, &[&str]); 12] = [
     ("crossbeam-channel", &["moco-pipeline"]),
     ("rayon", &["moco-ops"]),
@@ -35,7 +24,7 @@ pub(super) fn check(crates: &Crates) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, used) in crates {
         for (thing, owners) in OWNERS.iter().filter(|(thing, _)| used.contains(*thing)) {
-            let bin = owners.contains(&"bins") && BINS.contains(&name.as_str());
+            let bin = owners.contains(&"bins") && is_program(name);
             if !bin && !owners.contains(&name.as_str()) {
                 let text =
                     format!("depends on {thing}, which is the business of {}", owners.join(", "));

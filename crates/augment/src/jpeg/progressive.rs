@@ -4,18 +4,14 @@ use super::Fault;
 use super::frame::{Frame, SIDE};
 use super::huffman::{Bits, Huffman};
 use super::idct::inverse;
-use super::scan::{BAD_CODE, units};
+use super::scan::{BAD_CODE, intervals};
 use super::segments::{NATURAL, Scan, sample_offset};
 use crate::simd::vectorized;
 
 /// Reads a scan into the coefficients of its planes.
 pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
-    let mut start = 0;
-    let mut intervals = scan.ends.iter();
-    for units in units(scan, frame) {
-        let end = *intervals.next().ok_or(Fault::Truncated)?;
-        let mut bits = Bits::new(&scan.data[start..end]);
-        start = end;
+    for interval in intervals(scan, frame) {
+        let (units, mut bits) = interval?;
         if scan.band.0 == 0 {
             read_first(&mut bits, scan, frame, units);
         } else {

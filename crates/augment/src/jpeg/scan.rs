@@ -1,5 +1,7 @@
 //! Sequential scans: each block is complete, so its samples are computed at once.
 
+use std::ops::Range;
+
 use super::Fault;
 use super::frame::{Frame, Plane};
 use super::huffman::{Bits, END_OF_BLOCK, Huffman};
@@ -25,12 +27,8 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
         };
         parts.push(Part { plane: *plane, dc, ac, predicted: 0 });
     }
-    let mut start = 0;
-    let mut intervals = scan.ends.iter();
-    for units in units(scan, frame) {
-        let end = *intervals.next().ok_or(Fault::Truncated)?;
-        let mut bits = Bits::new(&scan.data[start..end]);
-        start = end;
+    for interval in intervals(scan, frame) {
+        let (units, mut bits) = interval?;
         parts.iter_mut().for_each(|part| part.predicted = 0);
         vectorized(
             #[inline(always)]
@@ -40,18 +38,24 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Ranges of units, one a restart interval.
-pub(super) fn units(
-    scan: &Scan<'_>,
+/// The units of each restart interval, and their bits.
+pub(super) fn intervals<'a>(
+    scan: &'a Scan<'_>,
     frame: &Frame,
-) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+) -> impl Iterator<Item = Result<(Range<usize>, Bits<'a>), Fault>> + use<'a> {
     let (across, down) = match scan.parts.as_slice() {
         [(plane, ..)] => frame.planes[*plane].own_blocks(),
         _ => frame.n_units,
     };
     let n_units = across * down;
     let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
-    (0..n_units).step_by(interval).map(move |first| first..(first + interval).min(n_units))
+    let (mut start, mut ends) = (0, scan.ends.iter());
+    (0..n_units).step_by(interval).map(move |first| {
+        let end = *ends.next().ok_or(Fault::Truncated)?;
+        let bits = Bits::new(&scan.data[start..end]);
+        start = end;
+        Ok((first..(first + interval).min(n_units), bits))
+    })
 }
 
 #[inline(always)]
@@ -60,7 +64,7 @@ fn read_units(
     bits: &mut Bits<'_>,
     parts: &mut [Part<'_>],
     frame: &mut Frame,
-    units: std::ops::Range<usize>,
+    units: Range<usize>,
 ) -> Result<(), Fault> {
     let alone = parts.len() == 1;
     let across = if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };

@@ -253,7 +253,8 @@ def draws():
         yield {"size": size, "scale": (0.9, 1.0), "fallback": box}
 
 
-def main():
+def pinned_versions() -> dict[str, str]:
+    """What this runs with, which must be what requirements.txt says."""
     versions = {
         "python": sys.version.split()[0],
         "numpy": np.__version__,
@@ -263,6 +264,11 @@ def main():
     }
     pinned = dict(line.split("==") for line in (HERE / "requirements.txt").read_text().split())
     assert all(versions[name] == version for name, version in pinned.items()), versions
+    return versions
+
+
+def main():
+    versions = pinned_versions()
     assert math.isclose(sum(np.asarray(source("noise", 64, 64)).mean((0, 1))) / 3, 127.5, abs_tol=3)
     golden = {
         "generator": "crates/augment/tests/golden/generate.py",

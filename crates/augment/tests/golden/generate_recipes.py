@@ -8,17 +8,14 @@ import io
 import json
 import pathlib
 import random
-import sys
 import zlib
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 from PIL import Image
 from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
-from generate import blur, crop, gray, source, step
+from generate import blur, crop, gray, pinned_versions, source, step
 
 HERE = pathlib.Path(__file__).parent
 BLOB = bytearray()
@@ -117,15 +114,7 @@ def views(rng, file_index, image):
 
 
 def main():
-    versions = {
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "torchvision": torchvision.__version__.split("+")[0],
-    }
-    pinned = dict(line.split("==") for line in (HERE / "requirements.txt").read_text().split())
-    assert all(versions[name] == version for name, version in pinned.items()), versions
+    versions = pinned_versions()
     torch.manual_seed(6)
     rng, noise = random.Random(6), np.random.default_rng(6)
     files, cases = [], []

@@ -9,7 +9,7 @@ use super::gather::{Plane, Rows, Run, chunks, pixels, runs};
 use super::geometry::Region;
 use super::packed::{Block, Packed};
 use crate::simd::Float;
-use crate::tile::{Span, Tile, Write, compute, split_evenly};
+use crate::tile::{Span, Tile, Write, compute, ranges};
 
 /// Pixels of a task: enough to use each weight often, few enough that their rows stay in the
 /// second-level cache (1 MiB on current servers, half of that on desktops).
@@ -47,13 +47,11 @@ impl<T: Float> Correlation<'_, T> {
         let blocks_per_task = n_blocks.div_ceil(MIN_TASKS.div_ceil(n_chunks.max(1))).max(1);
         let mut tasks = Vec::new();
         for region in regions {
-            let mut start = 0;
-            for len in split_evenly(pixels_of(region), TASK_PIXELS) {
+            for pixels in ranges(pixels_of(region), TASK_PIXELS) {
                 for first in (0..n_blocks).step_by(blocks_per_task) {
                     let blocks = first..(first + blocks_per_task).min(n_blocks);
-                    tasks.push(Task { region, pixels: start..start + len, blocks });
+                    tasks.push(Task { region, pixels: pixels.clone(), blocks });
                 }
-                start += len;
             }
         }
         tasks.par_iter().for_each(|task| self.run_task(task, out));
@@ -98,25 +96,23 @@ impl<T: Float> Correlation<'_, T> {
         (to, out, write): (&[usize], Shared<T>, Write),
     ) {
         let shape = self.weights.shape;
-        let mut first = 0;
-        for n_rows in split_evenly(to.len(), shape.max_rows(block.vectors)) {
+        for part in ranges(to.len(), shape.max_rows(block.vectors)) {
             let tile = Tile {
-                a: rows.pointer().wrapping_add(first * rows.stride),
+                a: rows.pointer().wrapping_add(part.start * rows.stride),
                 a_row: rows.stride,
                 a_red: 1,
                 b: self.weights.numbers.as_ptr(),
                 b_red: block.vectors * shape.lanes,
                 spans,
                 out: out.at(block.first_column),
-                out_rows: &to[first..first + n_rows],
+                out_rows: &to[part.clone()],
                 columns: block.columns,
                 write,
             };
             // SAFETY: each pixel has a copied row with the elements of all spans; blocks are whole
             // vectors wide; pixels of different tasks and columns of different blocks are different
             // elements of the output.
-            unsafe { compute(shape, n_rows, block.vectors, &tile) };
-            first += n_rows;
+            unsafe { compute(shape, part.len(), block.vectors, &tile) };
         }
     }
 }

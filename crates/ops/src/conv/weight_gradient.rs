@@ -13,7 +13,7 @@ use super::geometry::{Geometry, Region};
 use super::reorder::{Axis, reorder};
 use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
-use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
+use crate::tile::{Span, Tile, TileShape, Write, compute, ranges};
 
 /// Pixels that are copied at a time.
 const PIXELS: usize = 192;
@@ -108,17 +108,12 @@ impl<T: Float> Problem<'_, T> {
         } else {
             (1, (self.rows / MIN_TASKS).clamp(MIN_ROWS, MAX_ROWS))
         };
-        let mut ranges = Vec::new();
-        let mut start = 0;
-        for n_rows in split_evenly(self.rows, most_rows) {
-            ranges.push(start..start + n_rows);
-            start += n_rows;
-        }
+        let of_tasks: Vec<Range<usize>> = ranges(self.rows, most_rows).collect();
         let mut sums = vec![T::zero(); parts * len];
         let shared = Shared(sums.as_mut_ptr());
-        (0..parts * ranges.len()).into_par_iter().for_each(|task| {
-            let part = task / ranges.len();
-            self.add(&ranges[task % ranges.len()], (part, parts), Shared(shared.at(part * len)));
+        (0..parts * of_tasks.len()).into_par_iter().for_each(|task| {
+            let (part, rows) = (task / of_tasks.len(), &of_tasks[task % of_tasks.len()]);
+            self.add(rows, (part, parts), Shared(shared.at(part * len)));
         });
         let (total, others) = sums.split_at_mut(len);
         total.par_chunks_mut(4096).enumerate().for_each(|(i, total)| {
@@ -140,10 +135,9 @@ impl<T: Float> Problem<'_, T> {
                 continue;
             }
             let all = self.n * region.pixels();
-            let mut start = all * part / parts;
-            for n_pixels in split_evenly(all * (part + 1) / parts - start, PIXELS) {
-                self.add_pixels(region, start..start + n_pixels, &runs, dw);
-                start += n_pixels;
+            let start = all * part / parts;
+            for pixels in ranges(all * (part + 1) / parts - start, PIXELS) {
+                self.add_pixels(region, start + pixels.start..start + pixels.end, &runs, dw);
             }
         }
     }
@@ -177,24 +171,22 @@ impl<T: Float> Problem<'_, T> {
 
     fn multiply(&self, x: &Rows<T>, dy: &BlockOfDy<T>, out_rows: &[usize], out: *mut T) {
         let spans = [Span { a: 0, b: 0, len: dy.pixels }];
-        let mut first = 0;
-        for n_rows in split_evenly(out_rows.len(), self.shape.max_rows(dy.vectors)) {
+        for part in ranges(out_rows.len(), self.shape.max_rows(dy.vectors)) {
             let tile = Tile {
-                a: x.pointer().wrapping_add(first),
+                a: x.pointer().wrapping_add(part.start),
                 a_row: 1,
                 a_red: x.stride,
                 b: dy.numbers,
                 b_red: dy.vectors * self.shape.lanes,
                 spans: &spans,
                 out,
-                out_rows: &out_rows[first..first + n_rows],
+                out_rows: &out_rows[part.clone()],
                 columns: dy.columns,
                 write: Write::Add,
             };
             // SAFETY: x has a row of all weight rows for each pixel, dy a row as wide as the block; the
             // caller owns the weight rows.
-            unsafe { compute(self.shape, n_rows, dy.vectors, &tile) };
-            first += n_rows;
+            unsafe { compute(self.shape, part.len(), dy.vectors, &tile) };
         }
     }
 }

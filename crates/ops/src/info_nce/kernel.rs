@@ -13,7 +13,7 @@ use super::OP;
 use crate::dense::{Dense, lend};
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, isa, vectorize};
-use crate::tile::{Span, Tile, TileShape, Write, compute, split_evenly};
+use crate::tile::{Span, Tile, TileShape, Write, compute, ranges};
 
 /// Negatives whose cosines exist at a time, a task.
 pub(super) const BLOCK: usize = 128;
@@ -90,24 +90,22 @@ impl<T: Float> Panel<T> {
         debug_assert!(a.columns * width <= b.len(), "the right matrix ends early");
         debug_assert!(a.rows * width <= out.len(), "the product ends early");
         let out_rows: Vec<usize> = (0..a.rows).map(|row| row * width).collect();
-        let mut first = 0;
-        for rows in split_evenly(a.rows, self.shape.max_rows(self.vectors)) {
+        for rows in ranges(a.rows, self.shape.max_rows(self.vectors)) {
             let tile = Tile {
-                a: a.numbers.as_ptr().wrapping_add(first * a.row),
+                a: a.numbers.as_ptr().wrapping_add(rows.start * a.row),
                 a_row: a.row,
                 a_red: a.column,
                 b: b.as_ptr(),
                 b_red: width,
                 spans: &[Span { a: 0, b: 0, len: a.columns }],
                 out: out.as_mut_ptr(),
-                out_rows: &out_rows[first..first + rows],
+                out_rows: &out_rows[rows.clone()],
                 columns: width,
                 write,
             };
             // SAFETY: all three matrices hold what the tile reads and writes (checked in debug builds),
             // and the width is a whole number of vectors of the running CPU.
-            unsafe { compute(self.shape, rows, self.vectors, &tile) };
-            first += rows;
+            unsafe { compute(self.shape, rows.len(), self.vectors, &tile) };
         }
     }
 }
