@@ -18,8 +18,10 @@ pub enum OpError {
         /// What it got.
         got: Vec<usize>,
     },
-    /// A tensor is neither f32 nor f64, or two tensors differ.
-    #[error("{op}: `{tensor}` is {got:?}, expected f32 or f64, the same for all arguments")]
+    /// A tensor's numbers are stored in a way that the op does not know, or two tensors differ.
+    #[error(
+        "{op}: `{tensor}` is {got:?}, expected f32 or f64 (on a GPU f32 or bf16), the same for all arguments"
+    )]
     DType {
         /// The op.
         op: &'static str,
@@ -55,6 +57,24 @@ pub enum OpError {
         op: &'static str,
         /// The argument.
         tensor: &'static str,
+    },
+    /// A tensor is on a device that this build has no kernels for.
+    #[error("{op}: no kernels for tensors on {got} in this build; CUDA needs --features cuda")]
+    Device {
+        /// The op.
+        op: &'static str,
+        /// candle's name of the device.
+        got: String,
+    },
+    /// A kernel was launched that cannot run.
+    #[error("{op}: kernel `{kernel}`: {what}")]
+    Kernel {
+        /// The op.
+        op: &'static str,
+        /// The entry in the module.
+        kernel: String,
+        /// What is wrong.
+        what: String,
     },
     /// candle failed below an op.
     #[error("{op}: {source}")]

@@ -4,21 +4,21 @@ use super::Conv2dSpec;
 use crate::error::OpError;
 
 /// Everything known from the shapes. `c`/`co` are input and output channels, `ho`/`wo` output sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    pub(super) n: usize,
-    pub(super) c: usize,
-    pub(super) h: usize,
-    pub(super) w: usize,
-    pub(super) co: usize,
-    pub(super) k: usize,
-    pub(super) ho: usize,
-    pub(super) wo: usize,
-    pub(super) spec: Conv2dSpec,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Geometry {
+    pub(crate) n: usize,
+    pub(crate) c: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) co: usize,
+    pub(crate) k: usize,
+    pub(crate) ho: usize,
+    pub(crate) wo: usize,
+    pub(crate) spec: Conv2dSpec,
 }
 
 impl Geometry {
-    pub(super) fn new(
+    pub(crate) fn new(
         op: &'static str,
         [n, c, h, w]: [usize; 4],
         [co, c_in_group, k, k_width]: [usize; 4],
@@ -51,12 +51,12 @@ impl Geometry {
     }
 
     /// Input channels of a group.
-    pub(super) fn c_group(&self) -> usize {
+    pub(crate) fn c_group(&self) -> usize {
         self.c / self.spec.groups
     }
 
     /// Output channels of a group.
-    pub(super) fn co_group(&self) -> usize {
+    pub(crate) fn co_group(&self) -> usize {
         self.co / self.spec.groups
     }
 

@@ -11,17 +11,21 @@ use candle_core::Tensor;
 
 use self::correlate::Correlation;
 use self::gather::Plane;
-use self::geometry::{Geometry, Region};
+use self::geometry::Region;
 use self::packed::{Packed, WeightView};
 use crate::dense::{
     Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
 use crate::error::OpError;
+use crate::gpu::{self, on_gpu};
 use crate::simd::Float;
 
+pub(crate) use self::geometry::Geometry;
+
 const OP: &str = "conv2d";
+
 /// Constants of a convolution, as in PyTorch's `conv2d`; the same in both directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conv2dSpec {
     /// Step between two output pixels, in input pixels.
     pub stride: usize,
@@ -48,6 +52,7 @@ impl Conv2dSpec {
 /// If the shapes do not fit or the numbers are neither f32 nor f64.
 pub fn conv2d(x: &Tensor, weight: &Tensor, spec: Conv2dSpec) -> Result<Tensor, OpError> {
     let geometry = Geometry::new(OP, dims4(OP, "x", x)?, dims4(OP, "weight", weight)?, spec)?;
+    on_gpu!(OP, x, gpu::convolution::forward, x, weight, geometry);
     by_dtype!(OP, x, forward(x, weight, geometry))
 }
 
@@ -65,6 +70,7 @@ pub fn conv2d_input_gradient(
     const OP: &str = "conv2d_input_gradient";
     let g = Geometry::new(OP, four(OP, "x", x_dims)?, dims4(OP, "weight", weight)?, spec)?;
     expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
+    on_gpu!(OP, dy, gpu::convolution::input_gradient, weight, dy, g);
     by_dtype!(OP, dy, gradient_of_input(weight, dy, g))
 }
 
@@ -82,7 +88,24 @@ pub fn conv2d_weight_gradient(
     const OP: &str = "conv2d_weight_gradient";
     let g = Geometry::new(OP, dims4(OP, "x", x)?, four(OP, "weight", weight_dims)?, spec)?;
     expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
+    on_gpu!(OP, x, gpu::convolution::weight_gradient, x, dy, g);
     by_dtype!(OP, x, gradient_of_weight(x, dy, g))
+}
+
+/// Any of the three products in f32, for the emulator of a GPU; logical shapes `[N, C, H, W]` and
+/// `[C_out, C/groups, K, K]`.
+#[cfg(feature = "emulator")]
+pub(crate) fn on_cpu(
+    direction: gpu::Direction,
+    g: Geometry,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<Tensor, OpError> {
+    match direction {
+        gpu::Direction::Forward => forward::<f32>(a, b, g),
+        gpu::Direction::InputGradient => gradient_of_input::<f32>(a, b, g),
+        gpu::Direction::WeightGradient => gradient_of_weight::<f32>(a, b, g),
+    }
 }
 
 fn forward<T: Float>(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor, OpError> {

@@ -1,0 +1,256 @@
+//! A GPU that is none: runs the CUDA kernels on the host, on tensors of the CPU, and convolves by the
+//! CPU's own operations. For tests.
+//!
+//! Each kernel runs twice, with the threads and blocks in rising and in falling order, and must leave the
+//! same bits: where a barrier is missing, it does not. Memory starts as NaN and has margins that no
+//! kernel may touch.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Tensor};
+
+use super::{Arg, Convolution, Gpu, Grid, Kernel};
+use crate::conv;
+use crate::error::{InOp, OpError};
+
+/// Elements around each result that nobody may write to.
+const MARGIN: usize = 64;
+/// The byte that unwritten memory is filled with: NaN as f32 and as bf16.
+const UNWRITTEN: u8 = 0xff;
+/// Few, so that kernels walk over their data as they do on a device with much of it.
+const MULTIPROCESSORS: u32 = 1;
+
+unsafe extern "C" {
+    fn moco_emulate(
+        name: *const c_char,
+        signature: *const c_char,
+        blocks: *const c_uint,
+        threads: c_uint,
+        shared_bytes: c_uint,
+        backwards: c_int,
+        args: *mut *mut c_void,
+    ) -> c_int;
+}
+
+/// The C++ side keeps its block in static memory.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Emulator>>> = const { RefCell::new(None) };
+}
+
+/// Does `work` with operations on f32 and bf16 tensors of the CPU emulated; gives its result and the
+/// names of the kernels that were launched, in order.
+pub fn emulate<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
+    let emulator = Rc::new(Emulator::default());
+    let before = CURRENT.replace(Some(Rc::clone(&emulator)));
+    let result = work();
+    CURRENT.replace(before);
+    (result, emulator.launched.take())
+}
+
+/// The emulator of this thread, inside [`emulate`].
+pub(super) fn current() -> Option<Rc<dyn Gpu>> {
+    CURRENT.with_borrow(|current| current.clone().map(|emulator| emulator as Rc<dyn Gpu>))
+}
+
+#[derive(Debug, Default)]
+struct Emulator {
+    launched: RefCell<Vec<String>>,
+}
+
+impl Gpu for Emulator {
+    fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError> {
+        let len: usize = dims.iter().product();
+        let bytes = vec![UNWRITTEN; (len + 2 * MARGIN) * dtype.size_in_bytes()];
+        let all =
+            Tensor::from_raw_buffer(&bytes, dtype, &[len + 2 * MARGIN], &candle_core::Device::Cpu);
+        all.and_then(|all| all.narrow(0, MARGIN, len)?.reshape(dims)).in_op(op)
+    }
+
+    fn launch(
+        &self,
+        op: &'static str,
+        kernel: Kernel,
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<(), OpError> {
+        let name = kernel.entry();
+        let fail = |what: &str| OpError::Kernel { op, kernel: name.clone(), what: what.to_owned() };
+        let mut memory = Vec::new();
+        for arg in args {
+            if let Arg::In(x) | Arg::Out(x) = arg {
+                memory.push(Memory::of(op, x)?);
+            }
+        }
+        let written: Vec<&Memory> = args
+            .iter()
+            .filter(|arg| matches!(arg, Arg::In(_) | Arg::Out(_)))
+            .zip(&memory)
+            .filter_map(|(arg, memory)| matches!(arg, Arg::Out(_)).then_some(memory))
+            .collect();
+        let before: Vec<Vec<u8>> = written.iter().map(|memory| memory.bytes().to_vec()).collect();
+        run(&name, grid, args, &memory, Order::Falling).map_err(|what| fail(&what))?;
+        let falling: Vec<Vec<u8>> = written.iter().map(|memory| memory.bytes().to_vec()).collect();
+        for (memory, before) in written.iter().zip(&before) {
+            memory.restore(before);
+        }
+        run(&name, grid, args, &memory, Order::Rising).map_err(|what| fail(&what))?;
+        for (memory, falling) in written.iter().zip(&falling) {
+            if memory.bytes() != falling {
+                return Err(fail("its result depends on the order of its threads"));
+            }
+            if !memory.margins_are_whole() {
+                return Err(fail("it wrote outside its result"));
+            }
+        }
+        self.launched.borrow_mut().push(name);
+        Ok(())
+    }
+
+    fn convolve(
+        &self,
+        op: &'static str,
+        convolution: &Convolution,
+        a: &Tensor,
+        b: &Tensor,
+    ) -> Result<Tensor, OpError> {
+        let wide = |x: &Tensor| x.to_dtype(DType::F32)?.permute((0, 3, 1, 2));
+        let (wide_a, wide_b) = (wide(a).in_op(op)?, wide(b).in_op(op)?);
+        let y = conv::on_cpu(convolution.direction, convolution.geometry, &wide_a, &wide_b)?;
+        let y = y.permute((0, 2, 3, 1)).and_then(|y| y.contiguous()?.to_dtype(a.dtype()));
+        self.launched.borrow_mut().push(format!("{:?}", convolution.direction));
+        y.in_op(op)
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        MULTIPROCESSORS
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Rising,
+    Falling,
+}
+
+fn run(
+    name: &str,
+    grid: Grid,
+    args: &[Arg<'_>],
+    memory: &[Memory],
+    order: Order,
+) -> Result<(), String> {
+    let mut addresses = memory.iter().map(|memory| memory.start);
+    let mut signature = String::new();
+    // Each argument as the 8 bytes that hold its value from the front.
+    let mut values: Vec<u64> = Vec::new();
+    for arg in args {
+        let (letter, value) = match arg {
+            Arg::In(_) => ('r', addresses.next().unwrap_or(std::ptr::null_mut()).addr() as u64),
+            Arg::Out(_) => ('w', addresses.next().unwrap_or(std::ptr::null_mut()).addr() as u64),
+            Arg::U32(value) => ('i', u64::from(*value)),
+            Arg::U64(value) => ('l', *value),
+            Arg::F32(value) => ('f', u64::from(value.to_bits())),
+        };
+        signature.push(letter);
+        values.push(value);
+    }
+    let mut pointers: Vec<*mut c_void> =
+        values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
+    let text = |text: &str| CString::new(text).map_err(|error| error.to_string());
+    let (entry, parameters) = (text(name)?, text(&signature)?);
+    let lock = ONE_AT_A_TIME.lock().map_err(|error| error.to_string())?;
+    // SAFETY: the strings and the values outlive the call; the addresses are of tensors that the caller
+    // holds, and the kernel's name and parameters are compared on the other side.
+    let code = unsafe {
+        moco_emulate(
+            entry.as_ptr(),
+            parameters.as_ptr(),
+            grid.blocks.as_ptr(),
+            grid.threads,
+            grid.shared_bytes,
+            c_int::from(order == Order::Falling),
+            pointers.as_mut_ptr(),
+        )
+    };
+    drop(lock);
+    match code {
+        0 => Ok(()),
+        1 => Err("there is no such kernel".into()),
+        2 => Err(format!("its parameters are not `{signature}`")),
+        _ => Err("some of its threads wait for others that never come".into()),
+    }
+}
+
+/// Where the numbers of a contiguous tensor of the CPU are.
+struct Memory {
+    start: *mut u8,
+    len: usize,
+    /// Bytes of margin on both sides, if it was allocated here.
+    margin: usize,
+}
+
+impl Memory {
+    fn of(op: &'static str, x: &Tensor) -> Result<Self, OpError> {
+        if !x.is_contiguous() {
+            return Err(OpError::Strided { op, tensor: "argument" });
+        }
+        let finder = Finder(Cell::new((std::ptr::null_mut(), 0)));
+        x.inplace_op1(&finder).in_op(op)?;
+        let (all, elements) = finder.0.get();
+        let size = x.dtype().size_in_bytes();
+        let offset = x.layout().start_offset();
+        let is_own = offset == MARGIN && elements == x.elem_count() + 2 * MARGIN;
+        Ok(Self {
+            start: all.wrapping_add(offset * size),
+            len: x.elem_count() * size,
+            margin: if is_own { MARGIN * size } else { 0 },
+        })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the memory of a tensor that outlives this, and no kernel is running.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    fn restore(&self, bytes: &[u8]) {
+        // SAFETY: as in `bytes`; the length is the one of an earlier copy.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, self.len) };
+    }
+
+    fn margins_are_whole(&self) -> bool {
+        let from = self.start.wrapping_sub(self.margin);
+        // SAFETY: the margins belong to the same allocation.
+        let all = unsafe { std::slice::from_raw_parts(from, self.len + 2 * self.margin) };
+        let (front, rest) = all.split_at(self.margin);
+        front.iter().chain(&rest[self.len..]).all(|byte| *byte == UNWRITTEN)
+    }
+}
+
+/// Learns where a tensor's storage begins and how many elements it has.
+struct Finder(Cell<(*mut u8, usize)>);
+
+impl InplaceOp1 for Finder {
+    fn name(&self) -> &'static str {
+        "emulator"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+        fn of<T>(numbers: &mut Vec<T>) -> (*mut u8, usize) {
+            (numbers.as_mut_ptr().cast(), numbers.len())
+        }
+        self.0.set(match storage {
+            CpuStorage::U8(numbers) => of(numbers),
+            CpuStorage::U32(numbers) => of(numbers),
+            CpuStorage::I64(numbers) => of(numbers),
+            CpuStorage::F32(numbers) => of(numbers),
+            CpuStorage::BF16(numbers) => of(numbers),
+            _ => candle_core::bail!("no kernel takes this type"),
+        });
+        Ok(())
+    }
+}

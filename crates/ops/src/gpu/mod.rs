@@ -1,0 +1,197 @@
+//! The operations on a GPU, written once against what a GPU offers ([`Gpu`]): memory, kernels and
+//! convolutions. A CUDA device offers it to tensors that live there; the emulator, for tests, to tensors
+//! of the CPU, so that the launches and the kernels' arithmetic are proven on any machine.
+//!
+//! Activations are f32 or bf16 `[N, C, H, W]`, channels last in memory; parameters, statistics, losses
+//! and gradients of parameters are f32.
+
+pub(crate) mod convolution;
+#[cfg(feature = "emulator")]
+mod emulator;
+pub(crate) mod rows;
+
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::dense::Dense;
+use crate::error::OpError;
+
+pub(crate) use self::convolution::{Convolution, Direction};
+#[cfg(feature = "emulator")]
+pub use self::emulator::emulate;
+
+/// Threads of a block where nothing speaks for another number.
+const THREADS: u32 = 256;
+/// Blocks that fill a multiprocessor's 2048 threads.
+const BLOCKS_A_MULTIPROCESSOR: u32 = 8;
+
+/// What a GPU offers.
+pub(crate) trait Gpu {
+    /// Memory for a result, contiguous; what is in it is undefined.
+    fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError>;
+
+    /// Queues a kernel behind all that was queued before.
+    fn launch(
+        &self,
+        op: &'static str,
+        kernel: Kernel,
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<(), OpError>;
+
+    /// A convolution or one of its gradients; see [`Convolution`] for what `a` and `b` are.
+    fn convolve(
+        &self,
+        op: &'static str,
+        convolution: &Convolution,
+        a: &Tensor,
+        b: &Tensor,
+    ) -> Result<Tensor, OpError>;
+
+    /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that
+    /// walk over their data.
+    fn multiprocessors(&self) -> u32;
+}
+
+/// A kernel by its name in `kernels/entries.inc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    name: &'static str,
+    /// How its numbers are stored, for kernels that exist for each way.
+    dtype: Option<DType>,
+}
+
+impl Kernel {
+    /// One that exists once.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, dtype: None }
+    }
+
+    /// The one for numbers stored as in `x`.
+    pub(crate) fn typed(name: &'static str, x: &Tensor) -> Self {
+        Self { name, dtype: Some(x.dtype()) }
+    }
+
+    /// The entry's name in the compiled module.
+    pub(crate) fn entry(self) -> String {
+        match self.dtype {
+            None => self.name.to_owned(),
+            Some(dtype) => format!("{}_{}", self.name, dtype.as_str()),
+        }
+    }
+}
+
+/// The blocks of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    /// Blocks along x and y.
+    pub(crate) blocks: [u32; 2],
+    /// Threads of a block; a multiple of a warp's 32 for kernels that shuffle.
+    pub(crate) threads: u32,
+    /// Dynamic shared memory.
+    pub(crate) shared_bytes: u32,
+}
+
+impl Grid {
+    /// Enough threads for `n` elements, or as many as the device holds at a time if that is fewer.
+    pub(crate) fn of_elements(gpu: &dyn Gpu, n: usize) -> Self {
+        let all = n.div_ceil(THREADS as usize).max(1);
+        let most = (gpu.multiprocessors() * BLOCKS_A_MULTIPROCESSOR) as usize;
+        let blocks = u32::try_from(all.min(most)).unwrap_or(u32::MAX);
+        Self { blocks: [blocks, 1], threads: THREADS, shared_bytes: 0 }
+    }
+
+    /// A warp for each of `n` rows, or as many as the device holds at a time.
+    pub(crate) fn of_rows(gpu: &dyn Gpu, n: usize) -> Self {
+        Self::of_elements(gpu, n * 32)
+    }
+}
+
+/// An argument of a kernel, in the order of its parameters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arg<'a> {
+    /// Read: contiguous.
+    In(&'a Tensor),
+    /// Written, or changed in place: contiguous.
+    Out(&'a Tensor),
+    U32(u32),
+    U64(u64),
+    F32(f32),
+}
+
+/// A size as a kernel takes it.
+pub(crate) fn u32_of(op: &'static str, size: usize) -> Result<Arg<'static>, OpError> {
+    u32::try_from(size).map(Arg::U32).map_err(|_| OpError::Argument {
+        op,
+        argument: "size",
+        expected: "below 2^32",
+        #[expect(clippy::cast_precision_loss, reason = "for a message")]
+        got: size as f64,
+    })
+}
+
+/// A number of elements as a kernel takes it.
+pub(crate) fn elements(x: &Tensor) -> Arg<'static> {
+    Arg::U64(x.elem_count() as u64)
+}
+
+/// The GPU that the operations on a tensor run on; none if that is the CPU.
+pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, OpError> {
+    match x.device() {
+        #[cfg(feature = "emulator")]
+        Device::Cpu => Ok(emulator::current()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::cuda::of(op, device).map(Some),
+        #[cfg(not(feature = "emulator"))]
+        Device::Cpu => Ok(None),
+        other => Err(OpError::Device { op, got: format!("{:?}", other.location()) }),
+    }
+}
+
+/// Calls a device operation and returns its result if the tensor is on a GPU:
+/// `on_gpu!(op, x, function(args))`.
+macro_rules! on_gpu {
+    ($op:expr, $x:expr, $function:path $(, $argument:expr)*) => {
+        if let Some(gpu) = $crate::gpu::of($op, $x)? {
+            return $function(&*gpu $(, $argument)*);
+        }
+    };
+}
+pub(crate) use on_gpu;
+
+/// A contiguous f32 or bf16 tensor; anything else has no kernels.
+pub(crate) fn rows(op: &'static str, name: &'static str, x: &Tensor) -> Result<Dense, OpError> {
+    expect_kernels(op, name, x)?;
+    Dense::rows(op, x)
+}
+
+/// An f32 or bf16 tensor with channels last.
+pub(crate) fn channels_last(
+    op: &'static str,
+    name: &'static str,
+    x: &Tensor,
+) -> Result<Dense, OpError> {
+    expect_kernels(op, name, x)?;
+    Dense::channels_last(op, x)
+}
+
+fn expect_kernels(op: &'static str, tensor: &'static str, x: &Tensor) -> Result<(), OpError> {
+    match x.dtype() {
+        DType::F32 | DType::BF16 => Ok(()),
+        got => Err(OpError::DType { op, tensor, got }),
+    }
+}
+
+/// Fails unless a tensor has this type.
+pub(crate) fn expect_dtype(
+    op: &'static str,
+    tensor: &'static str,
+    x: &Tensor,
+    dtype: DType,
+) -> Result<(), OpError> {
+    if x.dtype() == dtype {
+        return Ok(());
+    }
+    Err(OpError::DType { op, tensor, got: x.dtype() })
+}
