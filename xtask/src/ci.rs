@@ -4,12 +4,14 @@
 //! folder: the pinned Python packages of the local S3 server that a test of `ingest` starts. A missing C
 //! compiler cannot be met here, since this program would not have been linked without one.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+use crate::cuda::Kit;
 use crate::{golden, tidy, tree};
 
 /// A step by its name, and what it does.
@@ -21,40 +23,68 @@ struct Step {
 enum Work {
     /// Something this program does itself.
     Here(fn() -> anyhow::Result<()>),
-    /// A command of cargo, with one variable of the environment for it.
-    Cargo { args: &'static str, env: Option<(&'static str, &'static str)> },
+    /// A command of cargo, and what its environment needs.
+    Cargo { args: &'static str, env: Environment },
 }
 
-const DENY_DOC_WARNINGS: Option<(&str, &str)> = Some(("RUSTDOCFLAGS", "-D warnings"));
+#[derive(Clone, Copy)]
+enum Environment {
+    /// Nothing.
+    Plain,
+    /// Warnings of the documentation are errors.
+    StrictDocs,
+    /// A kit for CUDA.
+    Cuda(Kit),
+}
 
-const STEPS: [Step; 7] = [
-    Step { name: "fmt", work: Work::Cargo { args: "fmt --all --check", env: None } },
+impl Environment {
+    fn variables(self) -> anyhow::Result<Vec<(&'static str, OsString)>> {
+        match self {
+            Self::Plain => Ok(Vec::new()),
+            Self::StrictDocs => Ok(vec![("RUSTDOCFLAGS", "-D warnings".into())]),
+            Self::Cuda(kit) => kit.environment(),
+        }
+    }
+}
+
+const STEPS: [Step; 8] = [
+    Step { name: "fmt", work: Work::Cargo { args: "fmt --all --check", env: Environment::Plain } },
     Step { name: "tidy", work: Work::Here(tidy::run) },
     Step { name: "golden", work: Work::Here(golden::run) },
     Step {
         name: "clippy",
         work: Work::Cargo {
-            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-shard/remote --locked -- -D warnings",
-            env: None,
+            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-ops/emulator,moco-shard/remote --locked -- -D warnings",
+            env: Environment::Plain,
+        },
+    },
+    Step {
+        name: "cuda",
+        work: Work::Cargo {
+            args: "clippy --release --workspace --features cuda,cudnn,nccl --locked -- -D warnings",
+            env: Environment::Cuda(Kit::Check),
         },
     },
     Step {
         name: "doc",
         work: Work::Cargo {
             args: "doc --release --workspace --no-deps --document-private-items --locked",
-            env: DENY_DOC_WARNINGS,
+            env: Environment::StrictDocs,
         },
     },
     Step {
         name: "test",
         work: Work::Cargo {
-            args: "test --release --workspace --features moco-ingest/remote,moco-shard/remote --locked --no-fail-fast",
-            env: None,
+            args: "test --release --workspace --features moco-ingest/remote,moco-ops/emulator,moco-shard/remote --locked --no-fail-fast",
+            env: Environment::Plain,
         },
     },
     Step {
         name: "example",
-        work: Work::Cargo { args: "run --release --locked --package moco-example-swap", env: None },
+        work: Work::Cargo {
+            args: "run --release --locked --package moco-example-swap",
+            env: Environment::Plain,
+        },
     },
 ];
 
@@ -99,19 +129,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn perform(work: &Work, tests: &mut Option<Tests>) -> anyhow::Result<()> {
     match work {
         Work::Here(check) => check(),
-        Work::Cargo { args, env } => cargo(args, *env, tests),
+        Work::Cargo { args, env } => cargo(args, &env.variables()?, tests),
     }
 }
 
 /// Runs a cargo command, passes its output on and adds up the test results in it.
-fn cargo(args: &str, env: Option<(&str, &str)>, tests: &mut Option<Tests>) -> anyhow::Result<()> {
-    println!(
-        "{}cargo {args}",
-        env.map(|(key, value)| format!("{key}=\"{value}\" ")).unwrap_or_default()
-    );
+fn cargo(args: &str, env: &[(&str, OsString)], tests: &mut Option<Tests>) -> anyhow::Result<()> {
+    let shown: String = env.iter().map(|(key, value)| format!("{key}={value:?} ")).collect();
+    println!("{shown}cargo {args}");
     let mut child = Command::new("cargo")
         .args(args.split(' '))
-        .envs(env)
+        .envs(env.iter().map(|(key, value)| (key, value)))
         .current_dir(tree::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -169,13 +197,13 @@ mod tests {
 
     #[test]
     fn a_failing_command_names_itself() {
-        let error = cargo("no-such-command", None, &mut None).unwrap_err().to_string();
+        let error = cargo("no-such-command", &[], &mut None).unwrap_err().to_string();
         assert!(error.starts_with("cargo no-such-command: exit status"), "{error}");
     }
 
     #[test]
     fn the_steps_begin_with_the_cheapest() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "doc", "test", "example"]);
+        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "cuda", "doc", "test", "example"]);
     }
 }

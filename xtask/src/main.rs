@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod cuda;
 mod golden;
 mod sha256;
 mod stage;
@@ -65,6 +66,10 @@ enum Command {
     /// Measure side by side with what others use
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make what a build for CUDA needs out of pinned packages, and print its environment
+    CudaSetup(cuda::SetupArgs),
+    /// Pack the binaries for machines that have no Rust
+    Dist(cuda::DistArgs),
     /// Run every check, cheapest first, and stop at the first that fails
     Ci,
     /// Check the house rules: layers, sizes, words and the like
@@ -88,7 +93,13 @@ struct GoldenArgs {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let mut args = std::env::args_os();
+    let result = if cuda::nvcc::is_called(args.next().as_deref()) {
+        cuda::nvcc::run(&args.collect::<Vec<_>>())
+    } else {
+        run(Cli::parse().command)
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -107,6 +118,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Shard(stage) => stage::run("shard", &stage.args),
         Command::Step(stage) => stage::run("step", &stage.args),
         Command::Bench(bench) => bench::run(&bench),
+        Command::CudaSetup(args) => cuda::setup(&args),
+        Command::Dist(args) => cuda::dist(&args),
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Golden(_) => golden::run(),

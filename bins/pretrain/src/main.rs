@@ -11,6 +11,7 @@ use moco_cli::{
     summary_table, watch,
 };
 use moco_config::{LoadedPretrain, check_resume, load_pretrain};
+use moco_ops::Precision;
 use moco_telemetry::RunLog;
 use moco_train::{Control, Outcome, RunFolder, pretrain};
 
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    args.device.check()?;
+    args.device.open(Precision::F32)?;
     let stop = stop_on_signals()?;
     if let Some(name) = &args.resume {
         let resume = RunFolder::resume(&args.runs, name)?;

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use moco_ops::Precision;
+
 use crate::exit::{Exit, usage};
 
 /// Where tensors live.
@@ -29,22 +31,35 @@ impl FromStr for Device {
 }
 
 impl Device {
-    /// Fails unless this build and machine have the device; there is no silent fallback to the CPU.
+    /// Opens the device; there is no silent fallback to the CPU.
     ///
     /// # Errors
-    /// With the exit code for an unfit machine.
-    pub fn check(self) -> anyhow::Result<()> {
+    /// With the exit code for an unfit machine, if this build or machine does not have the device.
+    pub fn open(self, precision: Precision) -> anyhow::Result<candle_core::Device> {
         match self {
-            Self::Cpu => Ok(()),
-            Self::Cuda(number) => Err(usage(
-                Exit::DataOrMachine,
-                format!(
-                    "cuda:{number} is not available: the operations of this build run on the CPU only\n  \
-                     help: use --device cpu"
-                ),
+            Self::Cpu if precision == Precision::F32 => Ok(candle_core::Device::Cpu),
+            Self::Cpu => Err(usage(
+                Exit::Usage,
+                "run.precision must be \"f32\" on the CPU; the others are for --device cuda:N",
             )),
+            Self::Cuda(number) => cuda(number, precision).map_err(|what| {
+                usage(
+                    Exit::DataOrMachine,
+                    format!("cuda:{number} is not available: {what}\n  help: use --device cpu"),
+                )
+            }),
         }
     }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(number: usize, precision: Precision) -> Result<candle_core::Device, String> {
+    moco_ops::open_cuda(number, precision).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize, _: Precision) -> Result<candle_core::Device, String> {
+    Err("this build has no CUDA; build one by `cargo xtask dist --cuda`".into())
 }
 
 #[cfg(test)]
@@ -59,8 +74,14 @@ mod tests {
             let message = wrong.parse::<Device>().unwrap_err();
             assert!(message.contains("expected"), "{message}");
         }
-        Device::Cpu.check().unwrap();
-        let message = Device::Cuda(0).check().unwrap_err().to_string();
-        assert!(message.contains("cuda:0 is not available"), "{message}");
+        assert!(Device::Cpu.open(Precision::F32).unwrap().is_cpu());
+    }
+
+    /// A machine has no hundredth device, with or without CUDA.
+    #[test]
+    fn a_device_that_is_not_there_is_an_error_and_never_the_cpu() {
+        let error = Device::Cuda(99).open(Precision::F32).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("cuda:99 is not available: "), "{message}");
     }
 }

@@ -76,6 +76,16 @@ pub enum OpError {
         /// What is wrong.
         what: String,
     },
+    /// A library below an op failed.
+    #[error("{op}: {library}: {what}")]
+    Library {
+        /// The op.
+        op: &'static str,
+        /// The library.
+        library: &'static str,
+        /// What it says.
+        what: String,
+    },
     /// candle failed below an op.
     #[error("{op}: {source}")]
     Candle {

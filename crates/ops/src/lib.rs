@@ -19,16 +19,21 @@
 mod add;
 mod batch_norm;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dense;
+mod dispatch;
 mod elementwise;
 mod error;
 mod exp;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 mod gpu;
 mod info_nce;
 mod linear;
 mod normalize;
 mod peak;
 mod pool;
+mod precision;
 mod recycle;
 mod simd;
 mod tile;
@@ -40,6 +45,8 @@ pub use batch_norm::{
     batch_norm_train,
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
+#[cfg(feature = "cuda")]
+pub use cuda::{DeviceMemory, device_memory, open_cuda};
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
@@ -50,5 +57,6 @@ pub use peak::multiply_adds;
 pub use pool::{
     MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
 };
+pub use precision::Precision;
 pub use recycle::Recycler;
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};

@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
+use crate::dispatch::on_gpu;
 use crate::elementwise::map;
 use crate::error::{InOp, OpError};
-use crate::gpu::{self, on_gpu};
 use crate::simd::Float;
 
 const OP: &str = "linear";
@@ -58,7 +58,7 @@ pub fn linear_backward(
 /// # Errors
 /// If `x` is neither f32 nor f64.
 pub fn relu(x: &Tensor) -> Result<Tensor, OpError> {
-    on_gpu!("relu", x, gpu::rows::relu, x);
+    on_gpu!("relu", x, rows::relu, x);
     by_dtype!("relu", x, rectified(x))
 }
 
@@ -76,7 +76,7 @@ fn rectified<T: Float>(x: &Tensor) -> Result<Tensor, OpError> {
 /// If the shapes or types differ.
 pub fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor, OpError> {
     expect_shape("relu", "dy", dy, y.dims())?;
-    on_gpu!("relu", y, gpu::rows::relu_backward, y, dy);
+    on_gpu!("relu", y, rows::relu_backward, y, dy);
     by_dtype!("relu", y, passed(y, dy))
 }
 

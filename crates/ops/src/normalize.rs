@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, Unwritten, by_dtype, dims2, expect_shape, lend, tensor};
+use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
 use crate::error::OpError;
-use crate::gpu::{self, on_gpu};
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "l2_normalize";
@@ -20,7 +20,7 @@ const LANES: usize = 8;
 /// # Errors
 /// If `x` is not a matrix of f32 or f64.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor, OpError> {
-    on_gpu!(OP, x, gpu::rows::l2_normalize, x);
+    on_gpu!(OP, x, rows::l2_normalize, x);
     by_dtype!(OP, x, forward(x))
 }
 
@@ -30,7 +30,7 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor, OpError> {
 /// If the shapes do not fit.
 pub fn l2_normalize_backward(x: &Tensor, dy: &Tensor) -> Result<Tensor, OpError> {
     expect_shape(OP, "dy", dy, x.dims())?;
-    on_gpu!(OP, x, gpu::rows::l2_normalize_backward, x, dy);
+    on_gpu!(OP, x, rows::l2_normalize_backward, x, dy);
     by_dtype!(OP, x, backward(x, dy))
 }
 

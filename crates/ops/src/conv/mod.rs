@@ -16,8 +16,8 @@ use self::packed::{Packed, WeightView};
 use crate::dense::{
     Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
+use crate::dispatch::on_gpu;
 use crate::error::OpError;
-use crate::gpu::{self, on_gpu};
 use crate::simd::Float;
 
 pub(crate) use self::geometry::Geometry;
@@ -52,7 +52,7 @@ impl Conv2dSpec {
 /// If the shapes do not fit or the numbers are neither f32 nor f64.
 pub fn conv2d(x: &Tensor, weight: &Tensor, spec: Conv2dSpec) -> Result<Tensor, OpError> {
     let geometry = Geometry::new(OP, dims4(OP, "x", x)?, dims4(OP, "weight", weight)?, spec)?;
-    on_gpu!(OP, x, gpu::convolution::forward, x, weight, geometry);
+    on_gpu!(OP, x, convolution::forward, x, weight, geometry);
     by_dtype!(OP, x, forward(x, weight, geometry))
 }
 
@@ -70,7 +70,7 @@ pub fn conv2d_input_gradient(
     const OP: &str = "conv2d_input_gradient";
     let g = Geometry::new(OP, four(OP, "x", x_dims)?, dims4(OP, "weight", weight)?, spec)?;
     expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
-    on_gpu!(OP, dy, gpu::convolution::input_gradient, weight, dy, g);
+    on_gpu!(OP, dy, convolution::input_gradient, weight, dy, g);
     by_dtype!(OP, dy, gradient_of_input(weight, dy, g))
 }
 
@@ -88,7 +88,7 @@ pub fn conv2d_weight_gradient(
     const OP: &str = "conv2d_weight_gradient";
     let g = Geometry::new(OP, dims4(OP, "x", x)?, four(OP, "weight", weight_dims)?, spec)?;
     expect_shape(OP, "dy", dy, &[g.n, g.co, g.ho, g.wo])?;
-    on_gpu!(OP, x, gpu::convolution::weight_gradient, x, dy, g);
+    on_gpu!(OP, x, convolution::weight_gradient, x, dy, g);
     by_dtype!(OP, x, gradient_of_weight(x, dy, g))
 }
 
@@ -96,15 +96,15 @@ pub fn conv2d_weight_gradient(
 /// `[C_out, C/groups, K, K]`.
 #[cfg(feature = "emulator")]
 pub(crate) fn on_cpu(
-    direction: gpu::Direction,
+    direction: crate::gpu::Direction,
     g: Geometry,
     a: &Tensor,
     b: &Tensor,
 ) -> Result<Tensor, OpError> {
     match direction {
-        gpu::Direction::Forward => forward::<f32>(a, b, g),
-        gpu::Direction::InputGradient => gradient_of_input::<f32>(a, b, g),
-        gpu::Direction::WeightGradient => gradient_of_weight::<f32>(a, b, g),
+        crate::gpu::Direction::Forward => forward::<f32>(a, b, g),
+        crate::gpu::Direction::InputGradient => gradient_of_input::<f32>(a, b, g),
+        crate::gpu::Direction::WeightGradient => gradient_of_weight::<f32>(a, b, g),
     }
 }
 

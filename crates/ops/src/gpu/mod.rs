@@ -8,11 +8,13 @@
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod plans;
 pub(crate) mod rows;
 
 use std::rc::Rc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::dense::Dense;
 use crate::error::OpError;
@@ -122,7 +124,7 @@ pub(crate) enum Arg<'a> {
 
 /// A size as a kernel takes it.
 pub(crate) fn u32_of(op: &'static str, size: usize) -> Result<Arg<'static>, OpError> {
-    u32::try_from(size).map(Arg::U32).map_err(|_| OpError::Argument {
+    u32::try_from(size).map(Arg::U32).map_err(|_too_large| OpError::Argument {
         op,
         argument: "size",
         expected: "below 2^32",
@@ -138,27 +140,16 @@ pub(crate) fn elements(x: &Tensor) -> Arg<'static> {
 
 /// The GPU that the operations on a tensor run on; none if that is the CPU.
 pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, OpError> {
-    match x.device() {
-        #[cfg(feature = "emulator")]
-        Device::Cpu => Ok(emulator::current()),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => crate::cuda::of(op, device).map(Some),
-        #[cfg(not(feature = "emulator"))]
-        Device::Cpu => Ok(None),
-        other => Err(OpError::Device { op, got: format!("{:?}", other.location()) }),
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = x.device() {
+        return crate::cuda::of(op, device).map(Some);
     }
+    #[cfg(feature = "emulator")]
+    if let Some(gpu) = emulator::current() {
+        return Ok(Some(gpu));
+    }
+    crate::dispatch::expect_cpu(op, x).map(|()| None)
 }
-
-/// Calls a device operation and returns its result if the tensor is on a GPU:
-/// `on_gpu!(op, x, function(args))`.
-macro_rules! on_gpu {
-    ($op:expr, $x:expr, $function:path $(, $argument:expr)*) => {
-        if let Some(gpu) = $crate::gpu::of($op, $x)? {
-            return $function(&*gpu $(, $argument)*);
-        }
-    };
-}
-pub(crate) use on_gpu;
 
 /// A contiguous f32 or bf16 tensor; anything else has no kernels.
 pub(crate) fn rows(op: &'static str, name: &'static str, x: &Tensor) -> Result<Dense, OpError> {

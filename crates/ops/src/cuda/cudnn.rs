@@ -1,0 +1,274 @@
+//! Convolutions by cuDNN, channels last. bf16 and f32 are added up in f32; f32 is rounded to TF32 only
+//! where the process asked for it.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use candle_core::cuda::cudarc::cudnn::CudnnError;
+use candle_core::cuda::cudarc::cudnn::result as cudnn;
+use candle_core::cuda::cudarc::cudnn::sys;
+use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr as _};
+use candle_core::cuda::gemm_reduced_precision_f32;
+use candle_core::{CudaDevice, DType};
+
+use crate::gpu::plans::{Candidate, Library, Operands, Sizes};
+use crate::gpu::{Convolution, Direction};
+
+/// Algorithms of a direction at most.
+const MOST: usize = 16;
+
+/// A handle on the device's stream.
+pub(super) struct Cudnn {
+    device: CudaDevice,
+    handle: sys::cudnnHandle_t,
+}
+
+/// What cuDNN knows of a convolution.
+pub(super) struct Descriptors {
+    direction: Direction,
+    x: sys::cudnnTensorDescriptor_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    y: sys::cudnnTensorDescriptor_t,
+    convolution: sys::cudnnConvolutionDescriptor_t,
+}
+
+/// An algorithm of one of the three directions.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Algorithm {
+    Forward(sys::cudnnConvolutionFwdAlgo_t),
+    InputGradient(sys::cudnnConvolutionBwdDataAlgo_t),
+    WeightGradient(sys::cudnnConvolutionBwdFilterAlgo_t),
+}
+
+impl Cudnn {
+    pub(super) fn new(device: &CudaDevice) -> Result<Self, String> {
+        let handle = cudnn::create_handle().map_err(|error| {
+            format!("{}; libcudnn.so.9 must be where the loader finds it", text(error))
+        })?;
+        let this = Self { device: device.clone(), handle };
+        let stream = device.cuda_stream().cu_stream();
+        // SAFETY: the handle was just made, and the device keeps the stream.
+        unsafe { cudnn::set_stream(handle, stream.cast()) }.map_err(text)?;
+        Ok(this)
+    }
+}
+
+impl Drop for Cudnn {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses the handle after this. A failure has no one to tell.
+        let _status = unsafe { cudnn::destroy_handle(self.handle) };
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses the descriptors after this. A failure has no one to tell.
+        unsafe {
+            let _status = cudnn::destroy_tensor_descriptor(self.x);
+            let _status = cudnn::destroy_filter_descriptor(self.weight);
+            let _status = cudnn::destroy_tensor_descriptor(self.y);
+            let _status = cudnn::destroy_convolution_descriptor(self.convolution);
+        }
+    }
+}
+
+fn text(error: CudnnError) -> String {
+    error.to_string()
+}
+
+fn null_if_none(workspace: Option<&CudaSlice<u8>>, device: &CudaDevice) -> (*mut c_void, usize) {
+    workspace.map_or((ptr::null_mut(), 0), |slice| (address(slice, device), slice.len()))
+}
+
+fn address(slice: &CudaSlice<u8>, device: &CudaDevice) -> *mut c_void {
+    pointer(slice.device_ptr(&device.cuda_stream()).0)
+}
+
+/// A device's address as C writes it.
+#[expect(clippy::cast_possible_truncation, reason = "CUDA has 64-bit hosts only")]
+fn pointer(address: u64) -> *mut c_void {
+    ptr::without_provenance_mut(address as usize)
+}
+
+impl Library for Cudnn {
+    type Workspace = CudaSlice<u8>;
+    type Descriptors = Descriptors;
+    type Algorithm = Algorithm;
+
+    fn describe(&self, convolution: &Convolution) -> Result<Descriptors, String> {
+        let Convolution { direction, geometry, dtype } = convolution;
+        let sizes = Sizes::of(geometry)?;
+        let data_type = match dtype {
+            DType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+            DType::BF16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+            other => return Err(format!("{other:?} is no type of a convolution here")),
+        };
+        let math = if *dtype == DType::BF16 || gemm_reduced_precision_f32() {
+            sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH
+        } else {
+            sys::cudnnMathType_t::CUDNN_FMA_MATH
+        };
+        let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
+        let what = Descriptors {
+            direction: *direction,
+            x: cudnn::create_tensor_descriptor().map_err(text)?,
+            weight: cudnn::create_filter_descriptor().map_err(text)?,
+            y: cudnn::create_tensor_descriptor().map_err(text)?,
+            convolution: cudnn::create_convolution_descriptor().map_err(text)?,
+        };
+        let Sizes { padding, stride, dilation, groups, .. } = sizes;
+        // SAFETY: the descriptors were just made.
+        unsafe {
+            cudnn::set_tensor4d_descriptor(what.x, format, data_type, sizes.x).map_err(text)?;
+            cudnn::set_tensor4d_descriptor(what.y, format, data_type, sizes.y).map_err(text)?;
+            cudnn::set_filter4d_descriptor(what.weight, data_type, format, sizes.weight)
+                .map_err(text)?;
+            cudnn::set_convolution2d_descriptor(
+                what.convolution,
+                padding,
+                padding,
+                stride,
+                stride,
+                dilation,
+                dilation,
+                sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+                sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+            )
+            .map_err(text)?;
+            cudnn::set_convolution_math_type(what.convolution, math).map_err(text)?;
+            cudnn::set_convolution_group_count(what.convolution, groups).map_err(text)?;
+        }
+        Ok(what)
+    }
+
+    fn workspace(&self, bytes: usize) -> Result<CudaSlice<u8>, String> {
+        // SAFETY: cuDNN writes what it reads of it.
+        unsafe { self.device.alloc::<u8>(bytes) }
+            .map_err(|error| format!("no {bytes} bytes of workspace: {error}"))
+    }
+
+    fn measure(
+        &self,
+        what: &Descriptors,
+        operands: Operands,
+        workspace: &CudaSlice<u8>,
+    ) -> Result<Vec<Candidate<Algorithm>>, String> {
+        let Operands { a, b, out } = operands;
+        let (a, b, out) = (pointer(a), pointer(b), pointer(out));
+        let (space, bytes) = (address(workspace, &self.device), workspace.len());
+        let handle = self.handle;
+        let mut count: c_int = 0;
+        // Calls a search of the library and reads what it found; the three differ in types only.
+        macro_rules! search {
+            ($find:ident, $kind:path, [$($operand:expr),+]) => {{
+                let mut found = Vec::with_capacity(MOST);
+                // SAFETY: descriptors and operands belong together, as the plan's key says; the library
+                // writes at most as many results as there is room for, and tells how many.
+                unsafe {
+                    sys::$find(
+                        handle, $($operand,)+ MOST as c_int, &raw mut count, found.as_mut_ptr(), space, bytes,
+                    )
+                    .result()
+                    .map_err(text)?;
+                    found.set_len(usize::try_from(count).unwrap_or(0).min(MOST));
+                }
+                found
+                    .into_iter()
+                    .map(|found| Candidate {
+                        algorithm: $kind(found.algo),
+                        works: found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS,
+                        milliseconds: found.time,
+                        workspace_bytes: found.memory,
+                        deterministic: found.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
+                    })
+                    .collect()
+            }};
+        }
+        let Descriptors { direction, x, weight, y, convolution } = *what;
+        Ok(match direction {
+            Direction::Forward => search!(
+                cudnnFindConvolutionForwardAlgorithmEx,
+                Algorithm::Forward,
+                [x, a, weight, b, convolution, y, out]
+            ),
+            Direction::InputGradient => search!(
+                cudnnFindConvolutionBackwardDataAlgorithmEx,
+                Algorithm::InputGradient,
+                [weight, a, y, b, convolution, x, out]
+            ),
+            Direction::WeightGradient => search!(
+                cudnnFindConvolutionBackwardFilterAlgorithmEx,
+                Algorithm::WeightGradient,
+                [x, a, y, b, convolution, weight, out]
+            ),
+        })
+    }
+
+    fn run(
+        &self,
+        what: &Descriptors,
+        algorithm: Algorithm,
+        operands: Operands,
+        workspace: Option<&CudaSlice<u8>>,
+    ) -> Result<(), String> {
+        let Operands { a, b, out } = operands;
+        let (a, b, out) = (pointer(a), pointer(b), pointer(out));
+        let (space, bytes) = null_if_none(workspace, &self.device);
+        let Descriptors { x, weight, y, convolution, .. } = *what;
+        // The result is what was computed, with nothing of what was there before.
+        let (one, zero) = (1.0_f32, 0.0_f32);
+        let (one, zero) = (ptr::from_ref(&one).cast(), ptr::from_ref(&zero).cast());
+        let handle = self.handle;
+        // SAFETY: as in `measure`; the workspace is as large as the algorithm asked for.
+        let result = unsafe {
+            match algorithm {
+                Algorithm::Forward(algorithm) => cudnn::convolution_forward(
+                    handle,
+                    one,
+                    x,
+                    a,
+                    weight,
+                    b,
+                    convolution,
+                    algorithm,
+                    space,
+                    bytes,
+                    zero,
+                    y,
+                    out,
+                ),
+                Algorithm::InputGradient(algorithm) => cudnn::convolution_backward_data(
+                    handle,
+                    one,
+                    weight,
+                    a,
+                    y,
+                    b,
+                    convolution,
+                    algorithm,
+                    space,
+                    bytes,
+                    zero,
+                    x,
+                    out,
+                ),
+                Algorithm::WeightGradient(algorithm) => cudnn::convolution_backward_filter(
+                    handle,
+                    one,
+                    x,
+                    a,
+                    y,
+                    b,
+                    convolution,
+                    algorithm,
+                    space,
+                    bytes,
+                    zero,
+                    weight,
+                    out,
+                ),
+            }
+        };
+        result.map_err(text)
+    }
+}

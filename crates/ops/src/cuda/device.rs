@@ -1,0 +1,76 @@
+//! Opening a device with everything set that changes results or speed.
+
+use candle_core::cuda::cudarc::driver::{result, sys};
+use candle_core::cuda::{set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
+use candle_core::{CudaDevice, Device};
+
+use super::driver;
+use crate::Precision;
+use crate::error::{InOp, OpError};
+
+const OP: &str = "opening a CUDA device";
+
+/// A device's memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All of it.
+    pub total: usize,
+    /// The most that tensors took at a time, with what lay unused between them.
+    pub peak: usize,
+}
+
+/// The CUDA device of this number, with one stream of its own. How f32 is multiplied holds for the
+/// whole process.
+///
+/// # Errors
+/// If there is no driver, no such device, or a library is missing.
+pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError> {
+    set_gemm_reduced_precision_f32(precision == Precision::Tf32);
+    // Sums of bf16 products are in f32.
+    set_gemm_reduced_precision_bf16(false);
+    let device = CudaDevice::new_with_stream(ordinal).in_op(OP)?;
+    // SAFETY: all tensors are used on this device's one stream; uploads hand over by an event.
+    unsafe { device.disable_event_tracking() };
+    let mut keep = u64::MAX;
+    // SAFETY: the device exists, its default pool too, and the attribute is a u64. Without it the pool
+    // would give its memory back to the system whenever the host waits for the device.
+    unsafe {
+        let pool = default_pool(&device)?;
+        result::mem_pool::set_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            std::ptr::from_mut(&mut keep).cast(),
+        )
+        .map_err(driver(OP))?;
+    }
+    Ok(Device::Cuda(device))
+}
+
+/// What a device's memory holds; none for the CPU.
+///
+/// # Errors
+/// If the driver does not tell.
+pub fn device_memory(device: &Device) -> Result<Option<DeviceMemory>, OpError> {
+    let Device::Cuda(device) = device else { return Ok(None) };
+    let total = device.cuda_stream().context().total_mem().map_err(driver(OP))?;
+    let mut peak = 0_u64;
+    // SAFETY: as in `open_cuda`; this attribute is written as a u64.
+    unsafe {
+        let pool = default_pool(device)?;
+        result::mem_pool::get_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH,
+            std::ptr::from_mut(&mut peak).cast(),
+        )
+        .map_err(driver(OP))?;
+    }
+    Ok(Some(DeviceMemory { total, peak: usize::try_from(peak).unwrap_or(usize::MAX) }))
+}
+
+/// # Safety
+/// The device exists.
+unsafe fn default_pool(device: &CudaDevice) -> Result<sys::CUmemoryPool, OpError> {
+    // SAFETY: promised by the caller.
+    unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }
+        .map_err(driver(OP))
+}

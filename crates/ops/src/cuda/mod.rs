@@ -1,0 +1,163 @@
+//! CUDA devices: memory from the device's own pool, kernels from the embedded module, convolutions by
+//! cuDNN.
+//!
+//! One stream computes; everything queued on it runs in order. candle's tracking of uses by events is
+//! off, since with one stream it could only cost.
+
+mod cudnn;
+mod device;
+mod memory;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use candle_core::cuda::cudarc::driver::sys::CUdevice_attribute;
+use candle_core::cuda::cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg as _};
+use candle_core::{CudaDevice, DType, Tensor};
+
+use self::cudnn::Cudnn;
+pub use self::device::{DeviceMemory, device_memory, open_cuda};
+use crate::error::{InOp, OpError};
+use crate::gpu::plans::{Operands, Plans};
+use crate::gpu::{Arg, Convolution, Direction, Gpu, Grid, Kernel};
+
+/// All kernels of the crate.
+const MODULE: &str = include_str!(concat!(env!("OUT_DIR"), "/moco.ptx"));
+
+thread_local! {
+    /// cuDNN's handles belong to a thread.
+    static OPENED: RefCell<BTreeMap<String, Rc<Cuda>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The GPU behind a candle device, for this thread.
+pub(crate) fn of(op: &'static str, device: &CudaDevice) -> Result<Rc<dyn Gpu>, OpError> {
+    let key = format!("{:?}", device.id());
+    OPENED.with_borrow_mut(|opened| {
+        if let Some(gpu) = opened.get(&key) {
+            return Ok(Rc::clone(gpu) as Rc<dyn Gpu>);
+        }
+        let gpu = Rc::new(Cuda::new(op, device)?);
+        opened.insert(key, Rc::clone(&gpu));
+        Ok(gpu as Rc<dyn Gpu>)
+    })
+}
+
+struct Cuda {
+    device: CudaDevice,
+    multiprocessors: u32,
+    functions: RefCell<BTreeMap<String, CudaFunction>>,
+    plans: RefCell<Option<Plans<Cudnn>>>,
+}
+
+impl Cuda {
+    fn new(op: &'static str, device: &CudaDevice) -> Result<Self, OpError> {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let count = device.cuda_stream().context().attribute(attribute).map_err(driver(op))?;
+        Ok(Self {
+            device: device.clone(),
+            multiprocessors: u32::try_from(count).unwrap_or(1).max(1),
+            functions: RefCell::default(),
+            plans: RefCell::default(),
+        })
+    }
+
+    fn function(&self, op: &'static str, kernel: Kernel) -> Result<CudaFunction, OpError> {
+        let name = kernel.entry();
+        if let Some(function) = self.functions.borrow().get(&name) {
+            return Ok(function.clone());
+        }
+        let function = self.device.get_or_load_custom_func(&name, "moco", MODULE).in_op(op)?;
+        let function = function.into_cuda_function();
+        self.functions.borrow_mut().insert(name, function.clone());
+        Ok(function)
+    }
+}
+
+impl Gpu for Cuda {
+    fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError> {
+        memory::alloc(&self.device, dims, dtype).in_op(op)
+    }
+
+    fn launch(
+        &self,
+        op: &'static str,
+        kernel: Kernel,
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<(), OpError> {
+        let function = self.function(op, kernel)?;
+        let mut addresses = Vec::new();
+        for arg in args {
+            if let Arg::In(x) | Arg::Out(x) = arg {
+                addresses.push(memory::address(&self.device, x).in_op(op)?);
+            }
+        }
+        let stream = self.device.cuda_stream();
+        let mut launch = stream.launch_builder(&function);
+        let mut next = addresses.iter();
+        for arg in args {
+            match arg {
+                Arg::In(_) | Arg::Out(_) => {
+                    if let Some(address) = next.next() {
+                        launch.arg(address);
+                    }
+                }
+                Arg::U32(value) => {
+                    launch.arg(value);
+                }
+                Arg::U64(value) => {
+                    launch.arg(value);
+                }
+                Arg::F32(value) => {
+                    launch.arg(value);
+                }
+            }
+        }
+        let [x, y] = grid.blocks;
+        let config = LaunchConfig {
+            grid_dim: (x, y, 1),
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared_bytes,
+        };
+        // SAFETY: the emulator compares the parameters of every kernel with the arguments that the
+        // operations give; the addresses are of tensors that the caller holds, and memory is freed in
+        // the order of this stream.
+        unsafe { launch.launch(config) }.map(drop).map_err(driver(op))
+    }
+
+    fn convolve(
+        &self,
+        op: &'static str,
+        convolution: &Convolution,
+        a: &Tensor,
+        b: &Tensor,
+    ) -> Result<Tensor, OpError> {
+        let g = &convolution.geometry;
+        let dims = match convolution.direction {
+            Direction::Forward => [g.n, g.ho, g.wo, g.co],
+            Direction::InputGradient => [g.n, g.h, g.w, g.c],
+            Direction::WeightGradient => [g.co, g.k, g.k, g.c_group()],
+        };
+        let out = self.alloc(op, &dims, convolution.dtype)?;
+        let address = |x: &Tensor| memory::address(&self.device, x).in_op(op);
+        let operands = Operands { a: address(a)?, b: address(b)?, out: address(&out)? };
+        let library = |what: String| OpError::Library { op, library: "cuDNN", what };
+        let mut plans = self.plans.borrow_mut();
+        let plans = match &mut *plans {
+            Some(plans) => plans,
+            none => none.insert(Plans::new(Cudnn::new(&self.device).map_err(library)?)),
+        };
+        plans.run(convolution, operands).map_err(library)?;
+        Ok(out)
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+}
+
+/// Names the op in which the driver failed.
+fn driver(op: &'static str) -> impl Fn(candle_core::cuda::cudarc::driver::DriverError) -> OpError {
+    move |error| OpError::Library { op, library: "the CUDA driver", what: error.to_string() }
+}

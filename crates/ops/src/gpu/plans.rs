@@ -1,0 +1,315 @@
+//! Which algorithm a convolution library uses for which shape: measured once, then kept.
+//!
+//! Only algorithms that give the same bits each time are taken, so that a step repeated on a device
+//! repeats its result. All convolutions share one workspace, as large as the neediest, so that none is
+//! allocated once each shape was seen.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use super::{Convolution, Direction};
+use crate::conv::Geometry;
+
+/// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
+const WORKSPACE_LIMIT: usize = 1 << 30;
+
+/// What a convolution library offers.
+pub(crate) trait Library {
+    /// Memory on the device, given back when dropped.
+    type Workspace;
+    /// What describes a convolution to the library.
+    type Descriptors;
+    /// How it names an algorithm.
+    type Algorithm: Copy;
+
+    /// Describes a convolution.
+    fn describe(&self, convolution: &Convolution) -> Result<Self::Descriptors, String>;
+
+    /// Memory of so many bytes.
+    fn workspace(&self, bytes: usize) -> Result<Self::Workspace, String>;
+
+    /// Runs every algorithm once and tells about each.
+    fn measure(
+        &self,
+        what: &Self::Descriptors,
+        operands: Operands,
+        workspace: &Self::Workspace,
+    ) -> Result<Vec<Candidate<Self::Algorithm>>, String>;
+
+    /// Computes by an algorithm that `measure` told of.
+    fn run(
+        &self,
+        what: &Self::Descriptors,
+        algorithm: Self::Algorithm,
+        operands: Operands,
+        workspace: Option<&Self::Workspace>,
+    ) -> Result<(), String>;
+}
+
+/// Addresses on the device: both inputs in the order of [`Convolution`], and the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Operands {
+    pub(crate) a: u64,
+    pub(crate) b: u64,
+    pub(crate) out: u64,
+}
+
+/// What was measured of an algorithm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Candidate<A> {
+    pub(crate) algorithm: A,
+    /// Whether it can compute this; else the rest means nothing.
+    pub(crate) works: bool,
+    pub(crate) milliseconds: f32,
+    pub(crate) workspace_bytes: usize,
+    /// Whether its bits are the same each time.
+    pub(crate) deterministic: bool,
+}
+
+struct Plan<L: Library> {
+    what: L::Descriptors,
+    algorithm: L::Algorithm,
+    workspace_bytes: usize,
+}
+
+type Key = (Direction, Geometry, &'static str);
+
+/// The plans so far and the workspace.
+pub(crate) struct Plans<L: Library> {
+    library: L,
+    plans: BTreeMap<Key, Plan<L>>,
+    workspace: Option<(usize, L::Workspace)>,
+}
+
+impl<L: Library> Plans<L> {
+    pub(crate) fn new(library: L) -> Self {
+        Self { library, plans: BTreeMap::new(), workspace: None }
+    }
+
+    /// Computes a convolution, after measuring if this is the first of its shape.
+    pub(crate) fn run(
+        &mut self,
+        convolution: &Convolution,
+        operands: Operands,
+    ) -> Result<(), String> {
+        let Convolution { direction, geometry, dtype } = *convolution;
+        let key = (direction, geometry, dtype.as_str());
+        let Self { library, plans, workspace } = self;
+        let plan = match plans.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(measure(library, workspace, convolution, operands)?)
+            }
+        };
+        let workspace = workspace.as_ref().map(|(_, workspace)| workspace);
+        let workspace = workspace.filter(|_| plan.workspace_bytes > 0);
+        library.run(&plan.what, plan.algorithm, operands, workspace)
+    }
+}
+
+/// Makes a plan, and the workspace as large as it needs.
+fn measure<L: Library>(
+    library: &L,
+    workspace: &mut Option<(usize, L::Workspace)>,
+    convolution: &Convolution,
+    operands: Operands,
+) -> Result<Plan<L>, String> {
+    let what = library.describe(convolution)?;
+    // The old workspace and the large one at a time would be a peak that the run never needs again.
+    let before = workspace.take().map_or(0, |(bytes, _)| bytes);
+    let large = library.workspace(WORKSPACE_LIMIT)?;
+    let candidates = library.measure(&what, operands, &large);
+    drop(large);
+    let candidates = candidates?;
+    let fastest = fastest(&candidates).ok_or_else(|| {
+        format!("no algorithm computes {convolution:?} with the same bits each time")
+    })?;
+    let wanted = fastest.workspace_bytes.max(before);
+    if wanted > 0 {
+        *workspace = Some((wanted, library.workspace(wanted)?));
+    }
+    let Candidate { algorithm, workspace_bytes, .. } = *fastest;
+    Ok(Plan { what, algorithm, workspace_bytes })
+}
+
+/// The fastest of those that may be used.
+fn fastest<A>(candidates: &[Candidate<A>]) -> Option<&Candidate<A>> {
+    let usable = candidates.iter().filter(|candidate| {
+        candidate.works && candidate.deterministic && candidate.workspace_bytes <= WORKSPACE_LIMIT
+    });
+    usable.min_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds))
+}
+
+/// Sizes as a library's descriptors take them: `[n, c, h, w]` of x and y, `[c_out, c, k, k]` of the
+/// weight, whatever the order in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) x: [i32; 4],
+    pub(crate) weight: [i32; 4],
+    pub(crate) y: [i32; 4],
+    pub(crate) padding: i32,
+    pub(crate) stride: i32,
+    pub(crate) dilation: i32,
+    pub(crate) groups: i32,
+}
+
+impl Sizes {
+    pub(crate) fn of(g: &Geometry) -> Result<Self, String> {
+        let size = |size: usize| {
+            i32::try_from(size)
+                .map_err(|error| format!("{size} is too large for the library: {error}"))
+        };
+        let four =
+            |[a, b, c, d]: [usize; 4]| Ok::<_, String>([size(a)?, size(b)?, size(c)?, size(d)?]);
+        Ok(Self {
+            x: four([g.n, g.c, g.h, g.w])?,
+            weight: four([g.co, g.c_group(), g.k, g.k])?,
+            y: four([g.n, g.co, g.ho, g.wo])?,
+            padding: size(g.spec.padding)?,
+            stride: size(g.spec.stride)?,
+            dilation: size(g.spec.dilation)?,
+            groups: size(g.spec.groups)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use candle_core::DType;
+
+    use super::*;
+    use crate::Conv2dSpec;
+
+    /// Records what it is asked; answers with the same candidates each time.
+    struct Recorder {
+        calls: Rc<RefCell<Vec<String>>>,
+        candidates: Vec<Candidate<u32>>,
+    }
+
+    struct Memory(usize, Rc<RefCell<Vec<String>>>);
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            self.1.borrow_mut().push(format!("free {}", self.0));
+        }
+    }
+
+    impl Library for Recorder {
+        type Workspace = Memory;
+        type Descriptors = Convolution;
+        type Algorithm = u32;
+
+        fn describe(&self, convolution: &Convolution) -> Result<Convolution, String> {
+            Ok(*convolution)
+        }
+
+        fn workspace(&self, bytes: usize) -> Result<Memory, String> {
+            self.calls.borrow_mut().push(format!("alloc {bytes}"));
+            Ok(Memory(bytes, Rc::clone(&self.calls)))
+        }
+
+        fn measure(
+            &self,
+            convolution: &Convolution,
+            _: Operands,
+            workspace: &Memory,
+        ) -> Result<Vec<Candidate<u32>>, String> {
+            let what = format!("measure {:?} with {}", convolution.direction, workspace.0);
+            self.calls.borrow_mut().push(what);
+            Ok(self.candidates.clone())
+        }
+
+        fn run(
+            &self,
+            convolution: &Convolution,
+            algorithm: u32,
+            operands: Operands,
+            workspace: Option<&Memory>,
+        ) -> Result<(), String> {
+            let bytes = workspace.map(|memory| memory.0);
+            let Operands { a, b, out } = operands;
+            let what = format!(
+                "run {:?} by {algorithm} on {a} {b} {out} with {bytes:?}",
+                convolution.direction
+            );
+            self.calls.borrow_mut().push(what);
+            Ok(())
+        }
+    }
+
+    fn candidate(algorithm: u32, milliseconds: f32, workspace_bytes: usize) -> Candidate<u32> {
+        Candidate { algorithm, works: true, milliseconds, workspace_bytes, deterministic: true }
+    }
+
+    fn convolution(direction: Direction, n: usize) -> Convolution {
+        let spec = Conv2dSpec::new(2, 1);
+        let geometry = Geometry::new("", [n, 4, 9, 9], [8, 4, 3, 3], spec).unwrap();
+        Convolution { direction, geometry, dtype: DType::BF16 }
+    }
+
+    const OPERANDS: Operands = Operands { a: 1, b: 2, out: 3 };
+
+    #[test]
+    fn a_shape_is_measured_once_and_the_workspace_is_kept() {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let candidates = vec![candidate(5, 2.0, 64), candidate(1, 1.0, 4096)];
+        let mut plans = Plans::new(Recorder { calls: Rc::clone(&calls), candidates });
+        let forward = convolution(Direction::Forward, 2);
+        for _ in 0..2 {
+            plans.run(&forward, OPERANDS).unwrap();
+        }
+        let limit = WORKSPACE_LIMIT;
+        let expected = [
+            format!("alloc {limit}"),
+            format!("measure Forward with {limit}"),
+            format!("free {limit}"),
+            "alloc 4096".into(),
+            "run Forward by 1 on 1 2 3 with Some(4096)".into(),
+            "run Forward by 1 on 1 2 3 with Some(4096)".into(),
+        ];
+        assert_eq!(calls.take(), expected);
+        // Another direction, batch or way to store numbers is another plan.
+        for other in [
+            convolution(Direction::WeightGradient, 2),
+            convolution(Direction::Forward, 3),
+            Convolution { dtype: DType::F32, ..forward },
+        ] {
+            plans.run(&other, OPERANDS).unwrap();
+            let calls = calls.take();
+            assert!(calls.iter().any(|call| call.starts_with("measure")), "{calls:?}");
+        }
+        plans.run(&forward, OPERANDS).unwrap();
+        assert_eq!(calls.take(), ["run Forward by 1 on 1 2 3 with Some(4096)"]);
+    }
+
+    #[test]
+    fn the_fastest_that_may_be_used_is_chosen() {
+        let broken = Candidate { works: false, ..candidate(0, 0.1, 0) };
+        let varying = Candidate { deterministic: false, ..candidate(1, 0.2, 0) };
+        let greedy = candidate(2, 0.3, WORKSPACE_LIMIT + 1);
+        let (good, slow) = (candidate(3, 0.4, 7), candidate(4, 0.5, 0));
+        assert_eq!(fastest(&[broken, varying, greedy, slow, good]), Some(&good));
+        assert_eq!(fastest(&[broken, varying, greedy]), None);
+    }
+
+    #[test]
+    fn without_a_usable_algorithm_the_convolution_is_named() {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let mut plans = Plans::new(Recorder { calls, candidates: Vec::new() });
+        let error = plans.run(&convolution(Direction::Forward, 2), OPERANDS).unwrap_err();
+        assert!(error.contains("no algorithm") && error.contains("Forward"), "{error}");
+    }
+
+    #[test]
+    fn descriptors_have_logical_sizes() {
+        let sizes = Sizes::of(&convolution(Direction::Forward, 2).geometry).unwrap();
+        assert_eq!((sizes.x, sizes.weight, sizes.y), ([2, 4, 9, 9], [8, 4, 3, 3], [2, 8, 5, 5]));
+        assert_eq!((sizes.padding, sizes.stride, sizes.dilation, sizes.groups), (1, 2, 1, 1));
+        let mut huge = convolution(Direction::Forward, 2).geometry;
+        huge.n = 1 << 31;
+        assert!(Sizes::of(&huge).unwrap_err().contains("too large"));
+    }
+}
