@@ -160,7 +160,7 @@ fn for_each<U: Sync>(
 
 /// Lends the numbers of a contiguous tensor to be changed. Meanwhile no one else reads or writes them:
 /// candle holds the lock of the tensor's memory.
-fn change<T: Float>(
+pub(crate) fn change<T: Float>(
     op: &'static str,
     x: &Tensor,
     work: impl FnOnce(&mut [T]) -> Result<(), OpError>,
@@ -211,13 +211,17 @@ fn expect_like(
     Ok(())
 }
 
-fn expect_contiguous(op: &'static str, tensor: &'static str, x: &Tensor) -> Result<(), OpError> {
+pub(crate) fn expect_contiguous(
+    op: &'static str,
+    tensor: &'static str,
+    x: &Tensor,
+) -> Result<(), OpError> {
     if x.is_contiguous() { Ok(()) } else { Err(OpError::Strided { op, tensor }) }
 }
 
 /// Fails unless each tensor to be changed has memory that no other tensor given here has; else the order
 /// of the updates would show in the result, and two locks of one memory would wait for each other.
-fn expect_own_memory<'t>(
+pub(crate) fn expect_own_memory<'t>(
     op: &'static str,
     changed: impl Iterator<Item = (&'static str, &'t Tensor)>,
     read: impl Iterator<Item = &'t Tensor>,

@@ -10,7 +10,7 @@ use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
 
 use super::{Arg, Convolution, Gpu, Grid, Kernel};
 use crate::conv;

@@ -5,6 +5,7 @@
 //! Activations are f32 or bf16 `[N, C, H, W]`, channels last in memory; parameters, statistics, losses
 //! and gradients of parameters are f32.
 
+pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -147,6 +148,12 @@ pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, Op
         Device::Cpu => Ok(None),
         other => Err(OpError::Device { op, got: format!("{:?}", other.location()) }),
     }
+}
+
+/// The GPU that a tensor is on, for operations whose other arguments already are on one.
+pub(crate) fn expect(op: &'static str, x: &Tensor) -> Result<Rc<dyn Gpu>, OpError> {
+    let got = || OpError::Device { op, got: format!("{:?}", x.device().location()) };
+    of(op, x)?.ok_or_else(got)
 }
 
 /// Calls a device operation and returns its result if the tensor is on a GPU:
