@@ -2,6 +2,7 @@
 // that read and write activations, NAME alone for those that have one type.
 #include "base.cuh"
 #include "batch_norm.cuh"
+#include "pool.cuh"
 
 #define GLUE(name, suffix) name##_##suffix
 #define NAMED(name, suffix) GLUE(name, suffix)
@@ -22,3 +23,4 @@
 
 #define KERNEL(name) extern "C" __global__ void name
 #include "batch_norm_sums.inc"
+#include "updates.inc"

@@ -24,6 +24,7 @@ mod elementwise;
 mod error;
 mod exp;
 mod gpu;
+mod images;
 mod info_nce;
 mod linear;
 mod normalize;
@@ -43,6 +44,7 @@ pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
+pub use images::normalize_images;
 pub use info_nce::{InfoNce, info_nce};
 pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};
 pub use normalize::{l2_normalize, l2_normalize_backward};

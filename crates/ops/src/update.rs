@@ -1,6 +1,7 @@
 //! In-place updates of parameters: SGD with momentum, and the momentum update of the key encoder.
 //!
-//! All tensors of a network are updated in one parallel region, each in one pass over its memory.
+//! All tensors of a network are updated in one parallel region or one launch, each in one pass over its
+//! memory.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use crate::dense::{Dense, by_dtype, expect_shape};
 use crate::elementwise::{self, CHUNK};
 use crate::error::{InOp, OpError};
+use crate::gpu::{self, on_gpu};
 use crate::simd::{Float, vectorize};
 
 const SGD: &str = "sgd";
@@ -42,6 +44,11 @@ impl<'a> SgdUpdate<'a> {
         expect_contiguous(SGD, "buffer", buffer)?;
         Ok(Self { parameter, gradient: Dense::rows(SGD, gradient)?, buffer })
     }
+
+    /// Parameter, gradient and buffer.
+    pub(crate) fn tensors(&self) -> [&Tensor; 3] {
+        [self.parameter, self.gradient.tensor(), self.buffer]
+    }
 }
 
 /// PyTorch's SGD: `g ← g + weight_decay·p; buffer ← sgd_momentum·buffer + g; p ← p − lr·buffer`,
@@ -56,6 +63,10 @@ pub fn sgd_(
 ) -> Result<(), OpError> {
     let changed = updates.iter().flat_map(|u| [("parameter", u.parameter), ("buffer", u.buffer)]);
     expect_own_memory(SGD, changed, updates.iter().map(|u| u.gradient.tensor()))?;
+    if let Some(first) = updates.first() {
+        let constants = [lr, sgd_momentum, weight_decay];
+        on_gpu!(SGD, first.parameter, gpu::update::sgd, updates, constants);
+    }
     for_each(
         updates,
         |u| u.parameter,
@@ -106,6 +117,11 @@ impl<'a> EmaUpdate<'a> {
         expect_contiguous(EMA, "key", key)?;
         Ok(Self { key, query: Dense::rows(EMA, query)? })
     }
+
+    /// The key encoder's parameter and its twin.
+    pub(crate) fn tensors(&self) -> [&Tensor; 2] {
+        [self.key, self.query.tensor()]
+    }
 }
 
 /// The momentum update `θ_k ← m·θ_k + (1 − m)·θ_q` in place (MoCo v1 Eq. (2); official
@@ -116,6 +132,9 @@ impl<'a> EmaUpdate<'a> {
 pub fn ema_(updates: &[EmaUpdate<'_>], key_momentum: f64) -> Result<(), OpError> {
     let changed = updates.iter().map(|u| ("key", u.key));
     expect_own_memory(EMA, changed, updates.iter().map(|u| u.query.tensor()))?;
+    if let Some(first) = updates.first() {
+        on_gpu!(EMA, first.key, gpu::update::ema, updates, key_momentum);
+    }
     for_each(
         updates,
         |u| u.key,

@@ -174,7 +174,7 @@ fn pooling_is_pytorchs() {
         let y = global_average_pool(&given(&format!("{prefix}.x"), &dims)).unwrap();
         golden.check(&prefix, "y", &y);
         let dy = given(&format!("{prefix}.dy"), y.dims());
-        golden.check(&prefix, "dx", &global_average_pool_backward(&dims, &dy).unwrap());
+        golden.check(&prefix, "dx", &global_average_pool_backward(&dims, &dy, dy.dtype()).unwrap());
     }
 }
 

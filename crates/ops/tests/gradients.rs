@@ -250,7 +250,7 @@ fn pooling() {
         let dx = max_pool_backward(&pooled, &dims, &dy).unwrap();
         check_gradient("max pool", &x, &dx, |x| dot(&dy, &max_pool(x).unwrap().y));
         let dy = random(3, &dims[..2]);
-        let dx = global_average_pool_backward(&dims, &dy).unwrap();
+        let dx = global_average_pool_backward(&dims, &dy, DType::F64).unwrap();
         check_gradient("average", &x, &dx, |x| dot(&dy, &global_average_pool(x).unwrap()));
     }
     // Ties: the first in row-major order gets the whole gradient.

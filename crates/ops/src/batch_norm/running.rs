@@ -113,6 +113,30 @@ mod tests {
         }
     }
 
+    /// A tensor's own arithmetic, which rounds after each operation.
+    #[test]
+    fn has_the_bits_of_arithmetic_on_tensors() {
+        for dtype in [candle_core::DType::F32, candle_core::DType::F64] {
+            let numbers: Vec<f64> = (0..999_u32).map(|i| (f64::from(i) * 0.7).sin()).collect();
+            let statistics = HostStatistics {
+                mean: numbers.clone(),
+                variance: vec![0.0; 999],
+                eps: 0.0,
+                values_per_channel: 2,
+            };
+            let saved = BatchNormSaved { groups: 1, statistics: Statistics::Host(statistics) };
+            let batch = Tensor::new(&numbers[..], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let old = batch.cos().unwrap();
+            let expected = ((&old * (1.0 - 0.1)).unwrap() + (&batch * 0.1).unwrap()).unwrap();
+            blend_running_(&saved, [&old, &old.zeros_like().unwrap()], 1, 0.1).unwrap();
+            let bits = |x: &Tensor| -> Vec<u64> {
+                let wide = x.to_dtype(candle_core::DType::F64).unwrap();
+                wide.to_vec1::<f64>().unwrap().iter().map(|v| v.to_bits()).collect()
+            };
+            assert_eq!(bits(&old), bits(&expected));
+        }
+    }
+
     #[test]
     fn what_does_not_fit_is_named_and_nothing_is_changed() {
         let (mean, var) = (vector([1.0, 2.0]), vector([3.0, 4.0]));

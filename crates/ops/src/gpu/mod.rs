@@ -5,11 +5,14 @@
 //! Activations are f32 or bf16 `[N, C, H, W]`, channels last in memory; parameters, statistics, losses
 //! and gradients of parameters are f32.
 
+pub(crate) mod activations;
 pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
+pub(crate) mod pool;
 pub(crate) mod rows;
+pub(crate) mod update;
 
 use std::rc::Rc;
 
@@ -49,6 +52,12 @@ pub(crate) trait Gpu {
         a: &Tensor,
         b: &Tensor,
     ) -> Result<Tensor, OpError>;
+
+    /// Where the first element of a contiguous tensor is, for a table of tensors; see [`Arg::Changed`].
+    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError>;
+
+    /// A copy in the device's memory, i64; does not wait for what was queued before.
+    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError>;
 
     /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that
     /// walk over their data.
@@ -116,6 +125,8 @@ pub(crate) enum Arg<'a> {
     In(&'a Tensor),
     /// Written, or changed in place: contiguous.
     Out(&'a Tensor),
+    /// No parameter: a tensor that the kernel changes through an address in a table.
+    Changed(&'a Tensor),
     U32(u32),
     U64(u64),
     F32(f32),
@@ -135,6 +146,11 @@ pub(crate) fn u32_of(op: &'static str, size: usize) -> Result<Arg<'static>, OpEr
 /// A number of elements as a kernel takes it.
 pub(crate) fn elements(x: &Tensor) -> Arg<'static> {
     Arg::U64(x.elem_count() as u64)
+}
+
+/// How many accesses of 16 bytes a tensor is made of.
+pub(crate) fn vectors(x: &Tensor) -> usize {
+    (x.elem_count() * x.dtype().size_in_bytes()).div_ceil(16)
 }
 
 /// The GPU that the operations on a tensor run on; none if that is the CPU.
