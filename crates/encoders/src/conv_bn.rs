@@ -1,15 +1,15 @@
 //! A convolution and its batch norm: the unit that ResNets are made of.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use moco_ops::{
     After, BatchNorm, BatchNormSaved, Conv2dSpec, batch_norm_backward, batch_norm_eval,
-    batch_norm_train, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
+    batch_norm_train, blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use moco_params::{Gradients, ParamStore};
 
 use crate::config::{BnConfig, RunningStats};
 use crate::encoder::{EncoderError, InLayer, Mode};
-use crate::init::{Initializer, count};
+use crate::init::Initializer;
 
 const EPS: f64 = 1e-5;
 const BN_MOMENTUM: f64 = 0.1;
@@ -117,29 +117,9 @@ impl ConvBn {
             RunningStats::First => 1,
             RunningStats::Mean => statistics.groups(),
         };
-        let mut means: Vec<f64> = Vec::new();
-        let mut variances: Vec<f64> = Vec::new();
-        for group in 0..groups {
-            let values = statistics.of_group(group);
-            for (channel, (mean, variance)) in values.enumerate() {
-                if group == 0 {
-                    means.push(0.0);
-                    variances.push(0.0);
-                }
-                means[channel] += mean / count(groups);
-                variances[channel] += variance / count(groups);
-            }
-        }
-        for (suffix, batch) in [("running_mean", means), ("running_var", variances)] {
-            let name = format!("{}.{suffix}", self.bn);
-            let old = params.get(&name)?;
-            let len = batch.len();
-            let new = Tensor::from_vec(batch, len, &Device::Cpu)
-                .and_then(|batch| batch.to_dtype(old.dtype()))
-                .and_then(|batch| (old * (1.0 - BN_MOMENTUM))? + (batch * BN_MOMENTUM)?)
-                .map_err(|source| EncoderError::Candle { what: name.clone(), source })?;
-            params.set(&name, &new)?;
-        }
+        let mean = params.get(&format!("{}.running_mean", self.bn))?;
+        let var = params.get(&format!("{}.running_var", self.bn))?;
+        blend_running_(statistics, [mean, var], groups, BN_MOMENTUM).in_layer(&self.bn)?;
         let name = format!("{}.num_batches_tracked", self.bn);
         let counted = params.get(&name)?.affine(1.0, 1.0);
         let counted =

@@ -29,7 +29,8 @@ struct Activations {
     stem: ConvBnSaved,
     pooled: Option<(MaxPooled, Vec<usize>)>,
     blocks: Vec<BlockSaved>,
-    last_dims: Vec<usize>,
+    /// Shape and type of the last activations.
+    last: (Vec<usize>, DType),
 }
 
 /// Blocks of each stage, and whether they are bottlenecks.
@@ -114,9 +115,9 @@ impl ResNet {
                 keep.push(saved);
             }
         }
-        let last_dims = y.dims().to_vec();
+        let last = (y.dims().to_vec(), y.dtype());
         let features = global_average_pool(&y).in_layer("avgpool")?;
-        Ok(Features { features, stem, pooled, last_dims })
+        Ok(Features { features, stem, pooled, last })
     }
 }
 
@@ -124,7 +125,8 @@ struct Features {
     features: Tensor,
     stem: Option<ConvBnSaved>,
     pooled: Option<(MaxPooled, Vec<usize>)>,
-    last_dims: Vec<usize>,
+    /// Shape and type of the last activations.
+    last: (Vec<usize>, DType),
 }
 
 fn scaled(width: usize, by: f64) -> Result<usize, EncoderError> {
@@ -151,10 +153,10 @@ impl Encoder for ResNet {
 
     fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
-        let Features { features, stem, pooled, last_dims } =
+        let Features { features, stem, pooled, last } =
             self.run(images, Mode::Train, Some(&mut blocks))?;
         let stem = stem.ok_or(EncoderError::ForeignActivations)?;
-        Ok((features, Saved::new(Activations { stem, pooled, blocks, last_dims })))
+        Ok((features, Saved::new(Activations { stem, pooled, blocks, last })))
     }
 
     fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
@@ -162,9 +164,10 @@ impl Encoder for ResNet {
     }
 
     fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {
-        let Activations { stem, pooled, mut blocks, last_dims } = saved.take()?;
+        let Activations { stem, pooled, mut blocks, last } = saved.take()?;
         let mut gradients = Gradients::new();
-        let mut dy = global_average_pool_backward(&last_dims, features).in_layer("avgpool")?;
+        let (dims, dtype) = last;
+        let mut dy = global_average_pool_backward(&dims, features, dtype).in_layer("avgpool")?;
         for block in self.blocks.iter().rev() {
             // Taken off the end one by one, so that memory is given back on the way.
             let saved = blocks.pop().ok_or(EncoderError::ForeignActivations)?;

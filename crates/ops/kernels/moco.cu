@@ -1,6 +1,8 @@
 // The kernels of the crate as one module. Entries are extern "C": NAME_f32 and NAME_bf16 for kernels
 // that read and write activations, NAME alone for those that have one type.
 #include "base.cuh"
+#include "batch_norm.cuh"
+#include "pool.cuh"
 
 #define GLUE(name, suffix) name##_##suffix
 #define NAMED(name, suffix) GLUE(name, suffix)
@@ -20,3 +22,5 @@
 #undef KERNEL
 
 #define KERNEL(name) extern "C" __global__ void name
+#include "batch_norm_sums.inc"
+#include "updates.inc"

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend};
+use crate::dispatch::on_gpu;
 use crate::elementwise::map;
 use crate::error::OpError;
 use crate::simd::Float;
@@ -14,12 +15,13 @@ const OP: &str = "add";
 /// # Errors
 /// If the shapes differ.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
-    by_dtype!(OP, a, sum(a, b))
-}
-
-fn sum<T: Float>(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
     let dims = dims4(OP, "a", a)?;
     expect_shape(OP, "b", b, &dims)?;
+    on_gpu!(OP, a, activations::add, a, b);
+    by_dtype!(OP, a, sum(a, b, dims))
+}
+
+fn sum<T: Float>(a: &Tensor, b: &Tensor, dims: [usize; 4]) -> Result<Tensor, OpError> {
     let (a, b) = (Dense::channels_last(OP, a)?, Dense::channels_last(OP, b)?);
     let sum = lend!(OP, T, [a, b] => map([a, b], |[a, b]| a + b));
     channels_last::<T>(OP, sum, dims)

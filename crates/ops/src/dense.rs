@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{Device, Storage, Tensor};
+use candle_core::{Device, Storage, Tensor, WithDType};
 
 use crate::error::{InOp, OpError};
 use crate::simd::Float;
@@ -31,7 +31,7 @@ impl Dense {
     }
 
     /// Lends the numbers.
-    pub(crate) fn with<T: Float, R>(
+    pub(crate) fn with<T: WithDType, R>(
         &self,
         op: &'static str,
         work: impl FnOnce(&[T]) -> Result<R, OpError>,

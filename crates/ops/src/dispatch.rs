@@ -5,19 +5,12 @@ use candle_core::Tensor;
 use crate::error::OpError;
 
 /// Calls `gpu::function(gpu, args)` and returns its result if the tensor is on a GPU:
-/// `on_gpu!(op, x, module::function, args)`. A build without GPUs only checks that it is not.
-#[cfg(any(feature = "cuda", feature = "emulator"))]
+/// `on_gpu!(op, x, module::function, args)`.
 macro_rules! on_gpu {
     ($op:expr, $x:expr, $($function:ident)::+ $(, $argument:expr)*) => {
         if let Some(gpu) = $crate::gpu::of($op, $x)? {
             return $crate::gpu::$($function)::+(&*gpu $(, $argument)*);
         }
-    };
-}
-#[cfg(not(any(feature = "cuda", feature = "emulator")))]
-macro_rules! on_gpu {
-    ($op:expr, $x:expr, $($function:ident)::+ $(, $argument:expr)*) => {
-        $crate::dispatch::expect_cpu($op, $x)?;
     };
 }
 pub(crate) use on_gpu;

@@ -26,8 +26,12 @@ mod dispatch;
 mod elementwise;
 mod error;
 mod exp;
-#[cfg(any(feature = "cuda", feature = "emulator"))]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "emulator")),
+    expect(dead_code, reason = "such a build has no GPU to run it, but checks that it compiles")
+)]
 mod gpu;
+mod images;
 mod info_nce;
 mod linear;
 mod normalize;
@@ -42,7 +46,7 @@ mod update;
 pub use add::add;
 pub use batch_norm::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, batch_norm_backward, batch_norm_eval,
-    batch_norm_train,
+    batch_norm_train, blend_running_,
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 #[cfg(feature = "cuda")]
@@ -50,6 +54,7 @@ pub use cuda::{DeviceMemory, device_memory, open_cuda};
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
+pub use images::normalize_images;
 pub use info_nce::{InfoNce, info_nce};
 pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};
 pub use normalize::{l2_normalize, l2_normalize_backward};

@@ -1,6 +1,7 @@
 //! In-place updates of parameters: SGD with momentum, and the momentum update of the key encoder.
 //!
-//! All tensors of a network are updated in one parallel region, each in one pass over its memory.
+//! All tensors of a network are updated in one parallel region or one launch, each in one pass over its
+//! memory.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -11,6 +12,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 
 use crate::dense::{Dense, by_dtype, expect_shape};
+use crate::dispatch::on_gpu;
 use crate::elementwise::{self, CHUNK};
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, vectorize};
@@ -42,6 +44,11 @@ impl<'a> SgdUpdate<'a> {
         expect_contiguous(SGD, "buffer", buffer)?;
         Ok(Self { parameter, gradient: Dense::rows(SGD, gradient)?, buffer })
     }
+
+    /// Parameter, gradient and buffer.
+    pub(crate) fn tensors(&self) -> [&Tensor; 3] {
+        [self.parameter, self.gradient.tensor(), self.buffer]
+    }
 }
 
 /// PyTorch's SGD: `g ← g + weight_decay·p; buffer ← sgd_momentum·buffer + g; p ← p − lr·buffer`,
@@ -56,6 +63,10 @@ pub fn sgd_(
 ) -> Result<(), OpError> {
     let changed = updates.iter().flat_map(|u| [("parameter", u.parameter), ("buffer", u.buffer)]);
     expect_own_memory(SGD, changed, updates.iter().map(|u| u.gradient.tensor()))?;
+    if let Some(first) = updates.first() {
+        let constants = [lr, sgd_momentum, weight_decay];
+        on_gpu!(SGD, first.parameter, update::sgd, updates, constants);
+    }
     for_each(
         updates,
         |u| u.parameter,
@@ -106,6 +117,11 @@ impl<'a> EmaUpdate<'a> {
         expect_contiguous(EMA, "key", key)?;
         Ok(Self { key, query: Dense::rows(EMA, query)? })
     }
+
+    /// The key encoder's parameter and its twin.
+    pub(crate) fn tensors(&self) -> [&Tensor; 2] {
+        [self.key, self.query.tensor()]
+    }
 }
 
 /// The momentum update `θ_k ← m·θ_k + (1 − m)·θ_q` in place (MoCo v1 Eq. (2); official
@@ -116,6 +132,9 @@ impl<'a> EmaUpdate<'a> {
 pub fn ema_(updates: &[EmaUpdate<'_>], key_momentum: f64) -> Result<(), OpError> {
     let changed = updates.iter().map(|u| ("key", u.key));
     expect_own_memory(EMA, changed, updates.iter().map(|u| u.query.tensor()))?;
+    if let Some(first) = updates.first() {
+        on_gpu!(EMA, first.key, update::ema, updates, key_momentum);
+    }
     for_each(
         updates,
         |u| u.key,
@@ -160,7 +179,7 @@ fn for_each<U: Sync>(
 
 /// Lends the numbers of a contiguous tensor to be changed. Meanwhile no one else reads or writes them:
 /// candle holds the lock of the tensor's memory.
-fn change<T: Float>(
+pub(crate) fn change<T: Float>(
     op: &'static str,
     x: &Tensor,
     work: impl FnOnce(&mut [T]) -> Result<(), OpError>,
@@ -211,13 +230,17 @@ fn expect_like(
     Ok(())
 }
 
-fn expect_contiguous(op: &'static str, tensor: &'static str, x: &Tensor) -> Result<(), OpError> {
+pub(crate) fn expect_contiguous(
+    op: &'static str,
+    tensor: &'static str,
+    x: &Tensor,
+) -> Result<(), OpError> {
     if x.is_contiguous() { Ok(()) } else { Err(OpError::Strided { op, tensor }) }
 }
 
 /// Fails unless each tensor to be changed has memory that no other tensor given here has; else the order
 /// of the updates would show in the result, and two locks of one memory would wait for each other.
-fn expect_own_memory<'t>(
+pub(crate) fn expect_own_memory<'t>(
     op: &'static str,
     changed: impl Iterator<Item = (&'static str, &'t Tensor)>,
     read: impl Iterator<Item = &'t Tensor>,

@@ -2,13 +2,18 @@
 //! the shortcut and ReLU.
 
 mod kernel;
+mod running;
 
 use candle_core::Tensor;
 
 use self::kernel::{Affine, Gradient, Normalization, Rows};
-use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, tensor};
+use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, shape, tensor};
+use crate::dispatch::on_gpu;
 use crate::error::OpError;
+use crate::gpu;
 use crate::simd::Float;
+
+pub use self::running::blend_running_;
 
 const OP: &str = "batch_norm";
 
@@ -40,6 +45,18 @@ pub enum After<'a> {
 #[derive(Debug, Clone)]
 pub struct BatchNormSaved {
     groups: usize,
+    statistics: Statistics,
+}
+
+/// Statistics where the activations are.
+#[derive(Debug, Clone)]
+enum Statistics {
+    Host(HostStatistics),
+    Device(gpu::batch_norm::Statistics),
+}
+
+#[derive(Debug, Clone)]
+struct HostStatistics {
     /// `[groups, C]`.
     mean: Vec<f64>,
     /// Biased, `[groups, C]`.
@@ -62,22 +79,16 @@ pub struct BatchNormGradients {
 }
 
 impl BatchNormSaved {
-    /// Mean and unbiased variance of each channel in one group, which PyTorch blends into the running
-    /// statistics.
-    pub fn of_group(&self, group: usize) -> impl Iterator<Item = (f64, f64)> + '_ {
-        let c = self.mean.len() / self.groups;
-        let n = self.values_per_channel;
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-        let unbiased = n as f64 / (n as f64 - 1.0);
-        let range = group * c..(group + 1) * c;
-        let variances = self.variance[range.clone()].iter().map(move |v| v * unbiased);
-        self.mean[range].iter().copied().zip(variances)
-    }
-
     /// Number of groups.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.groups
+    }
+}
+
+impl HostStatistics {
+    fn groups(&self, c: usize) -> usize {
+        self.mean.len() / c
     }
 
     fn inv_std(&self) -> Vec<f64> {
@@ -85,7 +96,7 @@ impl BatchNormSaved {
     }
 }
 
-/// Normalizes `x` `[N, C, H, W]` by the statistics of each group, f32 or f64 (PyTorch `BatchNorm2d` in
+/// Normalizes `x` `[N, C, H, W]` by the statistics of each group (PyTorch `BatchNorm2d` in
 /// training mode, one call per group).
 ///
 /// # Errors
@@ -113,12 +124,16 @@ pub fn batch_norm_train(
             got: x.dims().to_vec(),
         });
     }
-    let (mean, variance) = by_dtype!(OP, x, statistics(x, bn.groups))?;
-    let saved =
-        BatchNormSaved { groups: bn.groups, mean, variance, eps: bn.eps, values_per_channel };
+    let groups = bn.groups;
+    if let Some(gpu) = gpu::of(OP, x)? {
+        let (y, statistics) = gpu::batch_norm::train(&*gpu, x, bn, after)?;
+        return Ok((y, BatchNormSaved { groups, statistics: Statistics::Device(statistics) }));
+    }
+    let (mean, variance) = by_dtype!(OP, x, statistics(x, groups))?;
+    let saved = HostStatistics { mean, variance, eps: bn.eps, values_per_channel };
     let inv_std = saved.inv_std();
     let y = by_dtype!(OP, x, normalize(x, bn, (&saved.mean, &inv_std), after, [n, c, h, w]))?;
-    Ok((y, saved))
+    Ok((y, BatchNormSaved { groups, statistics: Statistics::Host(saved) }))
 }
 
 /// Normalizes by running statistics `[C]` (PyTorch `BatchNorm2d` in evaluation mode); `bn.groups` is
@@ -136,6 +151,7 @@ pub fn batch_norm_eval(
     let dims = check(x, bn, after)?;
     expect_shape(OP, "running_mean", running_mean, &dims[1..2])?;
     expect_shape(OP, "running_var", running_var, &dims[1..2])?;
+    on_gpu!(OP, x, batch_norm::eval, x, bn, [running_mean, running_var], after);
     let mean = by_dtype!(OP, running_mean, numbers(running_mean))?;
     let mut inv_std = by_dtype!(OP, running_var, numbers(running_var))?;
     for value in &mut inv_std {
@@ -161,11 +177,24 @@ pub fn batch_norm_backward(
     let dims = check(x, bn, after)?;
     expect_shape(OP, "y", y, &dims)?;
     expect_shape(OP, "dy", dy, &dims)?;
-    by_dtype!(OP, x, backward([x, y, dy], bn, saved, after, dims))
+    match &saved.statistics {
+        Statistics::Host(saved) => {
+            // The groups of the forward pass.
+            let bn = BatchNorm { groups: saved.groups(dims[1]), ..bn };
+            by_dtype!(OP, x, backward([x, y, dy], bn, saved, after, dims))
+        }
+        Statistics::Device(statistics) => {
+            let gpu = gpu::expect(OP, x)?;
+            gpu::batch_norm::backward(&*gpu, [x, y, dy], bn, statistics, after)
+        }
+    }
 }
 
 fn check(x: &Tensor, bn: BatchNorm<'_>, after: After<'_>) -> Result<[usize; 4], OpError> {
     let dims = dims4(OP, "x", x)?;
+    if dims[1] == 0 || bn.groups == 0 {
+        return Err(shape(OP, "x", "at least one channel and one group", x.dims()));
+    }
     expect_shape(OP, "gamma", bn.gamma, &dims[1..2])?;
     expect_shape(OP, "beta", bn.beta, &dims[1..2])?;
     if let After::AddRelu(added) = after {
@@ -228,11 +257,11 @@ fn normalize<T: Float>(
 fn backward<T: Float>(
     [x, y, dy]: [&Tensor; 3],
     bn: BatchNorm<'_>,
-    saved: &BatchNormSaved,
+    saved: &HostStatistics,
     after: After<'_>,
     dims: [usize; 4],
 ) -> Result<BatchNormGradients, OpError> {
-    let rows = Rows::new(dims.iter().product(), dims[1], saved.groups);
+    let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
     let gamma = numbers::<T>(bn.gamma)?;
     let inv_std = saved.inv_std();
     let by = Normalization { mean: &saved.mean, inv_std: &inv_std, gamma: &gamma };

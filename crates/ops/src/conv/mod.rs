@@ -96,15 +96,15 @@ pub fn conv2d_weight_gradient(
 /// `[C_out, C/groups, K, K]`.
 #[cfg(feature = "emulator")]
 pub(crate) fn on_cpu(
-    direction: crate::gpu::Direction,
+    direction: crate::gpu::convolution::Direction,
     g: Geometry,
     a: &Tensor,
     b: &Tensor,
 ) -> Result<Tensor, OpError> {
     match direction {
-        crate::gpu::Direction::Forward => forward::<f32>(a, b, g),
-        crate::gpu::Direction::InputGradient => gradient_of_input::<f32>(a, b, g),
-        crate::gpu::Direction::WeightGradient => gradient_of_weight::<f32>(a, b, g),
+        crate::gpu::convolution::Direction::Forward => forward::<f32>(a, b, g),
+        crate::gpu::convolution::Direction::InputGradient => gradient_of_input::<f32>(a, b, g),
+        crate::gpu::convolution::Direction::WeightGradient => gradient_of_weight::<f32>(a, b, g),
     }
 }
 

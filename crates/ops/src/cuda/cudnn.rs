@@ -11,8 +11,9 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr as _};
 use candle_core::cuda::gemm_reduced_precision_f32;
 use candle_core::{CudaDevice, DType};
 
+use crate::gpu::Convolution;
+use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Candidate, Library, Operands, Sizes};
-use crate::gpu::{Convolution, Direction};
 
 /// Algorithms of a direction at most.
 const MOST: usize = 16;

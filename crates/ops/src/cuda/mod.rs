@@ -19,8 +19,9 @@ use candle_core::{CudaDevice, DType, Tensor};
 use self::cudnn::Cudnn;
 pub use self::device::{DeviceMemory, device_memory, open_cuda};
 use crate::error::{InOp, OpError};
+use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Operands, Plans};
-use crate::gpu::{Arg, Convolution, Direction, Gpu, Grid, Kernel};
+use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel};
 
 /// All kernels of the crate.
 const MODULE: &str = include_str!(concat!(env!("OUT_DIR"), "/moco.ptx"));

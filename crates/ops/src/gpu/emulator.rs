@@ -82,23 +82,27 @@ impl Gpu for Emulator {
         let fail = |what: &str| OpError::Kernel { op, kernel: name.clone(), what: what.to_owned() };
         let mut memory = Vec::new();
         for arg in args {
-            if let Arg::In(x) | Arg::Out(x) = arg {
-                memory.push(Memory::of(op, x)?);
+            if let Arg::In(x) | Arg::Out(x) | Arg::Changed(x) = arg {
+                memory.push((arg, Memory::of(op, x)?));
             }
         }
-        let written: Vec<&Memory> = args
+        let written: Vec<&Memory> = memory
             .iter()
-            .filter(|arg| matches!(arg, Arg::In(_) | Arg::Out(_)))
-            .zip(&memory)
-            .filter_map(|(arg, memory)| matches!(arg, Arg::Out(_)).then_some(memory))
+            .filter(|(arg, _)| matches!(arg, Arg::Out(_) | Arg::Changed(_)))
+            .map(|(_, memory)| memory)
             .collect();
         let before: Vec<Vec<u8>> = written.iter().map(|memory| memory.bytes().to_vec()).collect();
-        run(&name, grid, args, &memory, Order::Falling).map_err(|what| fail(&what))?;
+        let addresses: Vec<u64> = memory
+            .iter()
+            .filter(|(arg, _)| !matches!(arg, Arg::Changed(_)))
+            .map(|(_, memory)| memory.start.addr() as u64)
+            .collect();
+        run(&name, grid, args, &addresses, Order::Falling).map_err(|what| fail(&what))?;
         let falling: Vec<Vec<u8>> = written.iter().map(|memory| memory.bytes().to_vec()).collect();
         for (memory, before) in written.iter().zip(&before) {
             memory.restore(before);
         }
-        run(&name, grid, args, &memory, Order::Rising).map_err(|what| fail(&what))?;
+        run(&name, grid, args, &addresses, Order::Rising).map_err(|what| fail(&what))?;
         for (memory, falling) in written.iter().zip(&falling) {
             if memory.bytes() != falling {
                 return Err(fail("its result depends on the order of its threads"));
@@ -126,6 +130,16 @@ impl Gpu for Emulator {
         y.in_op(op)
     }
 
+    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError> {
+        Ok(Memory::of(op, x)?.start.expose_provenance() as u64)
+    }
+
+    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+        let cpu = candle_core::Device::Cpu;
+        Tensor::from_raw_buffer(&bytes, DType::I64, &[numbers.len()], &cpu).in_op(op)
+    }
+
     fn multiprocessors(&self) -> u32 {
         MULTIPROCESSORS
     }
@@ -141,17 +155,18 @@ fn run(
     name: &str,
     grid: Grid,
     args: &[Arg<'_>],
-    memory: &[Memory],
+    addresses: &[u64],
     order: Order,
 ) -> Result<(), String> {
-    let mut addresses = memory.iter().map(|memory| memory.start);
+    let mut addresses = addresses.iter().copied();
     let mut signature = String::new();
     // Each argument as the 8 bytes that hold its value from the front.
     let mut values: Vec<u64> = Vec::new();
     for arg in args {
         let (letter, value) = match arg {
-            Arg::In(_) => ('r', addresses.next().unwrap_or(std::ptr::null_mut()).addr() as u64),
-            Arg::Out(_) => ('w', addresses.next().unwrap_or(std::ptr::null_mut()).addr() as u64),
+            Arg::In(_) => ('r', addresses.next().unwrap_or(0)),
+            Arg::Out(_) => ('w', addresses.next().unwrap_or(0)),
+            Arg::Changed(_) => continue,
             Arg::U32(value) => ('i', u64::from(*value)),
             Arg::U64(value) => ('l', *value),
             Arg::F32(value) => ('f', u64::from(value.to_bits())),

@@ -5,12 +5,16 @@
 //! Activations are f32 or bf16 `[N, C, H, W]`, channels last in memory; parameters, statistics, losses
 //! and gradients of parameters are f32.
 
+pub(crate) mod activations;
+pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
+pub(crate) mod pool;
 pub(crate) mod rows;
+pub(crate) mod update;
 
 use std::rc::Rc;
 
@@ -19,7 +23,7 @@ use candle_core::{DType, Tensor};
 use crate::dense::Dense;
 use crate::error::OpError;
 
-pub(crate) use self::convolution::{Convolution, Direction};
+pub(crate) use self::convolution::Convolution;
 #[cfg(feature = "emulator")]
 pub use self::emulator::emulate;
 
@@ -50,6 +54,12 @@ pub(crate) trait Gpu {
         a: &Tensor,
         b: &Tensor,
     ) -> Result<Tensor, OpError>;
+
+    /// Where the first element of a contiguous tensor is, for a table of tensors; see [`Arg::Changed`].
+    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError>;
+
+    /// A copy in the device's memory, i64; does not wait for what was queued before.
+    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError>;
 
     /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that
     /// walk over their data.
@@ -117,6 +127,8 @@ pub(crate) enum Arg<'a> {
     In(&'a Tensor),
     /// Written, or changed in place: contiguous.
     Out(&'a Tensor),
+    /// No parameter: a tensor that the kernel changes through an address in a table.
+    Changed(&'a Tensor),
     U32(u32),
     U64(u64),
     F32(f32),
@@ -138,6 +150,11 @@ pub(crate) fn elements(x: &Tensor) -> Arg<'static> {
     Arg::U64(x.elem_count() as u64)
 }
 
+/// How many accesses of 16 bytes a tensor is made of.
+pub(crate) fn vectors(x: &Tensor) -> usize {
+    (x.elem_count() * x.dtype().size_in_bytes()).div_ceil(16)
+}
+
 /// The GPU that the operations on a tensor run on; none if that is the CPU.
 pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, OpError> {
     #[cfg(feature = "cuda")]
@@ -149,6 +166,12 @@ pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, Op
         return Ok(Some(gpu));
     }
     crate::dispatch::expect_cpu(op, x).map(|()| None)
+}
+
+/// The GPU that a tensor is on, for operations whose other arguments already are on one.
+pub(crate) fn expect(op: &'static str, x: &Tensor) -> Result<Rc<dyn Gpu>, OpError> {
+    let got = || OpError::Device { op, got: format!("{:?}", x.device().location()) };
+    of(op, x)?.ok_or_else(got)
 }
 
 /// A contiguous f32 or bf16 tensor; anything else has no kernels.

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::{Convolution, Direction};
+use super::Convolution;
+use super::convolution::Direction;
 use crate::conv::Geometry;
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.

@@ -1,29 +1,43 @@
 //! The mean over the pixels of an image.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::dense::{
-    Dense, Unwritten, by_dtype, channels_last, dims2, dims4, expect_shape, four, lend, tensor,
+    Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
+use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
 use crate::error::OpError;
+use crate::gpu;
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "global_average_pool";
 
-/// The mean over the pixels of `x` `[N, C, H, W]`; gives `[N, C]`.
+/// The mean over the pixels of `x` `[N, C, H, W]`; gives `[N, C]`, on a
+/// GPU always f32.
 ///
 /// # Errors
-/// If `x` is not `[N, C, H, W]`, f32 or f64.
+/// If `x` is not `[N, C, H, W]`.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor, OpError> {
+    dims4(OP, "x", x)?;
+    on_gpu!(OP, x, pool::average, x);
     by_dtype!(OP, x, average(x))
 }
 
-/// The gradient of [`global_average_pool`]'s input of shape `dims` from `dy` `[N, C]`.
+/// The gradient of [`global_average_pool`]'s input of shape `dims` and type `dtype` from `dy` `[N, C]`,
+/// which on the CPU has that type too.
 ///
 /// # Errors
-/// If the shapes do not fit.
-pub fn global_average_pool_backward(dims: &[usize], dy: &Tensor) -> Result<Tensor, OpError> {
+/// If the shapes or types do not fit.
+pub fn global_average_pool_backward(
+    dims: &[usize],
+    dy: &Tensor,
+    dtype: DType,
+) -> Result<Tensor, OpError> {
+    let dims = four(OP, "dims", dims)?;
+    expect_shape(OP, "dy", dy, &dims[..2])?;
+    on_gpu!(OP, dy, pool::average_backward, dims, dy, dtype);
+    gpu::expect_dtype(OP, "dy", dy, dtype)?;
     by_dtype!(OP, dy, spread(dims, dy))
 }
 
@@ -47,10 +61,7 @@ fn average<T: Float>(x: &Tensor) -> Result<Tensor, OpError> {
     tensor(OP, y, (n, c))
 }
 
-fn spread<T: Float>(dims: &[usize], dy: &Tensor) -> Result<Tensor, OpError> {
-    let [n, c, h, w] = four(OP, "dims", dims)?;
-    dims2(OP, "dy", dy)?;
-    expect_shape(OP, "dy", dy, &[n, c])?;
+fn spread<T: Float>([n, c, h, w]: [usize; 4], dy: &Tensor) -> Result<Tensor, OpError> {
     let dy = Dense::rows(OP, dy)?;
     let mut dx = Unwritten::new(n * h * w * c);
     lend!(OP, T, [dy] => {

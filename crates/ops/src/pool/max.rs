@@ -3,11 +3,13 @@
 use std::hint::select_unpredictable;
 use std::mem::MaybeUninit;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::dense::{Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend};
+use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
-use crate::error::OpError;
+use crate::error::{InOp, OpError};
+use crate::gpu;
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "max_pool";
@@ -21,16 +23,21 @@ const LANES: usize = 16;
 pub struct MaxPooled {
     /// `[N, C, H_out, W_out]`.
     pub y: Tensor,
-    /// Tap (0..9, row by row) of each maximum, channels last.
-    taps: Vec<u8>,
+    /// Tap (0..9, row by row) of each maximum, u8 `[N, H_out, W_out, C]`.
+    taps: Tensor,
 }
 
-/// The 3×3, stride 2, padding 1 max pooling of the ImageNet stem, f32 or f64. Of equal values the first
+/// The 3×3, stride 2, padding 1 max pooling of the ImageNet stem. Of equal values the first
 /// in row-major order wins, and NaN wins over every number, as in PyTorch.
 ///
 /// # Errors
-/// If `x` is not `[N, C, H, W]`, f32 or f64.
+/// If `x` is not `[N, C, H, W]`.
 pub fn max_pool(x: &Tensor) -> Result<MaxPooled, OpError> {
+    let [_, _, h, w] = dims4(OP, "x", x)?;
+    if let Some(gpu) = gpu::of(OP, x)? {
+        let (y, taps) = gpu::pool::max(&*gpu, x, [out_size(h), out_size(w)])?;
+        return Ok(MaxPooled { y, taps });
+    }
     by_dtype!(OP, x, forward(x))
 }
 
@@ -46,6 +53,7 @@ pub fn max_pool_backward(
     let [n, c, h, w] = four(OP, "dims", dims)?;
     expect_shape(OP, "y", &pooled.y, &[n, c, out_size(h), out_size(w)])?;
     expect_shape(OP, "dy", dy, pooled.y.dims())?;
+    on_gpu!(OP, dy, pool::max_backward, &pooled.taps, [n, c, h, w], dy);
     by_dtype!(OP, dy, backward(&pooled.taps, [n, c, h, w], dy))
 }
 
@@ -150,6 +158,7 @@ fn forward<T: Float>(x: &Tensor) -> Result<MaxPooled, OpError> {
     });
     // SAFETY: every channel of every pixel of every row was written.
     let (y, taps) = unsafe { (y.written(), taps.written()) };
+    let taps = Tensor::from_vec(taps, (n, ho, wo, c), &Device::Cpu).in_op(OP)?;
     Ok(MaxPooled { y: channels_last(OP, y, [n, c, ho, wo])?, taps })
 }
 
@@ -195,27 +204,29 @@ fn largest<T: Float, const L: usize>(
 
 /// Each input pixel gathers from the output pixels that see it, so that no two threads write to one.
 fn backward<T: Float>(
-    taps: &[u8],
+    taps: &Tensor,
     [n, c, h, w]: [usize; 4],
     dy: &Tensor,
 ) -> Result<Tensor, OpError> {
     let (ho, wo) = (out_size(h), out_size(w));
-    let dy = Dense::channels_last(OP, dy)?;
+    let (taps, dy) = (Dense::rows(OP, taps)?, Dense::channels_last(OP, dy)?);
     let mut dx = Unwritten::<T>::new(n * h * w * c);
-    lend!(OP, T, [dy] => {
-        let rows = dx.elements().chunks_mut((w * c).max(1));
-        for_each(n * h * w * c, rows, |row, dx| {
-            let image = row / h * ho * wo * c..(row / h + 1) * ho * wo * c;
-            let (dy, taps) = (&dy[image.clone()], &taps[image]);
-            vectorize(|| {
-                for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
-                    let start = |y: usize, x: usize| (y * wo + x) * c;
-                    let seen = Pixels::<4>::new(outputs(row % h, ho), &outputs(i, wo), start);
-                    each_channel!(c, gathered(dy, taps, seen.get(), dx));
-                }
+    taps.with(OP, |taps: &[u8]| {
+        Ok(lend!(OP, T, [dy] => {
+            let rows = dx.elements().chunks_mut((w * c).max(1));
+            for_each(n * h * w * c, rows, |row, dx| {
+                let image = row / h * ho * wo * c..(row / h + 1) * ho * wo * c;
+                let (dy, taps) = (&dy[image.clone()], &taps[image]);
+                vectorize(|| {
+                    for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
+                        let start = |y: usize, x: usize| (y * wo + x) * c;
+                        let seen = Pixels::<4>::new(outputs(row % h, ho), &outputs(i, wo), start);
+                        each_channel!(c, gathered(dy, taps, seen.get(), dx));
+                    }
+                });
             });
-        });
-    });
+        }))
+    })?;
     // SAFETY: every channel of every pixel of every row was written.
     channels_last(OP, unsafe { dx.written() }, [n, c, h, w])
 }
@@ -244,8 +255,6 @@ fn gathered<T: Float, const L: usize>(
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
-
     use super::*;
 
     const INF: f64 = f64::INFINITY;

@@ -1,0 +1,155 @@
+//! Running statistics, which evaluation normalizes by.
+
+use candle_core::Tensor;
+
+use super::{BatchNormSaved, HostStatistics, OP, Statistics};
+use crate::dense::{by_dtype, expect_shape};
+use crate::error::OpError;
+use crate::gpu;
+use crate::simd::Float;
+use crate::update::{change, expect_contiguous, expect_own_memory};
+
+/// Blends a batch's statistics into the running mean and variance `[C]`, both changed in place:
+/// `running ← (1 − bn_momentum)·running + bn_momentum·batch` (PyTorch `BatchNorm2d` in training mode, whose
+/// `batch` is the mean and the unbiased variance). Of the batch's groups the first `groups` are averaged.
+///
+/// # Errors
+/// If the shapes do not fit, a tensor is strided or shares its memory with the other, or there are not
+/// that many groups; then nothing was changed.
+pub fn blend_running_(
+    saved: &BatchNormSaved,
+    running: [&Tensor; 2],
+    groups: usize,
+    bn_momentum: f64,
+) -> Result<(), OpError> {
+    if groups == 0 || groups > saved.groups {
+        #[expect(clippy::cast_precision_loss, reason = "for a message")]
+        let got = groups as f64;
+        let expected = "between 1 and the number of the batch's groups";
+        return Err(OpError::Argument { op: OP, argument: "groups", expected, got });
+    }
+    let named = [("running_mean", running[0]), ("running_var", running[1])];
+    let c = match &saved.statistics {
+        Statistics::Host(statistics) => statistics.mean.len() / saved.groups,
+        Statistics::Device(statistics) => statistics.channels(),
+    };
+    for (name, x) in named {
+        expect_shape(OP, name, x, &[c])?;
+        expect_contiguous(OP, name, x)?;
+    }
+    expect_own_memory(OP, named.into_iter(), std::iter::empty())?;
+    match &saved.statistics {
+        Statistics::Device(statistics) => {
+            let gpu = gpu::expect(OP, running[0])?;
+            gpu::batch_norm::blend(&*gpu, statistics, running, groups, bn_momentum)
+        }
+        Statistics::Host(statistics) => {
+            let batch = statistics.averages(c, groups);
+            for (x, batch) in running.into_iter().zip(batch) {
+                by_dtype!(OP, x, blend(x, &batch, bn_momentum))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn blend<T: Float>(running: &Tensor, batch: &[f64], bn_momentum: f64) -> Result<(), OpError> {
+    let (old, new) = (T::of(1.0 - bn_momentum), T::of(bn_momentum));
+    change(OP, running, |running: &mut [T]| {
+        for (running, batch) in running.iter_mut().zip(batch) {
+            *running = *running * old + T::of(*batch) * new;
+        }
+        Ok(())
+    })
+}
+
+impl HostStatistics {
+    /// Mean and unbiased variance of each channel, averaged over the first groups.
+    fn averages(&self, c: usize, groups: usize) -> [Vec<f64>; 2] {
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+        let [n, n_groups] = [self.values_per_channel, groups].map(|count| count as f64);
+        let unbiased = n / (n - 1.0);
+        let average = |of_groups: &[f64], factor: f64| {
+            let of_channel = |channel: usize| {
+                let values = of_groups.iter().skip(channel).step_by(c).take(groups);
+                values.fold(0.0, |sum, value| sum + value * factor / n_groups)
+            };
+            (0..c).map(of_channel).collect()
+        };
+        [average(&self.mean, 1.0), average(&self.variance, unbiased)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Two channels; each group of two values per channel: 0 and 2, then 4 and 8.
+    fn saved() -> BatchNormSaved {
+        let statistics = HostStatistics {
+            mean: vec![1.0, 10.0, 6.0, 20.0],
+            variance: vec![1.0, 2.0, 4.0, 0.0],
+            eps: 0.0,
+            values_per_channel: 2,
+        };
+        BatchNormSaved { groups: 2, statistics: Statistics::Host(statistics) }
+    }
+
+    fn vector(values: [f64; 2]) -> Tensor {
+        Tensor::new(&values, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn the_first_groups_are_averaged_and_the_variance_is_unbiased() {
+        for (groups, expected_mean, expected_var) in
+            [(1, [0.75 + 0.25, 7.5 + 2.5], [0.5, 1.0]), (2, [0.75 + 0.875, 11.25], [1.25, 0.5])]
+        {
+            let (mean, var) = (vector([1.0, 10.0]), vector([0.0, 0.0]));
+            blend_running_(&saved(), [&mean, &var], groups, 0.25).unwrap();
+            assert_eq!(mean.to_vec1::<f64>().unwrap(), expected_mean);
+            assert_eq!(var.to_vec1::<f64>().unwrap(), expected_var);
+        }
+    }
+
+    /// A tensor's own arithmetic, which rounds after each operation.
+    #[test]
+    fn has_the_bits_of_arithmetic_on_tensors() {
+        for dtype in [candle_core::DType::F32, candle_core::DType::F64] {
+            let numbers: Vec<f64> = (0..999_u32).map(|i| (f64::from(i) * 0.7).sin()).collect();
+            let statistics = HostStatistics {
+                mean: numbers.clone(),
+                variance: vec![0.0; 999],
+                eps: 0.0,
+                values_per_channel: 2,
+            };
+            let saved = BatchNormSaved { groups: 1, statistics: Statistics::Host(statistics) };
+            let batch = Tensor::new(&numbers[..], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let old = batch.cos().unwrap();
+            let expected = ((&old * (1.0 - 0.1)).unwrap() + (&batch * 0.1).unwrap()).unwrap();
+            blend_running_(&saved, [&old, &old.zeros_like().unwrap()], 1, 0.1).unwrap();
+            let bits = |x: &Tensor| -> Vec<u64> {
+                let wide = x.to_dtype(candle_core::DType::F64).unwrap();
+                wide.to_vec1::<f64>().unwrap().iter().map(|v| v.to_bits()).collect()
+            };
+            assert_eq!(bits(&old), bits(&expected));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_nothing_is_changed() {
+        let (mean, var) = (vector([1.0, 2.0]), vector([3.0, 4.0]));
+        let three = Tensor::new(&[1.0; 3], &Device::Cpu).unwrap();
+        for (running, groups, expected) in [
+            ([&mean, &var], 3, "batch_norm: `groups` = 3, expected between 1 and the number"),
+            ([&mean, &var], 0, "batch_norm: `groups` = 0, expected between 1 and the number"),
+            ([&mean, &three], 1, "batch_norm: `running_var` has shape [3], expected [2]"),
+            ([&mean, &mean], 1, "batch_norm: `running_var` shares its memory"),
+        ] {
+            let error = blend_running_(&saved(), running, groups, 0.1).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(mean.to_vec1::<f64>().unwrap(), [1.0, 2.0]);
+    }
+}
