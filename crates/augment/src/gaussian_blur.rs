@@ -99,13 +99,12 @@ impl Kernel {
         let (first, last) = (&taps[..n], &taps[(N_NEAR + 1) * stride..][..n]);
         let inner: [&[u8]; N_NEAR] = std::array::from_fn(|tap| &taps[(tap + 1) * stride..][..n]);
         for i in 0..n {
-            // Sums of 16 bits: twice as many fit a register.
-            let far = u16::from(first[i]) + u16::from(last[i]);
+            let far = u32::from(first[i]) + u32::from(last[i]);
             let mut near = 0;
             for samples in inner {
-                near += u16::from(samples[i]);
+                near += u32::from(samples[i]);
             }
-            out[i] = self.weigh(near.into(), far.into());
+            out[i] = self.weigh(near, far);
         }
     }
 
