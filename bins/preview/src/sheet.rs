@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::imageops::{FilterType, overlay, resize};
 use image::{ImageFormat, ImageResult, Rgb, RgbImage};
 use moco_augment::{CropBox, Frame};
+use moco_cli::{Exit, usage};
 
 use crate::rows::{Row, Shown};
 
@@ -19,11 +20,33 @@ const FRAME: u32 = 3;
 /// Views smaller than this are enlarged by a whole number.
 const LEAST_SIDE: u32 = 128;
 
+/// Pixels of the largest picture.
+const MAX_PIXELS: u64 = 100_000_000;
+
+/// Refuses more rows and draws of views of `side` pixels than a picture should hold.
+pub(crate) fn check_size(side: u32, n_rows: usize, n_draws: u32) -> anyhow::Result<()> {
+    let cell = u64::from(side.saturating_mul(zoom(side))) + u64::from(2 * FRAME);
+    let n_cells = (2 * u64::from(n_draws) + 1).saturating_mul(n_rows as u64);
+    let n_pixels = cell.saturating_mul(cell).saturating_mul(n_cells);
+    if n_pixels > MAX_PIXELS {
+        let text = format!(
+            "a picture of {n_pixels} pixels is too large, the limit is {MAX_PIXELS}: \
+             ask for fewer --images or --draws"
+        );
+        return Err(usage(Exit::Usage, text));
+    }
+    Ok(())
+}
+
+fn zoom(side: u32) -> u32 {
+    LEAST_SIDE.div_ceil(side.max(1))
+}
+
 /// Draws all rows.
 pub(crate) fn draw(shown: &Shown) -> RgbImage {
     let side = |row: &Row| row.draws.first().map_or(1, |[query, _]| query.pixels.width());
     let side = shown.rows.iter().map(side).max().unwrap_or(1);
-    let zoom = LEAST_SIDE.div_ceil(side);
+    let zoom = zoom(side);
     let cell = side * zoom + 2 * FRAME;
     // Most photos are 4:3 or narrower.
     let boxed = |row| boxed(shown, row, (cell * 4 / 3, cell), zoom);
