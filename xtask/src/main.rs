@@ -26,6 +26,7 @@ Examples:
   cargo xtask pretrain --set moco.temperature=0.1       one key changed
   cargo xtask pretrain --resume RUN                     go on where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
+  cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask bench data                                views a second beside torchvision's
   cargo xtask ci                                        every check, as the continuous integration runs it
@@ -45,6 +46,9 @@ enum Command {
     /// Pretrain an encoder by Momentum Contrast; without arguments, the default run
     #[command(disable_help_flag = true)]
     Pretrain(StageArgs),
+    /// Draw images and their views as the trainer sees them
+    #[command(disable_help_flag = true)]
+    Preview(StageArgs),
     /// Write a data set as tar shards with a manifest
     #[command(disable_help_flag = true)]
     MakeData(StageArgs),
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Pretrain(stage) => stage::run("pretrain", &stage.args),
+        Command::Preview(stage) => stage::run("preview", &stage.args),
         Command::MakeData(stage) => stage::run("make-data", &stage.args),
         Command::Lincls(stage) => stage::run("lincls", &stage.args),
         Command::Knn(stage) => stage::run("knn", &stage.args),

@@ -67,6 +67,10 @@ struct MakeArgs {
     /// Whether the images keep their order or are mixed, so that each shard holds images of all classes.
     #[arg(long, value_enum, default_value = "mixed")]
     order: Order,
+    /// Images that are left out because they are no JPEG or PNG or cannot be decoded, at most; each is
+    /// named. One more ends it.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip_bad: u64,
     /// Decoding threads; the bytes do not depend on it.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,

@@ -35,6 +35,13 @@ struct Sample {
     metadata: Option<Vec<u8>>,
 }
 
+/// What became of an image.
+enum Taken {
+    Good(Sample),
+    /// It cannot go into a shard, and why.
+    Bad(anyhow::Error),
+}
+
 pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
     let images = open(&args.from, &mut console)?;
@@ -48,20 +55,40 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
     let total = images.source.len();
     let mut feed = feed(args, images)?;
     console.start(0, total);
-    let mut done = 0;
-    while let Some(sample) = feed.recv()? {
+    let (mut done, mut n_bad) = (0, 0);
+    while let Some(taken) = feed.recv()? {
+        let sample = match taken {
+            Taken::Good(sample) => sample,
+            Taken::Bad(error) if n_bad < args.skip_bad => {
+                n_bad += 1;
+                console.line(&format!("skipped: {error:#}"));
+                continue;
+            }
+            Taken::Bad(error) if n_bad == 0 => {
+                let hint =
+                    "mend or remove it, or give --skip-bad N to leave out up to N such images";
+                return Err(error.context(format!("an image is bad; {hint}")));
+            }
+            Taken::Bad(error) => {
+                let budget = format!("more images are bad than the {n_bad} of --skip-bad");
+                return Err(error.context(budget));
+            }
+        };
         let key = format!("{done:09}_{}", sample.name);
         writer.push(&key, sample.image.format, &sample.image.bytes, sample.label)?;
         if let Some(json) = &sample.metadata {
             writer.push_metadata(json)?;
         }
         done += 1;
-        console.advance(done);
-        if done % 1000 == 0 || done == total {
-            console.status(done, "images");
+        console.advance(done + n_bad);
+        if done % 1000 == 0 || done + n_bad == total {
+            console.status(done + n_bad, "images");
         }
     }
     console.finish();
+    if done == 0 {
+        return Err(usage(Exit::DataOrMachine, "no image is left to make a shard of"));
+    }
     let shards = writer.finish()?;
     let bytes = shards.iter().map(|shard| shard.bytes).sum();
     print_result(&format!(
@@ -72,6 +99,9 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
         format_bytes(bytes),
         args.manifest.display(),
     ));
+    if n_bad > 0 {
+        print_result(&format!("{} images were skipped", format_count(n_bad)));
+    }
     match split {
         Split::Train => manifest.train = shards,
         Split::Test => manifest.test = shards,
@@ -141,7 +171,7 @@ fn manifest(args: &MakeArgs, split: Split, classes: &[String]) -> anyhow::Result
 }
 
 /// Reads and shrinks on several threads; the order is that of the positions.
-fn feed(args: &MakeArgs, images: Images) -> anyhow::Result<Feed<Sample>> {
+fn feed(args: &MakeArgs, images: Images) -> anyhow::Result<Feed<Taken>> {
     let n_samples = images.source.len();
     let stream = Seed(0).stream(Purpose::Order, At::default());
     let order = (args.order == Order::Mixed).then(|| Permutation::new(stream, n_samples));
@@ -153,7 +183,7 @@ fn feed(args: &MakeArgs, images: Images) -> anyhow::Result<Feed<Sample>> {
     let lanes = pipeline.source("sample", args.workers.into(), AHEAD, indices)?;
     let lanes = pipeline.map("recode", lanes, AHEAD, |_| {
         let images = Arc::clone(&images);
-        move |sample_index| -> Result<Sample, StageError> {
+        move |sample_index| -> Result<Taken, StageError> {
             Ok(sample(&images, sample_index, max_side, quality)?)
         }
     })?;
@@ -165,7 +195,7 @@ fn sample(
     sample_index: u64,
     max_side: Option<u32>,
     quality: u8,
-) -> anyhow::Result<Sample> {
+) -> anyhow::Result<Taken> {
     let read = images.source.read(sample_index)?;
     let (name, place) = (short_name(&read.key.name), read.key.to_string());
     let Payload::Encoded(bytes) = read.payload else {
@@ -175,10 +205,17 @@ fn sample(
         Some(max_side) => limited(bytes, max_side, quality),
         None => format_of(&bytes).map(|format| Encoded { format, bytes }),
     };
-    let image = image.with_context(|| format!("the image {place} cannot go into a shard"))?;
+    let image = match image {
+        Ok(image) => image,
+        Err(error) => {
+            return Ok(Taken::Bad(
+                error.context(format!("the image {place} cannot go into a shard")),
+            ));
+        }
+    };
     let label = images.source.label(sample_index)?.filter(|_| !images.classes.is_empty());
     let metadata = images.metadata.as_deref().map(|root| metadata(root, &read.key.name));
-    Ok(Sample { name, image, label, metadata: metadata.transpose()?.flatten() })
+    Ok(Taken::Good(Sample { name, image, label, metadata: metadata.transpose()?.flatten() }))
 }
 
 fn metadata(root: &Path, image: &str) -> anyhow::Result<Option<Vec<u8>>> {

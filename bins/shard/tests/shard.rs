@@ -121,6 +121,48 @@ fn bytes_do_not_depend_on_the_workers_and_large_images_shrink() {
 }
 
 #[test]
+fn bad_images_are_skipped_under_a_budget_and_each_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    images(&root.join("in"));
+    std::fs::write(root.join("in/cat/2.JPEG"), b"RIFF....WEBP").unwrap();
+    std::fs::write(root.join("in/dog/5.JPEG"), &png(90)[..60]).unwrap();
+    let make = format!("{MAKE} --order kept --max-side 80");
+
+    for (budget, code, expected) in [
+        (
+            0,
+            Some(1),
+            "an image is bad; mend or remove it, or give --skip-bad N to leave out up to N",
+        ),
+        (1, Some(1), "more images are bad than the 1 of --skip-bad"),
+        (2, Some(0), "skipped: the image in/dog/5.JPEG cannot go into a shard: cannot decode it"),
+        (9, Some(0), "skipped: the image in/cat/2.JPEG cannot go into a shard: neither JPEG nor"),
+    ] {
+        let (got, stdout, stderr) = shard(root, &format!("{make} --skip-bad {budget}"));
+        assert_eq!(got, code, "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+        assert_eq!(root.join("m.toml").exists(), code == Some(0), "no manifest of half a set");
+        if code == Some(0) {
+            assert!(stdout.starts_with("out: 10 images in 2 shards of "), "{stdout}");
+            assert!(stdout.ends_with("2 images were skipped\n"), "{stdout}");
+        }
+    }
+    let manifest = Manifest::load(&root.join("m.toml")).unwrap();
+    let set = ShardSet::open(&root.join("out"), &manifest, Split::Train, Verify::Sizes).unwrap();
+    let names: Vec<String> = (0..10).map(|i| set.read(i).unwrap().key.name).collect();
+    assert_eq!((names[2].as_str(), names[9].as_str()), ("000000002_3", "000000009_4"));
+    let labels: Vec<_> = (0..10).map(|i| set.label(i).unwrap().unwrap()).collect();
+    assert_eq!(labels, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+
+    std::fs::create_dir_all(root.join("bad/cat")).unwrap();
+    std::fs::write(root.join("bad/cat/0.JPEG"), b"GIF89a").unwrap();
+    let (code, _, stderr) = shard(root, &make.replace("--folder in", "--skip-bad 9 --folder bad"));
+    assert_eq!(code, Some(3));
+    assert!(stderr.ends_with("error: no image is left to make a shard of\n"), "{stderr}");
+}
+
+#[test]
 fn a_second_split_joins_the_manifest_and_mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

@@ -6,8 +6,7 @@ pub enum Fidelity {
     /// To the bit, decoding included.
     #[default]
     Exact,
-    /// Decoded to the bit; resizing has 14-bit weights, and jitter does not round between its
-    /// adjustments and takes the mean of contrast from a seventh of the pixels. `docs/augmentation.md`
-    /// has the differences, `tests/fidelity.rs` asserts them.
+    /// Decoded to the bit; resizing has 14-bit weights, and jitter does not round between its blends.
+    /// `docs/augmentation.md` has the differences, `tests/fidelity.rs` asserts them.
     Fast,
 }

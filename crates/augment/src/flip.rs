@@ -2,6 +2,7 @@
 
 use crate::RgbImage;
 use crate::planes::Planes;
+use crate::simd::vectorized;
 
 /// Reverses each row of pixels (torchvision `hflip`).
 pub fn flip_horizontal(image: &mut RgbImage) {
@@ -14,9 +15,15 @@ pub fn flip_horizontal(image: &mut RgbImage) {
 /// The same on planes.
 pub(crate) fn flip_planes(planes: &mut Planes) {
     let width = planes.width();
-    for row in planes.samples_mut().chunks_exact_mut(width) {
-        row.reverse();
-    }
+    let rows = planes.samples_mut().chunks_exact_mut(width);
+    vectorized(
+        #[inline(always)]
+        |_| {
+            for row in rows {
+                row.reverse();
+            }
+        },
+    );
 }
 
 #[cfg(test)]

@@ -25,36 +25,24 @@ pub(crate) fn turn_planes(planes: &mut Planes, factor: f64) {
     let turn = in_255ths(factor);
     vectorized(
         #[inline(always)]
-        |_| turn_channels::<SURE>(planes.channels_mut(), turn),
+        |_| turn_channels(planes.channels_mut(), turn),
     );
 }
 
-/// The same but for the colors where Pillow's single precision decides, which may be off by a level.
-pub(crate) fn turn_planes_roughly(planes: &mut Planes, factor: f64) {
-    let turn = in_255ths(factor);
-    vectorized(
-        #[inline(always)]
-        |_| turn_channels::<ROUGH>(planes.channels_mut(), turn),
-    );
-}
-
-/// Whether blocks of which [`turn_block`] is not sure are done again.
-const ROUGH: bool = true;
-const SURE: bool = false;
-
+/// The turn in units of Pillow's wheel.
 #[expect(clippy::cast_possible_truncation, reason = "the turn wraps around the wheel")]
 #[expect(clippy::cast_sign_loss, reason = "the turn wraps around the wheel")]
-fn in_255ths(factor: f64) -> u8 {
+pub(crate) fn in_255ths(factor: f64) -> u8 {
     ((factor * 255.0) as i32) as u8
 }
 
 #[inline(always)]
-fn turn_channels<const IS_ROUGH: bool>([red, green, blue]: [&mut [u8]; 3], turn: u8) {
+fn turn_channels([red, green, blue]: [&mut [u8]; 3], turn: u8) {
     let (reds, red_rest) = red.as_chunks_mut::<BLOCK>();
     let (greens, green_rest) = green.as_chunks_mut::<BLOCK>();
     let (blues, blue_rest) = blue.as_chunks_mut::<BLOCK>();
     for ((r, g), b) in reds.iter_mut().zip(greens).zip(blues) {
-        turn_whole_block::<IS_ROUGH>([r, g, b], turn);
+        turn_whole_block([r, g, b], turn);
     }
     for ((r, g), b) in red_rest.iter_mut().zip(green_rest).zip(blue_rest) {
         [*r, *g, *b] = turn_pixel([*r, *g, *b], turn);
@@ -62,9 +50,9 @@ fn turn_channels<const IS_ROUGH: bool>([red, green, blue]: [&mut [u8]; 3], turn:
 }
 
 #[inline(always)]
-fn turn_whole_block<const IS_ROUGH: bool>([r, g, b]: [&mut [u8; BLOCK]; 3], turn: u8) {
-    let (turned, is_sure) = turn_block::<IS_ROUGH>([r, g, b], turn);
-    if is_sure || IS_ROUGH {
+fn turn_whole_block([r, g, b]: [&mut [u8; BLOCK]; 3], turn: u8) {
+    let (turned, is_sure) = turn_block([r, g, b], turn);
+    if is_sure {
         [*r, *g, *b] = turned;
         return;
     }
@@ -79,10 +67,7 @@ const UNSURE: i32 = 7;
 
 /// Turns a block; false if one of its values is so close to a half that Pillow may round either way.
 #[inline(always)]
-fn turn_block<const IS_ROUGH: bool>(
-    [r, g, b]: [&[u8; BLOCK]; 3],
-    turn: u8,
-) -> ([[u8; BLOCK]; 3], bool) {
+fn turn_block([r, g, b]: [&[u8; BLOCK]; 3], turn: u8) -> ([[u8; BLOCK]; 3], bool) {
     let (mut hues, mut saturations) = ([0_u8; BLOCK], [0_u8; BLOCK]);
     let mut on_boundary = [0_u8; BLOCK];
     for i in 0..BLOCK {
@@ -104,7 +89,7 @@ fn turn_block<const IS_ROUGH: bool>(
         saturations[i] = whole((255 * range) as f32 / max as f32 + 0.001) as u8;
     }
     for (hue, on_boundary) in hues.iter_mut().zip(on_boundary) {
-        let below = if IS_ROUGH { 0 } else { BELOW[usize::from(*hue)] & on_boundary };
+        let below = BELOW[usize::from(*hue)] & on_boundary;
         *hue = hue.wrapping_sub(below).wrapping_add(turn);
     }
     let mut turned = [[0; BLOCK]; 3];

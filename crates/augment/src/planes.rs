@@ -90,8 +90,9 @@ fn take_apart(simd: Option<Avx2>, pixels: &[[u8; 3]], channels: [&mut [u8]; 3]) 
     }
 }
 
+/// Fills pixels from channels of as many samples.
 #[inline(always)]
-fn put_together(simd: Option<Avx2>, channels: [&[u8]; 3], pixels: &mut [[u8; 3]]) {
+pub(crate) fn put_together(simd: Option<Avx2>, channels: [&[u8]; 3], pixels: &mut [[u8; 3]]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = simd {

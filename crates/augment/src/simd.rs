@@ -1,4 +1,5 @@
-//! Loops compiled twice: for the processors of the build's target, and for those with AVX2.
+//! Loops compiled three times: for the processors of the build's target, for those with AVX2 and for those
+//! with AVX-512.
 //!
 //! Which one runs is decided when the program runs, so a build for every x86-64 processor loses little.
 
@@ -15,7 +16,13 @@ pub(crate) type Avx2 = std::convert::Infallible;
 #[inline(always)]
 pub(crate) fn vectorized<R>(work: impl FnOnce(Option<Avx2>) -> R) -> R {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = Avx2::try_new() {
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        // What is written for AVX2 stays so; what the compiler vectorizes gets more registers and masks.
+        return simd.vectorize(
+            #[inline(always)]
+            || work(Some(*simd)),
+        );
+    } else if let Some(simd) = Avx2::try_new() {
         return simd.vectorize(
             #[inline(always)]
             || work(Some(simd)),

@@ -12,5 +12,7 @@ pub use console::{Console, ConsoleKind, print_result};
 pub use device::Device;
 pub use exit::{Exit, exit_code, usage};
 pub use report::{summary_table, watch};
-pub use setup::{TrainedEncoder, default_name, labeled_features, parts, trained_encoder};
+pub use setup::{
+    TrainedEncoder, default_name, labeled_features, parts, recipe, sources, trained_encoder,
+};
 pub use signals::stop_on_signals;

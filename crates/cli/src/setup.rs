@@ -10,7 +10,7 @@ use moco_config::{LoadedPretrain, load_pretrain_text};
 use moco_core::Moco;
 use moco_encoders::ResNet;
 use moco_evaluate::FeatureSet;
-use moco_train::{Parts, encode, evaluation_recipe, load_state, open_sources};
+use moco_train::{Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
 
 use crate::exit::{Exit, usage};
 
@@ -19,12 +19,28 @@ use crate::exit::{Exit, usage};
 /// # Errors
 /// If files are missing or not what they should be.
 pub fn parts(loaded: &LoadedPretrain) -> anyhow::Result<Parts> {
-    let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
     Ok(Parts {
-        sources: open_sources(&loaded.data, n_workers)?,
-        augmentation: Arc::new(Recipe::new(loaded.recipe)?),
+        sources: sources(loaded)?,
+        augmentation: Arc::new(recipe(loaded)?),
         encoder: Box::new(ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?),
     })
+}
+
+/// Opens the data of a config.
+///
+/// # Errors
+/// If files are missing or not what they should be.
+pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
+    let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
+    Ok(open_sources(&loaded.data, n_workers)?)
+}
+
+/// The augmentation of a config.
+///
+/// # Errors
+/// If its numbers are out of range.
+pub fn recipe(loaded: &LoadedPretrain) -> anyhow::Result<Recipe> {
+    Ok(Recipe::new(loaded.recipe)?)
 }
 
 /// A model from a checkpoint, with the config it was trained with.

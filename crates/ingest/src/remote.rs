@@ -29,7 +29,8 @@ pub struct Patience {
     pub n_attempts: u32,
     /// After which a request has failed, however much of its answer has come.
     pub request_timeout: Duration,
-    /// Between the first two attempts; doubles from one to the next.
+    /// Between the first two attempts, at most; doubles from one to the next. Each pause is shortened by
+    /// up to half, so that readers whose requests failed together do not come back together.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
@@ -151,7 +152,9 @@ impl Remote {
                     source,
                 });
             }
-            self.within(pause, std::future::pending::<()>()).await?;
+            let who = (std::process::id(), self.n_retries());
+            let shortened = spread(pause, (key, part, attempt), who);
+            self.within(shortened, std::future::pending::<()>()).await?;
             pause = (pause * 2).min(self.patience.longest_pause);
             attempt += 1;
             self.n_retries.fetch_add(1, Ordering::Relaxed);
@@ -262,6 +265,15 @@ impl Store for Remote {
     }
 }
 
+/// Half of a pause to all of it, another share for each request, attempt, process and number of retries
+/// before.
+fn spread(pause: Duration, (key, part, attempt): (&str, Part, u32), who: (u32, u64)) -> Duration {
+    let text = format!("{who:?} {attempt} {} {key}", part.offset());
+    let [low, high, ..] = *blake3::hash(text.as_bytes()).as_bytes();
+    let share = f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX);
+    pause.mul_f64(0.5 + 0.5 * share)
+}
+
 /// Why a request failed.
 enum Fault {
     /// Asking again does not help.
@@ -339,6 +351,30 @@ mod tests {
         ] {
             let message = open(address).unwrap_err().to_string();
             assert_eq!(message, format!("store {address} cannot be used: {expected}"));
+        }
+    }
+
+    #[test]
+    fn pauses_are_spread_over_half_of_their_length() {
+        let pause = Duration::from_secs(8);
+        let part = |offset| Part::Range { offset, n_bytes: 1 };
+        let shares = |of: &dyn Fn(u32) -> Duration| -> Vec<f64> {
+            (0..400).map(|i| of(i).div_duration_f64(pause)).collect()
+        };
+        let cases: [(&str, &dyn Fn(u32) -> Duration); 5] = [
+            ("keys", &|i| spread(pause, (&i.to_string(), part(0), 1), (1, 0))),
+            ("offsets", &|i| spread(pause, ("key", part(i.into()), 1), (1, 0))),
+            ("attempts", &|i| spread(pause, ("key", part(0), i), (1, 0))),
+            ("processes", &|i| spread(pause, ("key", part(0), 1), (i, 0))),
+            ("retries before", &|i| spread(pause, ("key", part(0), 1), (1, i.into()))),
+        ];
+        for (name, of) in cases {
+            let shares = shares(of);
+            let mean = shares.iter().sum::<f64>() / 400.0;
+            // The standard error of the mean of 400 is 0.0072.
+            assert!((mean - 0.75).abs() < 0.03, "{name}: {mean}");
+            assert!(shares.iter().all(|share| (0.5..=1.0).contains(share)), "{name}: {shares:?}");
+            assert!(shares.iter().any(|s| *s < 0.52) && shares.iter().any(|s| *s > 0.98), "{name}");
         }
     }
 

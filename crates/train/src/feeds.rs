@@ -6,10 +6,10 @@ use candle_core::{Device, Tensor};
 use moco_augment::{Augmentation, Normalizer, RgbImage};
 use moco_ingest::{EncodedSample, Payload, Sampler, Slot, Source};
 use moco_pipeline::{Feed, Pipeline, StageError};
-use moco_rng::{At, Purpose, Seed};
+use moco_rng::{At, Purpose, Seed, Stream};
 
 use crate::error::{During, TrainError};
-use crate::plan::{InputPlan, Pairing, WorkerPlan};
+use crate::plan::{InputPlan, Pairing, PretrainPlan, WorkerPlan};
 
 /// Encoded samples that wait between readers and decoders, per lane.
 const ENCODED_AHEAD: usize = 32;
@@ -35,8 +35,25 @@ struct Views {
     pixels: Vec<Vec<u8>>,
 }
 
-/// Decodes an image; the error names it.
-pub(crate) fn decode(sample: EncodedSample) -> Result<RgbImage, TrainError> {
+/// The order in which a run sees the images of `source`.
+///
+/// # Errors
+/// If the batch is larger than the data set.
+pub fn train_sampler(plan: &PretrainPlan, source: &dyn Source) -> Result<Sampler, TrainError> {
+    Ok(Sampler::new(plan.seed, source.len(), plan.batch_size as u64)?)
+}
+
+/// The randomness of the two views of an image in an epoch, the query's first.
+#[must_use]
+pub fn view_streams(seed: Seed, epoch: u32, sample_index: u64) -> [Stream; 2] {
+    [0, 1].map(|view| seed.stream(Purpose::Augment, At { epoch, index: sample_index, view }))
+}
+
+/// Decodes an image.
+///
+/// # Errors
+/// If it cannot be decoded; the error names it.
+pub fn decode(sample: EncodedSample) -> Result<RgbImage, TrainError> {
     let key = sample.key;
     let decoded = match sample.payload {
         Payload::Encoded(bytes) => RgbImage::decode(&bytes),
@@ -59,10 +76,7 @@ pub fn train_feed(
 ) -> Result<Feed<DeviceBatch>, TrainError> {
     let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
         let key = sample.key.to_string();
-        let stream = |view: u32| {
-            seed.stream(Purpose::Augment, At { epoch: slot.epoch, index: slot.sample_index, view })
-        };
-        let streams = vec![stream(0), stream(1)];
+        let streams = Vec::from(view_streams(seed, slot.epoch, slot.sample_index));
         let views = match sample.payload {
             Payload::Encoded(file) => augmentation.views(&file, streams),
             Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels)
@@ -149,10 +163,10 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
     let n_views = samples.first().map_or(0, |views| views.pixels.len());
     let views = (0..n_views)
         .map(|view| {
-            // The control takes each key's view from the next image of the batch.
-            let shift = usize::from(pairing == Pairing::Shuffled && view == 1);
-            let of_view = samples.iter().cycle().skip(shift).take(samples.len());
-            of_view.flat_map(|views| views.pixels[view].iter().copied()).collect()
+            let of_view = |place| &samples[pairing.place_of(view, place, samples.len())];
+            (0..samples.len())
+                .flat_map(|place| of_view(place).pixels[view].iter().copied())
+                .collect()
         })
         .collect();
     HostBatch { views, sample_indices: samples.iter().map(|views| views.sample_index).collect() }

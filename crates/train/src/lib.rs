@@ -22,7 +22,7 @@ mod tally;
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
-pub use feeds::{DeviceBatch, train_feed};
+pub use feeds::{DeviceBatch, decode, train_feed, train_sampler, view_streams};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,

@@ -71,6 +71,18 @@ pub enum Pairing {
     Shuffled,
 }
 
+impl Pairing {
+    /// At which place of a batch of `n` the image lies whose `view` goes to `place`; view 0 is the query's,
+    /// 1 the key's.
+    #[must_use]
+    pub fn place_of(self, view: usize, place: usize, n: usize) -> usize {
+        match (self, view) {
+            (Self::Shuffled, 1) => (place + 1) % n,
+            _ => place,
+        }
+    }
+}
+
 /// Workers of the data stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerPlan {

@@ -9,14 +9,13 @@ use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
 use moco_core::{Alarm, Health, Moco, StepViews};
 use moco_encoders::Encoder;
-use moco_ingest::Sampler;
 use moco_optim::Progress;
 use moco_pipeline::{Feed, Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
 use crate::error::TrainError;
 use crate::event::{Event, StageLine};
-use crate::feeds::{DeviceBatch, train_feed};
+use crate::feeds::{DeviceBatch, train_feed, train_sampler};
 use crate::measure::Evaluator;
 use crate::metrics::Line;
 use crate::plan::{Length, PretrainPlan};
@@ -88,7 +87,7 @@ pub fn pretrain(
     let started = Instant::now();
     let Parts { sources, augmentation, encoder } = parts;
     let n_images = sources.train.len();
-    let sampler = Sampler::new(plan.seed, n_images, plan.batch_size as u64)?;
+    let sampler = train_sampler(plan, sources.train.as_ref())?;
     let steps_per_epoch = sampler.steps_per_epoch();
     let total_steps = match plan.length {
         Length::Steps(steps) => steps,

@@ -27,6 +27,7 @@ const LAYERS: [&[&str]; 8] = [
         "moco-step",
         "moco-bench",
         "moco-shard",
+        "moco-preview",
         "moco-example-swap",
         "moco-tests",
         "xtask",

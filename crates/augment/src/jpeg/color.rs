@@ -3,6 +3,7 @@
 use super::frame::Frame;
 use super::segments::Transform;
 use super::upsample::Row;
+use crate::planes::put_together;
 use crate::simd::vectorized;
 
 /// The pixels of the frame's region, rows of RGB.
@@ -11,16 +12,19 @@ pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
     let (left, n) = (region.left as usize, region.width as usize);
     let mut pixels = vec![0; 3 * n * region.height as usize];
     let mut rows: [Row; 4] = Default::default();
+    let mut converted = [(); 3].map(|()| vec![0; n]);
     vectorized(
         #[inline(always)]
-        |_| {
+        |simd| {
             for (y, out) in (region.top as usize..).zip(pixels.chunks_exact_mut(3 * n)) {
                 let mut channels: [&[u8]; 4] = [&[]; 4];
                 for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels)
                 {
                     *channel = row.fill(frame, plane, y, (left, n));
                 }
-                convert_row(frame.transform, channels, out.as_chunks_mut().0);
+                convert_row(frame.transform, channels, converted.each_mut().map(Vec::as_mut_slice));
+                // Pixels written one by one would be shuffled less well.
+                put_together(simd, converted.each_ref().map(Vec::as_slice), out.as_chunks_mut().0);
             }
         },
     );
@@ -28,23 +32,28 @@ pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
 }
 
 #[inline(always)]
-fn convert_row(transform: Transform, [a, b, c, d]: [&[u8]; 4], out: &mut [[u8; 3]]) {
-    let n = out.len();
+fn convert_row(transform: Transform, [a, b, c, d]: [&[u8]; 4], [red, green, blue]: [&mut [u8]; 3]) {
+    let n = red.len();
     match transform {
-        Transform::Gray => out.iter_mut().zip(a).for_each(|(out, gray)| *out = [*gray; 3]),
-        Transform::Ycc => {
-            let (y, cb, cr) = (&a[..n], &b[..n], &c[..n]);
-            for i in 0..n {
-                out[i] = rgb(y[i], cb[i], cr[i]);
+        Transform::Gray => {
+            for channel in [red, green, blue] {
+                channel.copy_from_slice(a);
             }
         }
         Transform::Rgb => {
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = [a[i], b[i], c[i]];
+            for (channel, from) in [(red, a), (green, b), (blue, c)] {
+                channel.copy_from_slice(from);
+            }
+        }
+        Transform::Ycc => {
+            let (y, cb, cr, green, blue) =
+                (&a[..n], &b[..n], &c[..n], &mut green[..n], &mut blue[..n]);
+            for i in 0..n {
+                [red[i], green[i], blue[i]] = rgb(y[i], cb[i], cr[i]);
             }
         }
         Transform::Cmyk | Transform::Ycck => {
-            for (i, out) in out.iter_mut().enumerate() {
+            for i in 0..n {
                 // Files hold the complement of each ink, so these are 255 minus it, as red, green and
                 // blue are; `YCCK` is the transform of the complement of what is stored.
                 let inks = if transform == Transform::Ycck {
@@ -52,7 +61,7 @@ fn convert_row(transform: Transform, [a, b, c, d]: [&[u8]; 4], out: &mut [[u8; 3
                 } else {
                     [255 - a[i], 255 - b[i], 255 - c[i]]
                 };
-                *out = inks.map(|ink| over_black(ink, d[i]));
+                [red[i], green[i], blue[i]] = inks.map(|ink| over_black(ink, d[i]));
             }
         }
     }

@@ -11,9 +11,9 @@ pub(super) const END_OF_BLOCK: usize = 64;
 
 /// What the first bits of the data mean: bytes of a word, so that one load brings all of it.
 ///
-/// The lowest byte is the length of the code, or 0 if it is longer than [`LOOK_BITS`]; the next that length
-/// and that of the coefficient behind it; the next the zeros before it, or [`END_OF_BLOCK`]; the highest the
-/// byte that the code stands for.
+/// The lowest byte is the length of the code and of the coefficient behind it, which the next look waits for,
+/// or 0 if the code is longer than [`LOOK_BITS`]; the next the length of the code alone; the next the zeros
+/// before the coefficient, or [`END_OF_BLOCK`]; the highest the byte that the code stands for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Symbol(u32);
 
@@ -21,17 +21,17 @@ impl Symbol {
     fn new(byte: u8, n_bits: u32, usage: Use) -> Self {
         let run = if byte == 0 { END_OF_BLOCK as u32 } else { u32::from(byte >> 4) };
         let n_value = if usage == Use::Coefficients { u32::from(byte & 15) } else { 0 };
-        Self(n_bits | (n_bits + n_value) << 8 | run << 16 | u32::from(byte) << 24)
+        Self((n_bits + n_value) | n_bits << 8 | run << 16 | u32::from(byte) << 24)
     }
 
     #[inline(always)]
     fn n_code(self) -> u32 {
-        self.0 & 63
+        (self.0 >> 8) & 63
     }
 
     #[inline(always)]
     fn n_all(self) -> u32 {
-        (self.0 >> 8) & 63
+        self.0 & 63
     }
 
     #[inline(always)]
@@ -94,8 +94,6 @@ impl Huffman {
     }
 
     /// A code of more than [`LOOK_BITS`] bits, or none.
-    #[cold]
-    #[inline(never)]
     fn long(&self, window: u64) -> Option<Symbol> {
         let top = (window >> 48) as u32;
         let length = (LOOK_BITS as usize + 1..=MAX_BITS).find(|n| top < self.ends[*n])?;
@@ -115,7 +113,9 @@ fn extended(window: u64, size: u32) -> i32 {
 }
 
 /// Reads bits of one entropy-coded segment, stuffing already removed.
-#[derive(Debug)]
+///
+/// Rare cases are functions from this to this: one that borrowed it would keep it out of the registers.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
@@ -142,19 +142,20 @@ impl<'a> Bits<'a> {
             self.at += ((63 - self.n_bits) >> 3) as usize;
             self.n_bits |= 56;
         } else {
-            self.refill_at_end();
+            *self = self.refilled_at_end();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn refill_at_end(&mut self) {
+    fn refilled_at_end(mut self) -> Self {
         while self.n_bits <= 56 {
             let byte = self.data.get(self.at).copied().unwrap_or(0);
             self.window |= u64::from(byte) << (56 - self.n_bits);
             self.at += 1;
             self.n_bits += 8;
         }
+        self
     }
 
     #[inline(always)]
@@ -176,25 +177,45 @@ impl<'a> Bits<'a> {
     #[inline(always)]
     fn symbol(&mut self, table: &Huffman) -> Symbol {
         self.refill();
+        self.symbol_of_full(table)
+    }
+
+    /// The same where enough bits count for a code of [`LOOK_BITS`] and its coefficient.
+    #[inline(always)]
+    fn symbol_of_full(&mut self, table: &Huffman) -> Symbol {
         let symbol = table.look[(self.window >> (64 - LOOK_BITS)) as usize];
         if symbol.0 != 0 {
             return symbol;
         }
-        table.long(self.window).unwrap_or_else(|| self.unknown())
+        let symbol;
+        (*self, symbol) = self.long_symbol(table);
+        symbol
     }
 
-    /// What an unknown code is taken for: the end of the block and of the data.
+    /// A long code; an unknown one is taken for the end of the block and of the data.
     #[cold]
     #[inline(never)]
-    fn unknown(&mut self) -> Symbol {
-        self.at += self.data.len() + 64;
-        Symbol::new(0, 1, Use::Bytes)
+    fn long_symbol(mut self, table: &Huffman) -> (Self, Symbol) {
+        self.refill();
+        let symbol = table.long(self.window).unwrap_or_else(|| {
+            self.at += self.data.len() + 64;
+            Symbol::new(0, 1, Use::Bytes)
+        });
+        (self, symbol)
     }
 
     /// A run of zeros and the coefficient after it; a run past the block ends the block.
     #[inline(always)]
     pub(super) fn run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
-        let symbol = self.symbol(table);
+        self.refill();
+        self.next_run_and_value(table)
+    }
+
+    /// The same behind a [`run_and_value`](Self::run_and_value): the bits that it made count are enough for
+    /// two, of at most 9 and 15 bits each, and where a code is longer more are brought.
+    #[inline(always)]
+    pub(super) fn next_run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
+        let symbol = self.symbol_of_full(table);
         let behind = self.window << symbol.n_code();
         let value = extended(behind, symbol.n_all() - symbol.n_code());
         self.drop_bits(symbol.n_all());

@@ -28,11 +28,11 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
         parts.push(Part { plane: *plane, dc, ac, predicted: 0 });
     }
     for interval in intervals(scan, frame) {
-        let (units, mut bits) = interval?;
+        let (units, bits) = interval?;
         parts.iter_mut().for_each(|part| part.predicted = 0);
         vectorized(
             #[inline(always)]
-            |simd| read_units(simd, &mut bits, &mut parts, frame, units),
+            |simd| read_units(simd, bits, &mut parts, frame, units),
         )?;
     }
     Ok(())
@@ -61,7 +61,7 @@ pub(super) fn intervals<'a>(
 #[inline(always)]
 fn read_units(
     simd: Option<Avx2>,
-    bits: &mut Bits<'_>,
+    mut bits: Bits<'_>,
     parts: &mut [Part<'_>],
     frame: &mut Frame,
     units: Range<usize>,
@@ -75,7 +75,7 @@ fn read_units(
             let (h, v) = if alone { (1, 1) } else { (plane.h, plane.v) };
             for y in 0..v {
                 for x in 0..h {
-                    read_block(simd, bits, part, plane, (ux * h + x, uy * v + y));
+                    read_block(simd, &mut bits, part, plane, (ux * h + x, uy * v + y));
                 }
             }
         }
@@ -104,6 +104,30 @@ fn is_enough(parts: &[Part<'_>], frame: &Frame, uy: usize) -> bool {
 /// The reason where the bits of a scan run out or make no code.
 pub(super) const BAD_CODE: &str = "the coded data of a scan is wrong or ends early";
 
+/// A block while it is read.
+struct Block {
+    /// In natural order.
+    coefficients: [i16; 64],
+    n_read: usize,
+    /// The last that is not 0, in the order of the file.
+    last: usize,
+}
+
+impl Block {
+    /// Takes a run of zeros and the coefficient after it; whether more follow.
+    #[inline(always)]
+    fn put(&mut self, (run, value): (usize, i32)) -> bool {
+        let at = self.n_read + run;
+        if at >= END_OF_BLOCK {
+            return false;
+        }
+        self.coefficients[usize::from(NATURAL[at])] = value as i16;
+        self.last = at;
+        self.n_read = at + 1;
+        self.n_read < END_OF_BLOCK
+    }
+}
+
 #[inline(always)]
 fn read_block(
     simd: Option<Avx2>,
@@ -112,27 +136,22 @@ fn read_block(
     plane: &mut Plane,
     (bx, by): (usize, usize),
 ) {
-    let mut block = [0_i16; 64];
+    let mut block = Block { coefficients: [0; 64], n_read: 1, last: 0 };
     let (_, difference) = bits.run_and_value(part.dc);
     part.predicted = part.predicted.wrapping_add(difference);
-    block[0] = part.predicted as i16;
-    let mut k = 1;
-    let mut last = 0;
-    while k < 64 {
-        let (run, value) = bits.run_and_value(part.ac);
-        k += run;
-        if k >= END_OF_BLOCK {
-            break;
-        }
-        last = k;
-        block[usize::from(NATURAL[k])] = value as i16;
-        k += 1;
+    block.coefficients[0] = part.predicted as i16;
+    // Bits are brought for two codes at a time; the first goes with that of the constant coefficient.
+    let mut has_more = block.put(bits.next_run_and_value(part.ac));
+    while has_more {
+        has_more =
+            block.put(bits.run_and_value(part.ac)) && block.put(bits.next_run_and_value(part.ac));
     }
+    let Block { coefficients, last, .. } = block;
     if plane.is_needed(bx, by) {
         let stride = plane.stride();
         let at = sample_offset(stride, bx, by);
         if let Some(table) = &plane.quantization {
-            inverse(simd, &block, last, table, (&mut plane.samples[at..], stride));
+            inverse(simd, &coefficients, last, table, (&mut plane.samples[at..], stride));
         }
     }
 }

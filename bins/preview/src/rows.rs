@@ -1,0 +1,194 @@
+//! Which images are shown, and their views, drawn as the trainer draws them.
+
+use std::collections::BTreeMap;
+
+use moco_augment::{AugmentError, DrawnView, Frame, JitterOp, Recipe, RgbImage, Step};
+use moco_cli::{Exit, usage};
+use moco_ingest::{Sampler, Source};
+use moco_train::{PretrainPlan, TrainError, decode, train_sampler, view_streams};
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) step: u64,
+    /// Places from the start of the step's batch.
+    pub(crate) indices: Vec<u64>,
+    pub(crate) n_draws: u32,
+}
+
+/// A decoded image.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// Where it lies.
+    pub(crate) key: String,
+    pub(crate) pixels: RgbImage,
+}
+
+/// A view and what it was made of.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The image that it is of.
+    pub(crate) sample_index: u64,
+    /// The epoch that it was drawn for.
+    pub(crate) epoch: u32,
+    pub(crate) drawn: DrawnView,
+    pub(crate) pixels: RgbImage,
+}
+
+/// A place of a batch.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) step: u64,
+    pub(crate) index: u64,
+    pub(crate) sample_index: u64,
+    /// For each draw the query's view and the key's.
+    pub(crate) draws: Vec<[View; 2]>,
+}
+
+/// All rows and their images, by sample index.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) images: BTreeMap<u64, Image>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Reads the images of the places wanted and draws their views.
+pub(crate) fn draw(
+    plan: &PretrainPlan,
+    source: &dyn Source,
+    recipe: &Recipe,
+    wanted: &Wanted,
+) -> anyhow::Result<Shown> {
+    let sampler = train_sampler(plan, source)?;
+    let mut shown = Shown { images: BTreeMap::new(), rows: Vec::new() };
+    for index in &wanted.indices {
+        let place = Place::new(wanted.step, *index, plan.batch_size as u64)?;
+        shown.add(plan, source, recipe, (&sampler, &place, wanted.n_draws))?;
+    }
+    Ok(shown)
+}
+
+/// A place in the order of a run.
+struct Place {
+    step: u64,
+    index: u64,
+    /// Samples before those of this batch.
+    start: u64,
+}
+
+impl Place {
+    fn new(step: u64, index: u64, batch_size: u64) -> anyhow::Result<Self> {
+        let too_far = || usage(Exit::Usage, format!("--step {step}: no run is that long"));
+        // The place behind the batch must have a number too.
+        let position = step.checked_mul(batch_size).and_then(|start| start.checked_add(index));
+        let position = position.and_then(|position| position.checked_add(batch_size));
+        let position = position.ok_or_else(too_far)? - batch_size;
+        let index = position % batch_size;
+        Ok(Self { step: position / batch_size, index, start: position - index })
+    }
+}
+
+impl Shown {
+    fn add(
+        &mut self,
+        plan: &PretrainPlan,
+        source: &dyn Source,
+        recipe: &Recipe,
+        (sampler, place, n_draws): (&Sampler, &Place, u32),
+    ) -> anyhow::Result<()> {
+        let slots = [0, 1].map(|view| {
+            let at = plan.input.pairing.place_of(view, place.index as usize, plan.batch_size);
+            sampler.slot(place.start + at as u64)
+        });
+        for slot in &slots {
+            if let std::collections::btree_map::Entry::Vacant(entry) =
+                self.images.entry(slot.sample_index)
+            {
+                let sample = source.read(slot.sample_index).map_err(TrainError::from)?;
+                let key = sample.key.to_string();
+                entry.insert(Image { key, pixels: decode(sample)? });
+            }
+        }
+        let mut draws = Vec::new();
+        for draw in 0..n_draws {
+            let view = |view: usize| -> Result<View, TrainError> {
+                let (sample_index, epoch) = (slots[view].sample_index, slots[view].epoch);
+                let (image, epoch) = (&self.images[&sample_index], epoch.wrapping_add(draw));
+                let [query, key] = view_streams(plan.seed, epoch, sample_index);
+                let (width, height) = (image.pixels.width(), image.pixels.height());
+                let drawn = recipe.draw(width, height, if view == 0 { query } else { key });
+                let failed =
+                    |source: AugmentError| TrainError::Image { key: image.key.clone(), source };
+                let pixels = drawn.apply_as(&image.pixels, recipe.fidelity()).map_err(failed)?;
+                Ok(View { sample_index, epoch, drawn, pixels })
+            };
+            draws.push([view(0)?, view(1)?]);
+        }
+        let sample_index = slots[0].sample_index;
+        self.rows.push(Row { step: place.step, index: place.index, sample_index, draws });
+        Ok(())
+    }
+
+    /// A row in words.
+    pub(crate) fn describe(&self, row: &Row) -> String {
+        let image = &self.images[&row.sample_index];
+        let (width, height) = (image.pixels.width(), image.pixels.height());
+        let Row { step, index, sample_index, .. } = row;
+        let mut lines = vec![format!(
+            "step {step}, index {index}: image {sample_index}, {}, {width}x{height} pixels",
+            image.key
+        )];
+        for (name, view) in row.draws.iter().flat_map(|[q, k]| [("query", q), ("key", k)]) {
+            let mut words = vec![match view.drawn.frame {
+                Frame::ResizedCrop(b) => {
+                    format!("{}x{} from row {}, column {}", b.width, b.height, b.top, b.left)
+                }
+                Frame::CenterCrop { resize } => format!("center of {resize}"),
+            }];
+            words.extend(view.drawn.steps.iter().map(describe_step));
+            let of = if view.sample_index == row.sample_index {
+                String::new()
+            } else {
+                format!(" of image {}", view.sample_index)
+            };
+            lines.push(format!("  epoch {}, {name}{of}: {}", view.epoch, words.join("; ")));
+        }
+        lines.join("\n")
+    }
+}
+
+fn describe_step(step: &Step) -> String {
+    match step {
+        Step::Jitter(draw) => {
+            let adjustment = |op: &JitterOp| match op {
+                JitterOp::Brightness => format!("brightness {:.2}", draw.brightness),
+                JitterOp::Contrast => format!("contrast {:.2}", draw.contrast),
+                JitterOp::Saturation => format!("saturation {:.2}", draw.saturation),
+                JitterOp::Hue => format!("hue {:+.3}", draw.hue),
+            };
+            draw.order.iter().map(adjustment).collect::<Vec<_>>().join(", ")
+        }
+        Step::Grayscale => "gray".into(),
+        Step::Blur { sigma } => format!("blur {sigma:.2}"),
+        Step::Flip => "flip".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_past_the_batch_are_those_of_the_next_steps() {
+        for ((step, index), expected) in
+            [((0, 3), (0, 3, 0)), ((2, 4), (3, 0, 12)), ((1, 9), (3, 1, 12))]
+        {
+            let place = Place::new(step, index, 4).unwrap();
+            assert_eq!((place.step, place.index, place.start), expected);
+        }
+        for step in [u64::MAX, u64::MAX / 4] {
+            let error = Place::new(step, 0, 4).err().unwrap().to_string();
+            assert_eq!(error, format!("--step {step}: no run is that long"));
+        }
+    }
+}
