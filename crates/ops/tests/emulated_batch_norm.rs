@@ -19,17 +19,17 @@ const EPS: f64 = 1e-5;
 /// As [`After`], with the tensor to be added still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Followed {
-    ByNothing,
-    ByRelu,
-    ByAddRelu,
+    Nothing,
+    Relu,
+    AddRelu,
 }
 
 impl Followed {
     fn after(self, added: &Tensor) -> After<'_> {
         match self {
-            Self::ByNothing => After::Nothing,
-            Self::ByRelu => After::Relu,
-            Self::ByAddRelu => After::AddRelu(added),
+            Self::Nothing => After::Nothing,
+            Self::Relu => After::Relu,
+            Self::AddRelu => After::AddRelu(added),
         }
     }
 
@@ -103,7 +103,7 @@ fn check(dims: [usize; 4], groups: usize, followed: Followed) {
             assert_close(&format!("{what} added"), got, expected, 0.0);
         }
         let (suffix, dtype) = (followed.suffix(), dtype.as_str());
-        let masked = if followed == Followed::ByRelu { "_relu" } else { "" };
+        let masked = if followed == Followed::Relu { "_relu" } else { "" };
         let names = [
             format!("bn_moments_{dtype}"),
             "bn_statistics".into(),
@@ -130,7 +130,7 @@ fn training_is_that_of_the_cpu() {
         ([3, 264, 5, 5], 1),
         ([8, 64, 9, 8], 1),
     ] {
-        for followed in [Followed::ByNothing, Followed::ByRelu, Followed::ByAddRelu] {
+        for followed in [Followed::Nothing, Followed::Relu, Followed::AddRelu] {
             check(dims, groups, followed);
         }
     }
@@ -147,7 +147,7 @@ fn evaluation_is_that_of_the_cpu() {
         for (dtype, tolerance) in TYPES {
             let rounded = [&x, &added].map(|x| x.to_dtype(dtype).unwrap());
             let [x, added] = rounded.each_ref().map(|x| x.to_dtype(DType::F32).unwrap());
-            for followed in [Followed::ByNothing, Followed::ByRelu, Followed::ByAddRelu] {
+            for followed in [Followed::Nothing, Followed::Relu, Followed::AddRelu] {
                 let expected =
                     batch_norm_eval(&x, bn, &mean, &var, followed.after(&added)).unwrap();
                 let (got, _) = emulate(|| {

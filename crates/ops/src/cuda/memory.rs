@@ -45,3 +45,12 @@ pub(super) fn address(device: &CudaDevice, x: &Tensor) -> Result<u64> {
     };
     Ok(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64)
 }
+
+/// A copy on the device, as i64. The driver takes numbers in pageable memory before it returns, so they
+/// need not outlive the call.
+pub(super) fn upload(device: &CudaDevice, numbers: &[u64]) -> Result<Tensor> {
+    let numbers: Vec<i64> = numbers.iter().map(|number| number.cast_signed()).collect();
+    let slice = device.clone_htod(&numbers)?;
+    let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
+    Ok(Tensor::from_storage(Storage::Cuda(storage), numbers.len(), BackpropOp::none(), false))
+}

@@ -91,7 +91,7 @@ impl Gpu for Cuda {
         let mut addresses = Vec::new();
         for arg in args {
             if let Arg::In(x) | Arg::Out(x) = arg {
-                addresses.push(memory::address(&self.device, x).in_op(op)?);
+                addresses.push(self.address(op, x)?);
             }
         }
         let stream = self.device.cuda_stream();
@@ -104,6 +104,7 @@ impl Gpu for Cuda {
                         launch.arg(address);
                     }
                 }
+                Arg::Changed(_) => {}
                 Arg::U32(value) => {
                     launch.arg(value);
                 }
@@ -141,7 +142,7 @@ impl Gpu for Cuda {
             Direction::WeightGradient => [g.co, g.k, g.k, g.c_group()],
         };
         let out = self.alloc(op, &dims, convolution.dtype)?;
-        let address = |x: &Tensor| memory::address(&self.device, x).in_op(op);
+        let address = |x: &Tensor| self.address(op, x);
         let operands = Operands { a: address(a)?, b: address(b)?, out: address(&out)? };
         let library = |what: String| OpError::Library { op, library: "cuDNN", what };
         let mut plans = self.plans.borrow_mut();
@@ -151,6 +152,14 @@ impl Gpu for Cuda {
         };
         plans.run(convolution, operands).map_err(library)?;
         Ok(out)
+    }
+
+    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError> {
+        memory::address(&self.device, x).in_op(op)
+    }
+
+    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
+        memory::upload(&self.device, numbers).in_op(op)
     }
 
     fn multiprocessors(&self) -> u32 {
