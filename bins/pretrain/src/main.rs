@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use clap::Parser;
 use moco_cli::{
     Console, Device, Exit, default_name, exit_code, parts, print_result, stop_on_signals,
-    summary_table, watch,
+    summary_table, usage, watch,
 };
 use moco_config::{LoadedPretrain, check_resume, load_pretrain};
 use moco_ops::Precision;
@@ -63,7 +63,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    args.device.open(Precision::F32)?;
+    if !args.device.open(Precision::F32)?.is_cpu() {
+        // The operations of a step have their kernels, but not all of them are put together yet.
+        return Err(usage(
+            Exit::DataOrMachine,
+            "this version trains on the CPU only\n  help: use --device cpu",
+        ));
+    }
     let stop = stop_on_signals()?;
     if let Some(name) = &args.resume {
         let resume = RunFolder::resume(&args.runs, name)?;

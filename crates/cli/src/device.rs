@@ -54,7 +54,9 @@ impl Device {
 
 #[cfg(feature = "cuda")]
 fn cuda(number: usize, precision: Precision) -> Result<candle_core::Device, String> {
-    moco_ops::open_cuda(number, precision).map_err(|error| error.to_string())
+    // With backtraces on, candle puts one into its text.
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    moco_ops::open_cuda(number, precision).map_err(|error| first_line(error.to_string()))
 }
 
 #[cfg(not(feature = "cuda"))]
