@@ -90,8 +90,11 @@ impl Gpu for Cuda {
         let function = self.function(op, kernel)?;
         let mut addresses = Vec::new();
         for arg in args {
-            if let Arg::In(x) | Arg::Out(x) = arg {
-                addresses.push(self.address(op, x)?);
+            match arg {
+                Arg::In(x) | Arg::Out(x) => addresses.push(self.address(op, x)?),
+                // Its address is in a table already: only whether it can be changed is asked here.
+                Arg::Changed(x) => drop(self.address(op, x)?),
+                Arg::U32(_) | Arg::U64(_) | Arg::F32(_) => {}
             }
         }
         let stream = self.device.cuda_stream();
