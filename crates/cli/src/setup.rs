@@ -40,7 +40,7 @@ pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
 /// # Errors
 /// If its numbers are out of range.
 pub fn recipe(loaded: &LoadedPretrain) -> anyhow::Result<Recipe> {
-    Ok(Recipe::new(loaded.recipe)?)
+    Ok(Recipe::new(loaded.recipe)?.with_fidelity(loaded.fidelity))
 }
 
 /// A model from a checkpoint, with the config it was trained with.

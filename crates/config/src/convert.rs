@@ -1,6 +1,6 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
-use moco_augment::{AugmentError, Recipe, RecipeConfig, RecipeKind};
+use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_core::MocoConfig;
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
@@ -15,8 +15,8 @@ use crate::check::{
 };
 use crate::complaint::Complaint;
 use crate::raw::{
-    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawHead, RawHealth, RawLog,
-    RawMoco, RawMonitor, RawOptim, RawPairing, RawPretrain, RawRecipe, RawRun, RawRunning,
+    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawHead, RawHealth,
+    RawLog, RawMoco, RawMonitor, RawOptim, RawPairing, RawPretrain, RawRecipe, RawRun, RawRunning,
     RawSchedule, RawScheduleKind, RawSource, RawStem, RawVerify,
 };
 
@@ -26,7 +26,7 @@ const BASE_BATCH: f64 = 256.0;
 /// Everything a run is told.
 pub(crate) fn convert(
     raw: RawPretrain,
-) -> Result<(PretrainPlan, DataPlan, RecipeConfig), Complaint> {
+) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
         run: RawRun { seed, steps, epochs },
         data,
@@ -44,6 +44,10 @@ pub(crate) fn convert(
     check_batch(optim.batch_size, encoder.bn_groups)?;
     let (data, workers) = data_plan(data)?;
     let (input, recipe) = input_plan(&augment)?;
+    let fidelity = match augment.fidelity {
+        RawFidelity::Exact => Fidelity::Exact,
+        RawFidelity::Fast => Fidelity::Fast,
+    };
     let (encoder, head) = encoder_plan(&encoder)?;
     let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
     // A rate of 0 is the control run with a frozen encoder.
@@ -70,7 +74,7 @@ pub(crate) fn convert(
         evaluation: evaluation(evaluate, &monitor, recipe.image_size)?,
         health: HealthPlan { stop_on_collapse },
     };
-    Ok((plan, data, recipe))
+    Ok((plan, data, (recipe, fidelity)))
 }
 
 fn length(steps: Option<u64>, epochs: Option<u64>) -> Result<Length, Complaint> {
@@ -100,10 +104,14 @@ fn check_batch(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
 }
 
 fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
-    let RawData { source, root, manifest, verify, readers, decoders } = raw;
+    let RawData { source, root, test_root, manifest, verify, readers, decoders } = raw;
     at_least_one("data.readers", readers as u64)?;
     at_least_one("data.decoders", decoders as u64)?;
-    for (key, path) in [("data.root", Some(&root)), ("data.manifest", manifest.as_ref())] {
+    for (key, path) in [
+        ("data.root", Some(&root)),
+        ("data.test_root", test_root.as_ref()),
+        ("data.manifest", manifest.as_ref()),
+    ] {
         if path.is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(Complaint::value(key, format!("{key} must not be empty")));
         }
@@ -112,21 +120,31 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
         unused("data.manifest", manifest.as_ref(), "data.source", name)?;
         unused("data.verify", verify.as_ref(), "data.source", name)
     };
+    let no_test_root = |name| unused("data.test_root", test_root.as_ref(), "data.source", name);
     let plan = match source {
-        RawSource::Shards => DataPlan::Shards {
-            root,
-            manifest: present("data.manifest", manifest, "data.source", "shards")?,
-            verify_checksums: match present("data.verify", verify, "data.source", "shards")? {
-                RawVerify::Checksums => true,
-                RawVerify::Sizes => false,
-            },
-        },
+        RawSource::Shards => {
+            no_test_root("shards")?;
+            DataPlan::Shards {
+                root,
+                manifest: present("data.manifest", manifest, "data.source", "shards")?,
+                verify_checksums: match present("data.verify", verify, "data.source", "shards")? {
+                    RawVerify::Checksums => true,
+                    RawVerify::Sizes => false,
+                },
+            }
+        }
+        RawSource::ImageFolder => {
+            only_shards("image_folder")?;
+            DataPlan::ImageFolder { root, test_root }
+        }
         RawSource::Cifar10 => {
             only_shards("cifar10")?;
+            no_test_root("cifar10")?;
             DataPlan::Cifar10 { root }
         }
         RawSource::Mnist => {
             only_shards("mnist")?;
+            no_test_root("mnist")?;
             DataPlan::Mnist { root }
         }
     };
@@ -134,7 +152,7 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
 }
 
 fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> {
-    let RawAugment { recipe, image_size, crop_scale, mean, std, pairing } = *raw;
+    let RawAugment { recipe, fidelity: _, image_size, crop_scale, mean, std, pairing } = *raw;
     let kind = match recipe {
         RawRecipe::V1 => RecipeKind::V1,
         RawRecipe::V2 => RecipeKind::V2,

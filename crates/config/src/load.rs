@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moco_augment::RecipeConfig;
+use moco_augment::{Fidelity, RecipeConfig};
 use moco_train::{DataPlan, PretrainPlan};
 
 use crate::convert::convert;
@@ -20,6 +20,8 @@ pub struct LoadedPretrain {
     pub data: DataPlan,
     /// How views are drawn.
     pub recipe: RecipeConfig,
+    /// How closely training views follow Pillow; evaluation is always exact.
+    pub fidelity: Fidelity,
     /// All keys in force as TOML, each with its origin as a comment; loads again as the same plan.
     pub resolved: String,
 }
@@ -46,8 +48,9 @@ pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, Conf
 fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {
     drop_outdated(&mut merged);
     let converted = merged.deserialize().and_then(convert);
-    let (plan, data, recipe) = converted.map_err(|complaint| merged.diagnose(complaint))?;
-    Ok(LoadedPretrain { plan, data, recipe, resolved: resolved::print(&merged) })
+    let (plan, data, (recipe, fidelity)) =
+        converted.map_err(|complaint| merged.diagnose(complaint))?;
+    Ok(LoadedPretrain { plan, data, recipe, fidelity, resolved: resolved::print(&merged) })
 }
 
 /// Keys of a lower layer that a choice on a higher one leaves without meaning.
@@ -56,6 +59,9 @@ fn drop_outdated(merged: &mut Merged) {
     merged.drop_if_outdated("run.epochs", "run.steps");
     let choice =
         |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+    if choice(merged, "data.source").as_deref() != Some("image_folder") {
+        merged.drop_if_outdated("data.test_root", "data.source");
+    }
     if choice(merged, "data.source").as_deref() != Some("shards") {
         merged.drop_if_outdated("data.manifest", "data.source");
         merged.drop_if_outdated("data.verify", "data.source");

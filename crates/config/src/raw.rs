@@ -57,6 +57,8 @@ pub(crate) struct RawData {
     pub(crate) source: RawSource,
     /// Folder with the files.
     pub(crate) root: PathBuf,
+    /// Folder with the labeled test images; for `image_folder` only, where it may be left out.
+    pub(crate) test_root: Option<PathBuf>,
     /// List of the shards; for shards only.
     pub(crate) manifest: Option<PathBuf>,
     /// What of the shards is checked before the run; for shards only.
@@ -71,6 +73,7 @@ pub(crate) struct RawData {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RawSource {
     Shards,
+    ImageFolder,
     Cifar10,
     Mnist,
 }
@@ -88,6 +91,8 @@ pub(crate) enum RawVerify {
 pub(crate) struct RawAugment {
     /// Which transforms in which order.
     pub(crate) recipe: RawRecipe,
+    /// How closely views follow Pillow.
+    pub(crate) fidelity: RawFidelity,
     /// Side of a view in pixels.
     pub(crate) image_size: u32,
     /// Least and greatest share of the area that a random crop keeps.
@@ -106,6 +111,13 @@ pub(crate) enum RawRecipe {
     V1,
     V2,
     Cifar,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawFidelity {
+    Exact,
+    Fast,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

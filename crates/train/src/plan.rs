@@ -165,6 +165,13 @@ pub enum DataPlan {
         /// Whether each shard's checksum is computed before the run, or its size only.
         verify_checksums: bool,
     },
+    /// Image files in a folder for each class.
+    ImageFolder {
+        /// Folder with the training images.
+        root: PathBuf,
+        /// Folder with the test images, of the same classes.
+        test_root: Option<PathBuf>,
+    },
     /// CIFAR-10's binary files in a folder.
     Cifar10 {
         /// Folder with `data_batch_1.bin` … `test_batch.bin`.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moco_datasets::{Cifar10, Mnist};
-use moco_ingest::{Manifest, ShardSet, Source, Split, Verify};
+use moco_ingest::{ImageFolder, Manifest, ShardSet, Source, Split, Verify};
 use moco_textures::TexturesConfig;
 
 use crate::error::{OnFile, TrainError};
@@ -48,6 +48,14 @@ pub fn open_sources(plan: &DataPlan, n_workers: usize) -> Result<Sources, TrainE
                 Some(Labeled { train: Arc::clone(&train), test: open(Split::Test)? })
             };
             Ok(Sources { train, labeled })
+        }
+        DataPlan::ImageFolder { root, test_root } => {
+            let open = |root: &Path| ImageFolder::open(root).map(Arc::new);
+            let train: Arc<dyn Source> = open(root)?;
+            match test_root {
+                None => Ok(Sources { train, labeled: None }),
+                Some(test_root) => Ok(pair(train, open(test_root)?)),
+            }
         }
         DataPlan::Cifar10 { root } => Ok(pair(
             Arc::new(Cifar10::open(root, Split::Train)?),

@@ -34,5 +34,6 @@ fn load_path(path: &Path, sets: &[&str]) -> Result<LoadedPretrain, ConfigError> 
 
 /// Plans have no equality of their own; their debug text holds each field.
 fn meaning(loaded: &LoadedPretrain) -> String {
-    format!("{:?}\n{:?}\n{:?}", loaded.plan, loaded.data, loaded.recipe)
+    let LoadedPretrain { plan, data, recipe, fidelity, resolved: _ } = loaded;
+    format!("{plan:?}\n{data:?}\n{recipe:?}\n{fidelity:?}")
 }

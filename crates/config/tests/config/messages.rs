@@ -30,6 +30,8 @@ fn impossible_values_are_named_with_their_rule() {
         ("data.root=", "data.root must not be empty"),
         ("data.manifest=", "data.manifest must not be empty"),
         ("data.verify=quick", "unknown data.verify \"quick\""),
+        ("data.test_root=t", "data.test_root has no meaning with data.source = \"shards\""),
+        ("augment.fidelity=rough", "unknown augment.fidelity \"rough\""),
         ("augment.image_size=0", "augment.image_size must be from 1 to 20000, got 0"),
         ("augment.crop_scale=[0.5, 0.2]", "augment.crop_scale must be two shares of the area"),
         (

@@ -82,6 +82,12 @@ fn a_choice_above_drops_what_it_makes_meaningless_below() {
     assert!(!loaded.resolved.contains("gamma") && !loaded.resolved.contains("\nmilestones"));
     let loaded = load_fixture(&["data.source=mnist", "data.root=m"]).unwrap();
     assert_eq!(loaded.data, DataPlan::Mnist { root: "m".into() });
+    let folder = ["data.source=image_folder", "data.root=i"];
+    let loaded = load_fixture(&folder).unwrap();
+    assert_eq!(loaded.data, DataPlan::ImageFolder { root: "i".into(), test_root: None });
+    let loaded = load_fixture(&[&folder[..], &["data.test_root=t"]].concat()).unwrap();
+    let test_root = Some("t".into());
+    assert_eq!(loaded.data, DataPlan::ImageFolder { root: "i".into(), test_root });
 }
 
 #[test]
@@ -98,6 +104,7 @@ fn every_key_changes_the_run() {
         "data.readers=2",
         "data.decoders=2",
         "augment.recipe=v1",
+        "augment.fidelity=fast",
         "augment.image_size=31",
         "augment.crop_scale=[0.2, 0.9]",
         "augment.mean=[1, 0, 0]",
