@@ -93,7 +93,9 @@ impl Gpu for Cuda {
             match arg {
                 Arg::In(x) | Arg::Out(x) => addresses.push(self.address(op, x)?),
                 // Its address is in a table already: only whether it can be changed is asked here.
-                Arg::Changed(x) => drop(self.address(op, x)?),
+                Arg::Changed(x) => {
+                    self.address(op, x)?;
+                }
                 Arg::U32(_) | Arg::U64(_) | Arg::F32(_) => {}
             }
         }
