@@ -6,7 +6,7 @@ use super::{Arg, Gpu, Grid, Kernel, channels_last, elements, expect_dtype, vecto
 use crate::dense::{Dense, dims4};
 use crate::error::{InOp, OpError};
 
-/// See [`crate::add`].
+/// See [`crate::add()`].
 pub(crate) fn add(gpu: &dyn Gpu, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
     const OP: &str = "add";
     expect_dtype(OP, "b", b, a.dtype())?;
