@@ -23,11 +23,11 @@ readers = 1
 decoders = 1
 [augment]
 recipe = "v2"
-fidelity = "exact"
 image_size = 16
 crop_scale = [0.2, 1.0]
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]
+fidelity = "exact"
 pairing = "same_image"
 [encoder]
 arch = "resnet10"
