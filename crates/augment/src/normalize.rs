@@ -22,12 +22,6 @@ impl Normalizer {
         Self { mean, std, tables: std::array::from_fn(table) }
     }
 
-    /// What each sample of each channel becomes.
-    #[must_use]
-    pub fn tables(&self) -> &[[f32; 256]; 3] {
-        &self.tables
-    }
-
     /// Fills `out`, `[3, height, width]`. `Exact` has torch's bits, `Fast` is within 1e-6 of them.
     ///
     /// # Errors

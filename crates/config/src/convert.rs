@@ -43,11 +43,7 @@ pub(crate) fn convert(
     } = raw;
     check_batch(optim.batch_size, encoder.bn_groups)?;
     let (data, workers) = data_plan(data)?;
-    let (input, recipe) = input_plan(&augment)?;
-    let fidelity = match augment.fidelity {
-        RawFidelity::Exact => Fidelity::Exact,
-        RawFidelity::Fast => Fidelity::Fast,
-    };
+    let (input, recipe, fidelity) = input_plan(&augment)?;
     let (encoder, head) = encoder_plan(&encoder)?;
     let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
     // A rate of 0 is the control run with a frozen encoder.
@@ -151,8 +147,8 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
     Ok((plan, WorkerPlan { readers, decoders }))
 }
 
-fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> {
-    let RawAugment { recipe, fidelity: _, image_size, crop_scale, mean, std, pairing } = *raw;
+fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), Complaint> {
+    let RawAugment { recipe, fidelity, image_size, crop_scale, mean, std, pairing } = *raw;
     let kind = match recipe {
         RawRecipe::V1 => RecipeKind::V1,
         RawRecipe::V2 => RecipeKind::V2,
@@ -171,11 +167,15 @@ fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig), Complaint> 
         not_negative(&format!("augment.mean[{i}]"), f64::from(*mean))?;
         above_zero(&format!("augment.std[{i}]"), f64::from(std))?;
     }
+    let fidelity = match fidelity {
+        RawFidelity::Exact => Fidelity::Exact,
+        RawFidelity::Fast => Fidelity::Fast,
+    };
     let pairing = match pairing {
         RawPairing::SameImage => Pairing::SameImage,
         RawPairing::Shuffled => Pairing::Shuffled,
     };
-    Ok((InputPlan { image_size, mean, std, pairing }, recipe))
+    Ok((InputPlan { image_size, mean, std, pairing }, recipe, fidelity))
 }
 
 fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint> {

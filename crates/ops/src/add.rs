@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend};
-use crate::dispatch::on_gpu;
 use crate::elementwise::map;
 use crate::error::OpError;
+use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 const OP: &str = "add";

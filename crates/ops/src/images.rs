@@ -3,9 +3,9 @@
 use candle_core::{DType, Tensor};
 
 use crate::dense::{Dense, Unwritten, channels_last, dims4, lend, shape};
-use crate::dispatch::on_gpu;
 use crate::elementwise::{CHUNK, for_each};
 use crate::error::OpError;
+use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 const OP: &str = "normalize_images";

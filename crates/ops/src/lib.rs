@@ -22,7 +22,6 @@ mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dense;
-mod dispatch;
 mod elementwise;
 mod error;
 mod exp;
@@ -50,7 +49,7 @@ pub use batch_norm::{
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 #[cfg(feature = "cuda")]
-pub use cuda::{DeviceMemory, device_memory, open_cuda};
+pub use cuda::open_cuda;
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;

@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
-use crate::dispatch::on_gpu;
 use crate::elementwise::map;
 use crate::error::{InOp, OpError};
+use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 const OP: &str = "linear";

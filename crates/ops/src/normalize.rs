@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use crate::dense::{Dense, Unwritten, by_dtype, dims2, expect_shape, lend, tensor};
-use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
 use crate::error::OpError;
+use crate::gpu::on_gpu;
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "l2_normalize";

@@ -12,9 +12,9 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 
 use crate::dense::{Dense, by_dtype, expect_shape};
-use crate::dispatch::on_gpu;
 use crate::elementwise::{self, CHUNK};
 use crate::error::{InOp, OpError};
+use crate::gpu::on_gpu;
 use crate::simd::{Float, vectorize};
 
 const SGD: &str = "sgd";

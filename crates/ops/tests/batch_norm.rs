@@ -1,6 +1,8 @@
 //! Batch norm over many blocks, with ends that fill none, against its formulas written as loops.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/scattered.rs"]
+mod scattered;
 #[path = "common/statistics.rs"]
 mod statistics;
 
@@ -10,14 +12,9 @@ use statistics::averages;
 
 const EPS: f64 = 1e-5;
 
-/// Numbers in −1..1 without a pattern that rows or channels share, `[N, C, H, W]` or `[C]`.
+/// As f64, which they are in to the last bit.
 fn scattered(salt: u64, dims: &[usize]) -> Tensor {
-    let numbers = (0..dims.iter().product::<usize>() as u64).map(|i| {
-        let mixed = (i + (salt << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f64
-    });
-    let scaled: Vec<f64> = numbers.map(|v| v / f64::from(1 << 23) - 1.0).collect();
-    Tensor::from_vec(scaled, dims, &Device::Cpu).unwrap()
+    scattered::scattered(salt, dims).to_dtype(DType::F64).unwrap()
 }
 
 /// One channel of one group.

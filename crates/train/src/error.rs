@@ -21,6 +21,9 @@ pub enum TrainError {
     /// The step failed.
     #[error(transparent)]
     Moco(#[from] MocoError),
+    /// A batch cannot become the encoder's input.
+    #[error(transparent)]
+    Op(#[from] moco_ops::OpError),
     /// An encoder failed.
     #[error(transparent)]
     Encoder(#[from] EncoderError),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-use moco_augment::{Augmentation, Normalizer, RgbImage};
+use candle_core::{DType, Device, Tensor};
+use moco_augment::{Augmentation, RgbImage};
 use moco_ingest::{EncodedSample, Payload, Sampler, Slot, Source};
+use moco_ops::normalize_images;
 use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Purpose, Seed, Stream};
 
@@ -172,23 +173,17 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
     HostBatch { views, sample_indices: samples.iter().map(|views| views.sample_index).collect() }
 }
 
-/// u8 → f32 normalized by mean and standard deviation (torchvision `ToTensor`, `Normalize`).
+/// u8 → f32 normalized by mean and standard deviation.
 fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
+    let HostBatch { views, sample_indices } = batch;
     let side = input.image_size as usize;
-    let normalizer = Normalizer::new(input.mean, input.std);
-    let tables = normalizer.tables();
-    let n = batch.sample_indices.len();
-    let tensor = |pixels: &Vec<u8>| {
-        let numbers: Vec<f32> = pixels
-            .chunks_exact(3)
-            .flat_map(|rgb| [0, 1, 2].map(|c| tables[c][usize::from(rgb[c])]))
-            .collect();
-        Tensor::from_vec(numbers, (n, side, side, 3), &Device::Cpu)
-            .and_then(|x| x.permute((0, 3, 1, 2)))
-            .during("uploading a batch")
+    let dims = (sample_indices.len(), side, side, 3);
+    let tensor = |pixels| -> Result<Tensor, TrainError> {
+        let pixels = Tensor::from_vec(pixels, dims, &Device::Cpu).during("uploading a batch")?;
+        Ok(normalize_images(&pixels, input.mean, input.std, DType::F32)?)
     };
-    let views = batch.views.iter().map(tensor).collect::<Result<_, _>>()?;
-    Ok(DeviceBatch { views, sample_indices: batch.sample_indices })
+    let views = views.into_iter().map(tensor).collect::<Result<_, _>>()?;
+    Ok(DeviceBatch { views, sample_indices })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::source_of;
+use super::{call, source_of};
 
 /// A library that cudarc links.
 struct Library {
@@ -145,11 +145,9 @@ pub(crate) fn install(folder: &Path) -> anyhow::Result<()> {
     fs::write(&stamp, made_from).with_context(|| format!("writing {}", stamp.display()))
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| {
-        format!("cannot start {command:?} (Debian: apt-get install -y gcc binutils)")
-    })?;
-    if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
+/// Runs a tool of the C compiler's.
+fn run(tool: &mut Command) -> anyhow::Result<()> {
+    call(tool).context("gcc and binutils are needed (Debian: apt-get install -y gcc binutils)")
 }
 
 /// The functions that a `sys` module of cudarc binds, each once.

@@ -11,6 +11,7 @@ mod packages;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -120,12 +121,18 @@ fn in_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// Runs a command to its end.
+fn call(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
+}
+
 /// The folder of a dependency's source, as cargo has unpacked it.
 fn source_of(package: &str) -> anyhow::Result<PathBuf> {
-    let output = std::process::Command::new("cargo")
+    let output = Command::new("cargo")
         .args(["metadata", "--format-version=1", "--locked", "--all-features"])
         .current_dir(tree::root())
-        .stderr(std::process::Stdio::inherit())
+        .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
     if !output.status.success() {

@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use super::call;
+
 /// The variable that names the real compiler; without it, kernels are empty.
 pub(crate) const REAL: &str = "MOCO_REAL_NVCC";
 
@@ -79,7 +81,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<()> {
             fs::write(&file, "// empty: made for type checks\n")
                 .with_context(|| format!("writing {}", file.display()))
         }
-        (_, Some(real)) => run_command(Command::new(real).args(args)),
+        (_, Some(real)) => call(Command::new(real).args(args)),
     }
 }
 
@@ -155,12 +157,7 @@ fn functions(declared: &str) -> Vec<&str> {
 }
 
 fn library(objects: &[PathBuf], to: &Path) -> anyhow::Result<()> {
-    run_command(Command::new("ar").arg("crs").arg(to).args(objects))
-}
-
-fn run_command(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
+    call(Command::new("ar").arg("crs").arg(to).args(objects))
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+
+use super::call;
 
 /// CUDA 13.0.2, whose PTX drivers from 580 on take; the release that PyTorch 2.11 brings.
 const PINS: [&str; 5] = [
@@ -44,12 +46,13 @@ pub(crate) fn install(home: &Path) -> anyhow::Result<()> {
     for platform in PLATFORMS {
         pip.args(["--platform", platform]);
     }
-    run(pip.args(PINS), "Debian: apt-get install -y python3-pip")?;
+    call(pip.args(PINS)).context("pip is needed (Debian: apt-get install -y python3-pip)")?;
     let entries = fs::read_dir(&wheels).with_context(|| format!("reading {}", wheels.display()))?;
     for wheel in entries {
         let wheel = wheel.context("a package")?.path();
         let mut unzip = Command::new("python3");
-        run(unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder), "a broken download")?;
+        call(unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))
+            .context("a broken download")?;
     }
     fs::remove_dir_all(&wheels).with_context(|| format!("removing {}", wheels.display()))?;
     let unpacked = folder.join(INSIDE);
@@ -76,12 +79,4 @@ fn link(to: &Path, at: &Path) -> anyhow::Result<()> {
         fs::remove_file(at).with_context(|| format!("removing {}", at.display()))?;
     }
     std::os::unix::fs::symlink(to, at).with_context(|| format!("linking {}", at.display()))
-}
-
-fn run(command: &mut Command, help: &str) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}\n  help: {help}");
-    }
-    Ok(())
 }

@@ -8,9 +8,8 @@ use candle_core::Tensor;
 
 use self::kernel::{Affine, Gradient, Normalization, Rows};
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, shape, tensor};
-use crate::dispatch::on_gpu;
 use crate::error::OpError;
-use crate::gpu;
+use crate::gpu::{self, on_gpu};
 use crate::simd::Float;
 
 pub use self::running::blend_running_;
@@ -87,10 +86,6 @@ impl BatchNormSaved {
 }
 
 impl HostStatistics {
-    fn groups(&self, c: usize) -> usize {
-        self.mean.len() / c
-    }
-
     fn inv_std(&self) -> Vec<f64> {
         self.variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()).collect()
     }
@@ -178,10 +173,10 @@ pub fn batch_norm_backward(
     expect_shape(OP, "y", y, &dims)?;
     expect_shape(OP, "dy", dy, &dims)?;
     match &saved.statistics {
-        Statistics::Host(saved) => {
+        Statistics::Host(statistics) => {
             // The groups of the forward pass.
-            let bn = BatchNorm { groups: saved.groups(dims[1]), ..bn };
-            by_dtype!(OP, x, backward([x, y, dy], bn, saved, after, dims))
+            let bn = BatchNorm { groups: saved.groups, ..bn };
+            by_dtype!(OP, x, backward([x, y, dy], bn, statistics, after, dims))
         }
         Statistics::Device(statistics) => {
             let gpu = gpu::expect(OP, x)?;

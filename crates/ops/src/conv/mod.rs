@@ -16,8 +16,8 @@ use self::packed::{Packed, WeightView};
 use crate::dense::{
     Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
-use crate::dispatch::on_gpu;
 use crate::error::OpError;
+use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 pub(crate) use self::geometry::Geometry;

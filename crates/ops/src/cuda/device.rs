@@ -10,15 +10,6 @@ use crate::error::{InOp, OpError};
 
 const OP: &str = "opening a CUDA device";
 
-/// A device's memory in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// All of it.
-    pub total: usize,
-    /// The most that tensors took at a time, with what lay unused between them.
-    pub peak: usize,
-}
-
 /// The CUDA device of this number, with one stream of its own. How f32 is multiplied holds for the
 /// whole process.
 ///
@@ -44,27 +35,6 @@ pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError
         .map_err(driver(OP))?;
     }
     Ok(Device::Cuda(device))
-}
-
-/// What a device's memory holds; none for the CPU.
-///
-/// # Errors
-/// If the driver does not tell.
-pub fn device_memory(device: &Device) -> Result<Option<DeviceMemory>, OpError> {
-    let Device::Cuda(device) = device else { return Ok(None) };
-    let total = device.cuda_stream().context().total_mem().map_err(driver(OP))?;
-    let mut peak = 0_u64;
-    // SAFETY: as in `open_cuda`; this attribute is written as a u64.
-    unsafe {
-        let pool = default_pool(device)?;
-        result::mem_pool::get_attribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH,
-            std::ptr::from_mut(&mut peak).cast(),
-        )
-        .map_err(driver(OP))?;
-    }
-    Ok(Some(DeviceMemory { total, peak: usize::try_from(peak).unwrap_or(usize::MAX) }))
 }
 
 /// # Safety

@@ -12,12 +12,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use candle_core::cuda::DeviceId;
 use candle_core::cuda::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::cuda::cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg as _};
 use candle_core::{CudaDevice, DType, Tensor};
 
 use self::cudnn::Cudnn;
-pub use self::device::{DeviceMemory, device_memory, open_cuda};
+pub use self::device::open_cuda;
 use crate::error::{InOp, OpError};
 use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Operands, Plans};
@@ -28,18 +29,17 @@ const MODULE: &str = include_str!(concat!(env!("OUT_DIR"), "/moco.ptx"));
 
 thread_local! {
     /// cuDNN's handles belong to a thread.
-    static OPENED: RefCell<BTreeMap<String, Rc<Cuda>>> = const { RefCell::new(BTreeMap::new()) };
+    static OPENED: RefCell<Vec<(DeviceId, Rc<Cuda>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The GPU behind a candle device, for this thread.
 pub(crate) fn of(op: &'static str, device: &CudaDevice) -> Result<Rc<dyn Gpu>, OpError> {
-    let key = format!("{:?}", device.id());
     OPENED.with_borrow_mut(|opened| {
-        if let Some(gpu) = opened.get(&key) {
+        if let Some((_, gpu)) = opened.iter().find(|(id, _)| *id == device.id()) {
             return Ok(Rc::clone(gpu) as Rc<dyn Gpu>);
         }
         let gpu = Rc::new(Cuda::new(op, device)?);
-        opened.insert(key, Rc::clone(&gpu));
+        opened.push((device.id(), Rc::clone(&gpu)));
         Ok(gpu as Rc<dyn Gpu>)
     })
 }
@@ -47,7 +47,7 @@ pub(crate) fn of(op: &'static str, device: &CudaDevice) -> Result<Rc<dyn Gpu>, O
 struct Cuda {
     device: CudaDevice,
     multiprocessors: u32,
-    functions: RefCell<BTreeMap<String, CudaFunction>>,
+    functions: RefCell<BTreeMap<Kernel, CudaFunction>>,
     plans: RefCell<Option<Plans<Cudnn>>>,
 }
 
@@ -64,13 +64,13 @@ impl Cuda {
     }
 
     fn function(&self, op: &'static str, kernel: Kernel) -> Result<CudaFunction, OpError> {
-        let name = kernel.entry();
-        if let Some(function) = self.functions.borrow().get(&name) {
+        if let Some(function) = self.functions.borrow().get(&kernel) {
             return Ok(function.clone());
         }
+        let name = kernel.entry();
         let function = self.device.get_or_load_custom_func(&name, "moco", MODULE).in_op(op)?;
         let function = function.into_cuda_function();
-        self.functions.borrow_mut().insert(name, function.clone());
+        self.functions.borrow_mut().insert(kernel, function.clone());
         Ok(function)
     }
 }

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, channels_last, expect_dtype, rows, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, channels_last, expect_dtype, narrow, rows, u32_of};
 use crate::batch_norm::{After, BatchNorm, BatchNormGradients};
 use crate::dense::{Dense, expect_shape, shape};
 use crate::error::{InOp, OpError};
@@ -67,7 +67,7 @@ impl Rows {
     }
 
     fn grid(self) -> Result<Grid, OpError> {
-        let blocks = [number(self.chunks())?, number(self.groups * self.tiles)?];
+        let blocks = [narrow(OP, self.chunks())?, narrow(OP, self.groups * self.tiles)?];
         Ok(Grid { blocks, threads: THREADS, shared_bytes: 0 })
     }
 
@@ -85,18 +85,9 @@ impl Rows {
 
     /// Blocks that add up sums of chunks, each for the 32 channels of a warp.
     fn sum_grid(self, groups: usize) -> Result<Grid, OpError> {
-        let blocks = [number(self.c.div_ceil(32))?, number(groups)?];
+        let blocks = [narrow(OP, self.c.div_ceil(32))?, narrow(OP, groups)?];
         Ok(Grid { blocks, threads: SUM_THREADS, shared_bytes: 0 })
     }
-}
-
-fn number(size: usize) -> Result<u32, OpError> {
-    u32::try_from(size).map_err(|_too_large| OpError::Shape {
-        op: OP,
-        tensor: "x",
-        expected: "fewer than 2^32 blocks".into(),
-        got: vec![size],
-    })
 }
 
 /// γ and β.

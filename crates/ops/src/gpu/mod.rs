@@ -67,11 +67,11 @@ pub(crate) trait Gpu {
 }
 
 /// A kernel by its name in `kernels/entries.inc`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kernel {
     name: &'static str,
     /// How its numbers are stored, for kernels that exist for each way.
-    dtype: Option<DType>,
+    dtype: Option<&'static str>,
 }
 
 impl Kernel {
@@ -82,14 +82,14 @@ impl Kernel {
 
     /// The one for numbers stored as in `x`.
     pub(crate) fn typed(name: &'static str, x: &Tensor) -> Self {
-        Self { name, dtype: Some(x.dtype()) }
+        Self { name, dtype: Some(x.dtype().as_str()) }
     }
 
     /// The entry's name in the compiled module.
     pub(crate) fn entry(self) -> String {
         match self.dtype {
             None => self.name.to_owned(),
-            Some(dtype) => format!("{}_{}", self.name, dtype.as_str()),
+            Some(dtype) => format!("{}_{dtype}", self.name),
         }
     }
 }
@@ -136,7 +136,12 @@ pub(crate) enum Arg<'a> {
 
 /// A size as a kernel takes it.
 pub(crate) fn u32_of(op: &'static str, size: usize) -> Result<Arg<'static>, OpError> {
-    u32::try_from(size).map(Arg::U32).map_err(|_too_large| OpError::Argument {
+    narrow(op, size).map(Arg::U32)
+}
+
+/// A size, or a number of blocks, in 32 bits.
+pub(crate) fn narrow(op: &'static str, size: usize) -> Result<u32, OpError> {
+    u32::try_from(size).map_err(|_too_large| OpError::Argument {
         op,
         argument: "size",
         expected: "below 2^32",
@@ -165,14 +170,28 @@ pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, Op
     if let Some(gpu) = emulator::current() {
         return Ok(Some(gpu));
     }
-    crate::dispatch::expect_cpu(op, x).map(|()| None)
+    if x.device().is_cpu() { Ok(None) } else { Err(no_kernels(op, x)) }
 }
 
 /// The GPU that a tensor is on, for operations whose other arguments already are on one.
 pub(crate) fn expect(op: &'static str, x: &Tensor) -> Result<Rc<dyn Gpu>, OpError> {
-    let got = || OpError::Device { op, got: format!("{:?}", x.device().location()) };
-    of(op, x)?.ok_or_else(got)
+    of(op, x)?.ok_or_else(|| no_kernels(op, x))
 }
+
+fn no_kernels(op: &'static str, x: &Tensor) -> OpError {
+    OpError::Device { op, got: format!("{:?}", x.device().location()) }
+}
+
+/// Calls `gpu::function(gpu, args)` and returns its result if the tensor is on a GPU:
+/// `on_gpu!(op, x, module::function, args)`.
+macro_rules! on_gpu {
+    ($op:expr, $x:expr, $($function:ident)::+ $(, $argument:expr)*) => {
+        if let Some(gpu) = $crate::gpu::of($op, $x)? {
+            return $crate::gpu::$($function)::+(&*gpu $(, $argument)*);
+        }
+    };
+}
+pub(crate) use on_gpu;
 
 /// A contiguous f32 or bf16 tensor; anything else has no kernels.
 pub(crate) fn rows(op: &'static str, name: &'static str, x: &Tensor) -> Result<Dense, OpError> {

@@ -5,10 +5,9 @@ use candle_core::{DType, Tensor};
 use crate::dense::{
     Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
-use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
 use crate::error::OpError;
-use crate::gpu;
+use crate::gpu::{self, on_gpu};
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "global_average_pool";

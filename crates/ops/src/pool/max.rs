@@ -6,10 +6,9 @@ use std::mem::MaybeUninit;
 use candle_core::{Device, Tensor};
 
 use crate::dense::{Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend};
-use crate::dispatch::on_gpu;
 use crate::elementwise::for_each;
 use crate::error::{InOp, OpError};
-use crate::gpu;
+use crate::gpu::{self, on_gpu};
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "max_pool";
