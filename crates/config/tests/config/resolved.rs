@@ -186,6 +186,8 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "data.readers=2",
         "data.decoders=3",
         "data.root=r",
+        "data.on_bad_sample=skip",
+        "data.bad_sample_budget=9",
         "monitor.bank=0",
     ];
     let new = load_fixture(&allowed).unwrap().resolved;
@@ -198,7 +200,7 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "error: runs/a was trained with moco.queue_size = 1024; \
          --set moco.queue_size=512 would change it\n  \
          = help: a resume may change log.*, checkpoint.*, data.readers, data.decoders, data.root, \
-         monitor.*"
+         data.on_bad_sample, data.bad_sample_budget, monitor.*"
     );
     let new = load_fixture(&["run.epochs=3"]).unwrap().resolved;
     assert_eq!(
