@@ -152,8 +152,15 @@ fn every_key_changes_the_run() {
         assert!(changes.iter().any(|change| change.key == key && change.origin == "--set"));
     }
     let n_lines = base.resolved.lines().filter(|line| line.contains(" = ")).count();
-    // `run.epochs` stands for `run.steps`.
-    assert_eq!(n_lines + 1, sets.len());
+    // `run.epochs` stands for `run.steps`, and `data.on_bad_sample` changes with its budget only.
+    assert_eq!(n_lines, sets.len());
+    let skip = |budget| load_fixture(&["data.on_bad_sample=skip", budget]).unwrap();
+    let (one, two) = (skip("data.bad_sample_budget=1"), skip("data.bad_sample_budget=2"));
+    assert_ne!(meaning(&one), meaning(&base));
+    assert_ne!(meaning(&one), meaning(&two));
+    let zero = ["data.on_bad_sample=skip", "data.bad_sample_budget=0"];
+    let error = load_fixture(&zero).err().map(|error| error.render()).unwrap();
+    assert!(error.contains("data.bad_sample_budget must be at least 1, got 0"), "{error}");
 }
 
 #[test]
