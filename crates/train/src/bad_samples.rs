@@ -11,6 +11,8 @@ use crate::error::TrainError;
 
 /// Draws before the data set counts as broken: where half of it is, one place in 2¹⁶ ends the run.
 const ATTEMPTS: u32 = 16;
+/// Those of them within the window, whose shards are at hand; it may hold a few bad samples alone.
+const ATTEMPTS_NEAR: u32 = 8;
 
 /// A training image that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +70,12 @@ impl Substitutes {
         let (first, n) = self.window(slot.position);
         for attempt in 0..ATTEMPTS {
             let at = At { epoch: slot.epoch, index: slot.position, view: attempt };
-            let position = first + self.seed.stream(Purpose::Substitute, at).below(n);
-            let sample_index = self.sampler.slot(position).sample_index;
+            let mut stream = self.seed.stream(Purpose::Substitute, at);
+            let sample_index = if attempt < ATTEMPTS_NEAR {
+                self.sampler.slot(first + stream.below(n)).sample_index
+            } else {
+                stream.below(self.source.len().max(1))
+            };
             if bad_samples.iter().any(|bad| bad.sample_index == sample_index) {
                 continue;
             }
@@ -86,7 +92,7 @@ impl Substitutes {
         Err(TrainError::NoSubstitute { position, attempts: ATTEMPTS, n_bad_samples, last })
     }
 
-    /// First position and length of the window that a position lies in: its shards are at hand.
+    /// First position and length of the window that a position lies in.
     fn window(&self, position: u64) -> (u64, u64) {
         let mut starts = self.sampler.visits_from(position).map(|visit| visit.position);
         let first = starts.next().unwrap_or(position);

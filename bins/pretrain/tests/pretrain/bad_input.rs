@@ -87,6 +87,8 @@ fn bad_images_are_skipped_within_a_budget_that_outlives_a_resume() {
     for part in ["skipped bad sample 1 of at most 9: image train-000000.tar/000000", "JPEG"] {
         assert!(stderr.contains(part), "{stderr}");
     }
+    let log = std::fs::read_to_string(bench.path("runs/whole/run.log")).unwrap();
+    assert!(log.contains("skipped bad sample 2 of at most 9: image train-000000.tar/000000"));
     let log = std::fs::read_to_string(bench.path("runs/whole/metrics.jsonl")).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
     let counts: Vec<u64> =

@@ -123,6 +123,18 @@ fn a_substitute_comes_from_the_window_whose_shards_are_at_hand() {
 }
 
 #[test]
+fn a_window_of_bad_samples_alone_is_left() {
+    let sampler = Sampler::windowed(SEED, &[1; 100], 1, BATCH_SIZE as u64).unwrap();
+    let images = Images { n: N, flaw: |i| if i < 10 { Flaw::NoImage } else { Flaw::None } };
+    let batches = batches(&images, &sampler, SKIP);
+    let given: Vec<u64> = batches.iter().flat_map(|batch| batch.sample_indices.clone()).collect();
+    assert!(given.len() == 200 && given.iter().all(|index| *index >= 10), "{given:?}");
+    let at_bad = given.iter().zip(sampler.slots_from(0)).filter(|(_, slot)| slot.sample_index < 10);
+    let substitutes: BTreeSet<u64> = at_bad.map(|(given, _)| *given).collect();
+    assert!(substitutes.len() > 10, "drawn anew for each of 20 places: {substitutes:?}");
+}
+
+#[test]
 fn each_skip_is_told_with_its_reason() {
     let images = Images { n: N, flaw: some_flaws };
     let batches = batches(&images, &plain(N), SKIP);
