@@ -122,6 +122,7 @@ fn feed(loaded: &LoadedPretrain, step: u64) -> (Vec<Tensor>, Vec<u64>) {
         (sampler, step * plan.batch_size as u64),
         (plan.seed, plan.batch_size),
         (&plan.input, plan.workers),
+        plan.on_bad_sample,
     )
     .unwrap();
     let batch = feed.recv().unwrap().unwrap();

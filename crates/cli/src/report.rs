@@ -83,6 +83,16 @@ pub fn watch<'a>(
                 log(&text);
                 console.line(&text);
             }
+            Event::Skipped { global_step, n_bad_samples, budget, sample } => {
+                let text = format!(
+                    "warning: step {global_step}: skipped bad sample {n_bad_samples} of at most {budget}: {sample}"
+                );
+                log(&text);
+                // The log has them all; a screen full of them would hide the rest.
+                if n_bad_samples.is_power_of_two() {
+                    console.line(&text);
+                }
+            }
             Event::Evaluating { what } => {
                 console.finish();
                 let text = format!("evaluating the {what}");
@@ -200,6 +210,7 @@ mod tests {
                     negative_cosine: 0.0,
                     images_per_second: 100.0,
                     data_wait_percent: 1.0,
+                    bad_samples: 0,
                     time_left: None,
                     health: health.clone(),
                 };

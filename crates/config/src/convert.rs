@@ -6,8 +6,8 @@ use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 use moco_train::{
-    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
-    PretrainPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
+    OnBadSample, Pairing, PretrainPlan, WorkerPlan,
 };
 
 use crate::check::{
@@ -16,8 +16,8 @@ use crate::check::{
 use crate::complaint::Complaint;
 use crate::raw::{
     RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawHead, RawHealth,
-    RawLog, RawMoco, RawMonitor, RawOptim, RawPairing, RawPretrain, RawRecipe, RawRun, RawRunning,
-    RawSchedule, RawScheduleKind, RawSource, RawStem, RawVerify,
+    RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPretrain, RawRecipe,
+    RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem, RawVerify,
 };
 
 /// The batch for which the papers state learning rates.
@@ -42,6 +42,7 @@ pub(crate) fn convert(
         health: RawHealth { stop_on_collapse },
     } = raw;
     check_batch(optim.batch_size, encoder.bn_groups)?;
+    let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
     let (data, workers) = data_plan(data)?;
     let (input, recipe, fidelity) = input_plan(&augment)?;
     let (encoder, head) = encoder_plan(&encoder)?;
@@ -65,6 +66,7 @@ pub(crate) fn convert(
         encoder,
         head,
         input,
+        on_bad_sample,
         workers,
         cadence: cadence(&log, &checkpoint, &monitor)?,
         evaluation: evaluation(evaluate, &monitor, recipe.image_size)?,
@@ -99,8 +101,32 @@ fn check_batch(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
     Err(Complaint::value("optim.batch_size", message).and("encoder.bn_groups"))
 }
 
+fn on_bad_sample(choice: RawOnBadSample, budget: Option<u64>) -> Result<OnBadSample, Complaint> {
+    const CHOICE: &str = "data.on_bad_sample";
+    const BUDGET: &str = "data.bad_sample_budget";
+    match choice {
+        RawOnBadSample::Fail => {
+            unused(BUDGET, budget.as_ref(), CHOICE, "fail").map(|()| OnBadSample::Fail)
+        }
+        RawOnBadSample::Skip => {
+            let budget = at_least_one(BUDGET, present(BUDGET, budget, CHOICE, "skip")?)?;
+            Ok(OnBadSample::Skip { budget })
+        }
+    }
+}
+
 fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
-    let RawData { source, root, test_root, manifest, verify, readers, decoders } = raw;
+    let RawData {
+        source,
+        root,
+        test_root,
+        manifest,
+        verify,
+        on_bad_sample: _,
+        bad_sample_budget: _,
+        readers,
+        decoders,
+    } = raw;
     at_least_one("data.readers", readers as u64)?;
     at_least_one("data.decoders", decoders as u64)?;
     for (key, path) in [

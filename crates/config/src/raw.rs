@@ -63,6 +63,10 @@ pub(crate) struct RawData {
     pub(crate) manifest: Option<PathBuf>,
     /// What of the shards is checked before the run; for shards only.
     pub(crate) verify: Option<RawVerify>,
+    /// What becomes of a training image that cannot be used.
+    pub(crate) on_bad_sample: RawOnBadSample,
+    /// How often one may be skipped in the whole run; for `skip` only.
+    pub(crate) bad_sample_budget: Option<u64>,
     /// Threads that read.
     pub(crate) readers: usize,
     /// Threads that decode and draw views.
@@ -83,6 +87,13 @@ pub(crate) enum RawSource {
 pub(crate) enum RawVerify {
     Checksums,
     Sizes,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawOnBadSample {
+    Fail,
+    Skip,
 }
 
 /// `[augment]`.

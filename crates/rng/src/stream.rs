@@ -26,6 +26,8 @@ pub enum Purpose {
     Textures = 6,
     /// The linear classifier's initial weights and order.
     LinearProbe = 7,
+    /// What takes the place of a sample that cannot be used; `index` is the position, `view` the attempt.
+    Substitute = 8,
 }
 
 /// Where within a purpose a stream is used.

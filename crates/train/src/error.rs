@@ -11,6 +11,8 @@ use moco_evaluate::EvaluateError;
 use moco_ingest::IngestError;
 use moco_pipeline::PipelineError;
 
+use crate::bad_samples::BadSample;
+
 /// A run ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,6 +45,34 @@ pub enum TrainError {
         key: String,
         /// What is wrong with it.
         source: AugmentError,
+    },
+    /// More training images were replaced than the plan allows.
+    #[error(
+        "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
+         the last one was {last}; mend the data, or raise the budget and resume"
+    )]
+    BadSampleBudget {
+        /// How many may be replaced.
+        budget: u64,
+        /// How many could not be used.
+        n_bad_samples: u64,
+        /// The last of them.
+        last: BadSample,
+    },
+    /// Nothing that was tried can take the place of a bad sample.
+    #[error(
+        "no substitute for a bad sample at position {position}: {attempts} draws gave {n_bad_samples} \
+         bad samples; the last one was {last}; check the data as a whole"
+    )]
+    NoSubstitute {
+        /// The place in the order of the run.
+        position: u64,
+        /// Draws.
+        attempts: u32,
+        /// Distinct samples that could not be used.
+        n_bad_samples: usize,
+        /// The last of them.
+        last: BadSample,
     },
     /// A recipe is not possible.
     #[error(transparent)]
@@ -142,12 +172,25 @@ impl TrainError {
             | Self::Datasets(_)
             | Self::Textures(_)
             | Self::Image { .. }
+            | Self::BadSampleBudget { .. }
+            | Self::NoSubstitute { .. }
             | Self::Checkpoint(_)
             | Self::Telemetry(_)
             | Self::File { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
             Self::Pipeline(error) => of_stage(error),
             _ => ErrorKind::Failed,
+        }
+    }
+}
+
+impl TrainError {
+    /// Whether one image is at fault, so that another can take its place.
+    pub(crate) fn is_of_one_sample(&self) -> bool {
+        match self {
+            Self::Image { .. } => true,
+            Self::Ingest(error) => error.is_of_one_sample() && !error.is_transient(),
+            _ => false,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use moco_core::HealthReport;
 
+use crate::bad_samples::BadSample;
+
 /// Something happened.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -57,6 +59,17 @@ pub enum Event<'a> {
         /// Why.
         reason: String,
     },
+    /// A training image could not be used, and another took its place.
+    Skipped {
+        /// Steps done before the batch that it is missing from.
+        global_step: u64,
+        /// How many there were so far, this one included.
+        n_bad_samples: u64,
+        /// How many there may be.
+        budget: u64,
+        /// The image.
+        sample: &'a BadSample,
+    },
     /// The evaluation at the end goes on to this.
     Evaluating {
         /// Pixels, random encoder or trained encoder.
@@ -87,6 +100,8 @@ pub struct LogLine {
     pub images_per_second: f64,
     /// Share of the time spent waiting for data, in percent.
     pub data_wait_percent: f64,
+    /// Training images that could not be used since the start of the run.
+    pub bad_samples: u64,
     /// Time to the last step, evaluations not counted; `None` in the first steps.
     pub time_left: Option<Duration>,
     /// The verdict.

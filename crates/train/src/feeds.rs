@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use moco_augment::{Augmentation, RgbImage};
-use moco_ingest::{EncodedSample, Payload, Sampler, Slot, Source};
+use moco_ingest::{EncodedSample, IngestError, Payload, Sampler, Slot, Source};
 use moco_ops::normalize_images;
 use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Purpose, Seed, Stream};
 
+use crate::bad_samples::{BadSample, Substitutes};
 use crate::error::{During, TrainError};
-use crate::plan::{InputPlan, Pairing, PretrainPlan, WorkerPlan};
+use crate::plan::{InputPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan};
 
 /// Encoded samples that wait between readers and decoders, per lane.
 const ENCODED_AHEAD: usize = 32;
@@ -28,13 +29,19 @@ pub struct DeviceBatch {
     pub views: Vec<Tensor>,
     /// Index of each sample.
     pub sample_indices: Vec<u64>,
+    /// The samples that others took the place of.
+    pub bad_samples: Vec<BadSample>,
 }
 
 /// The views of one image, u8, `[H, W, 3]` each.
 struct Views {
     sample_index: u64,
     pixels: Vec<Vec<u8>>,
+    bad_samples: Vec<BadSample>,
 }
+
+/// A sample, or what is wrong with this one alone.
+type ReadSample = Result<EncodedSample, IngestError>;
 
 /// The order in which a run sees the images of `source`.
 ///
@@ -64,7 +71,8 @@ pub fn decode(sample: EncodedSample) -> Result<RgbImage, TrainError> {
 }
 
 /// The endless feed of training batches from `position` (samples consumed so far) on. The same
-/// positions give the same batches for any number of workers.
+/// positions give the same batches for any number of workers, also where bad samples are skipped; counting
+/// those is up to the caller.
 ///
 /// # Errors
 /// If a thread cannot start.
@@ -74,27 +82,53 @@ pub fn train_feed(
     (sampler, position): (Sampler, u64),
     (seed, batch_size): (Seed, usize),
     (input, workers): (&InputPlan, WorkerPlan),
+    on_bad_sample: OnBadSample,
 ) -> Result<Feed<DeviceBatch>, TrainError> {
-    let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
-        let key = sample.key.to_string();
-        let streams = Vec::from(view_streams(seed, slot.epoch, slot.sample_index));
-        let views = match sample.payload {
-            Payload::Encoded(file) => augmentation.views(&file, streams),
-            Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels)
-                .and_then(|image| {
-                    streams.into_iter().map(|s| augmentation.view(&image, s)).collect()
-                }),
-        };
-        let views = views.map_err(|source| TrainError::Image { key, source })?;
-        let pixels = views.into_iter().map(RgbImage::into_pixels).collect();
-        Ok(Views { sample_index: slot.sample_index, pixels })
+    let substitutes = Substitutes::new(source, &sampler, seed);
+    let draw = move |(slot, read): (Slot, ReadSample)| -> Result<Views, TrainError> {
+        // A substitute has the streams of the sample that it stands for: its own views come elsewhere.
+        let streams = || Vec::from(view_streams(seed, slot.epoch, slot.sample_index));
+        let views = |sample| views(sample, augmentation.as_ref(), streams());
+        match (read.map_err(TrainError::from).and_then(views), on_bad_sample) {
+            (Err(error), OnBadSample::Skip { .. }) if error.is_of_one_sample() => {
+                let (bad_samples, (sample_index, pixels)) =
+                    substitutes
+                        .find(slot, &error, |sample| Ok((sample.sample_index, views(sample)?)))?;
+                Ok(Views { sample_index, pixels, bad_samples })
+            }
+            (pixels, _) => Ok(Views {
+                sample_index: slot.sample_index,
+                pixels: pixels?,
+                bad_samples: Vec::new(),
+            }),
+        }
     };
     let slots = sampler.slots_from(position);
     stages(source, slots, draw, batch_size, (input, workers))
 }
 
+/// The views of a sample, one for each stream.
+fn views(
+    sample: EncodedSample,
+    augmentation: &dyn Augmentation,
+    streams: Vec<Stream>,
+) -> Result<Vec<Vec<u8>>, TrainError> {
+    let key = sample.key.to_string();
+    let views = match sample.payload {
+        Payload::Encoded(file) => augmentation.views(&file, streams),
+        Payload::Rgb { width, height, pixels } => {
+            RgbImage::new(width, height, pixels).and_then(|image| {
+                streams.into_iter().map(|stream| augmentation.view(&image, stream)).collect()
+            })
+        }
+    };
+    let views = views.map_err(|source| TrainError::Image { key, source })?;
+    Ok(views.into_iter().map(RgbImage::into_pixels).collect())
+}
+
 /// A feed of single views, without randomness, of the given samples in order, each once. The last batch
-/// is filled up with repetitions of the last sample; the caller drops them.
+/// is filled up with repetitions of the last sample; the caller drops them. A bad sample always ends it: an
+/// accuracy is that of all samples.
 ///
 /// # Errors
 /// If a thread cannot start.
@@ -105,14 +139,16 @@ pub(crate) fn evaluation_feed(
     batch_size: usize,
     (input, workers): (&InputPlan, WorkerPlan),
 ) -> Result<Feed<DeviceBatch>, TrainError> {
-    let draw = move |(slot, sample): (Slot, EncodedSample)| -> Result<Views, TrainError> {
+    let draw = move |(slot, read): (Slot, ReadSample)| -> Result<Views, TrainError> {
+        let sample = read?;
         let key = sample.key.to_string();
         let image = decode(sample)?;
         let stream = Seed(0).stream(Purpose::Augment, At::index(slot.sample_index));
         let view = augmentation
             .view(&image, stream)
             .map_err(|source| TrainError::Image { key, source })?;
-        Ok(Views { sample_index: slot.sample_index, pixels: vec![view.into_pixels()] })
+        let pixels = vec![view.into_pixels()];
+        Ok(Views { sample_index: slot.sample_index, pixels, bad_samples: Vec::new() })
     };
     let filled = n_samples.next_multiple_of(batch_size as u64);
     let slots = (0..filled).map(move |position| {
@@ -126,7 +162,7 @@ pub(crate) fn evaluation_feed(
 fn stages(
     source: &Arc<dyn Source>,
     slots: impl Iterator<Item = Slot> + Send + 'static,
-    draw: impl Fn((Slot, EncodedSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
+    draw: impl Fn((Slot, ReadSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
     batch_size: usize,
     (input, workers): (&InputPlan, WorkerPlan),
 ) -> Result<Feed<DeviceBatch>, TrainError> {
@@ -135,7 +171,12 @@ fn stages(
     let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots.map(Ok))?;
     let lanes = pipeline.map("read", lanes, ENCODED_AHEAD, |_| {
         let source = Arc::clone(source);
-        move |slot: Slot| -> Result<_, StageError> { Ok((slot, source.read(slot.sample_index)?)) }
+        move |slot: Slot| -> Result<(Slot, ReadSample), StageError> {
+            match source.read(slot.sample_index) {
+                Err(error) if !error.is_of_one_sample() => Err(error.into()),
+                read => Ok((slot, read)),
+            }
+        }
     })?;
     let lanes = pipeline.deal("deal", lanes, workers.decoders, ENCODED_AHEAD)?;
     let lanes = pipeline.map("decode", lanes, VIEWS_AHEAD, |_| {
@@ -158,6 +199,7 @@ fn stages(
 struct HostBatch {
     views: Vec<Vec<u8>>,
     sample_indices: Vec<u64>,
+    bad_samples: Vec<BadSample>,
 }
 
 fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
@@ -170,12 +212,16 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
                 .collect()
         })
         .collect();
-    HostBatch { views, sample_indices: samples.iter().map(|views| views.sample_index).collect() }
+    HostBatch {
+        views,
+        sample_indices: samples.iter().map(|views| views.sample_index).collect(),
+        bad_samples: samples.iter().flat_map(|views| views.bad_samples.iter().cloned()).collect(),
+    }
 }
 
 /// u8 → f32 normalized by mean and standard deviation.
 fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
-    let HostBatch { views, sample_indices } = batch;
+    let HostBatch { views, sample_indices, bad_samples } = batch;
     let side = input.image_size as usize;
     let dims = (sample_indices.len(), side, side, 3);
     let tensor = |pixels| -> Result<Tensor, TrainError> {
@@ -183,7 +229,7 @@ fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError
         Ok(normalize_images(&pixels, input.mean, input.std, DType::F32)?)
     };
     let views = views.into_iter().map(tensor).collect::<Result<_, _>>()?;
-    Ok(DeviceBatch { views, sample_indices })
+    Ok(DeviceBatch { views, sample_indices, bad_samples })
 }
 
 #[cfg(test)]
@@ -198,6 +244,7 @@ mod tests {
         let views = |i: u8| Views {
             sample_index: u64::from(i),
             pixels: vec![vec![i, 0, 255], vec![100 + i, 51, 0]],
+            bad_samples: Vec::new(),
         };
         (0..3).map(views).collect()
     }

@@ -4,6 +4,7 @@
 //! source of images, augmentation or encoder goes in.
 #![forbid(unsafe_code)]
 
+mod bad_samples;
 mod error;
 mod event;
 mod features;
@@ -19,14 +20,15 @@ mod step_file;
 mod summary;
 mod tally;
 
+pub use bad_samples::BadSample;
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
 pub use feeds::{DeviceBatch, decode, train_feed, train_sampler, view_streams};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
-    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan, Pairing,
-    PretrainPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
+    OnBadSample, Pairing, PretrainPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};

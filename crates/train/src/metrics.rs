@@ -26,6 +26,7 @@ pub(crate) struct StepLine {
     positive_cosine: f64,
     negative_cosine: f64,
     data_wait_percent: f64,
+    bad_samples: u64,
     chance_loss: f64,
     floor_loss: f64,
     /// Share of real keys in the queue.
@@ -56,6 +57,7 @@ impl Line {
             positive_cosine: line.positive_cosine,
             negative_cosine: line.negative_cosine,
             data_wait_percent: line.data_wait_percent,
+            bad_samples: line.bad_samples,
             chance_loss: line.health.chance_loss,
             floor_loss: line.health.floor_loss,
             queue_filled_percent: match line.health.phase {

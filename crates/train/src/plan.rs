@@ -30,6 +30,8 @@ pub struct PretrainPlan {
     pub head: HeadKind,
     /// What an image becomes before the encoder.
     pub input: InputPlan,
+    /// What becomes of a training image that cannot be used.
+    pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.
     pub workers: WorkerPlan,
     /// Logging, checkpoints and the monitor.
@@ -81,6 +83,19 @@ impl Pairing {
             _ => place,
         }
     }
+}
+
+/// What becomes of a training image that cannot be used: that is empty, too large or does not decode.
+/// Whatever is wrong with a whole shard ends the run in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBadSample {
+    /// The run ends.
+    Fail,
+    /// Another image takes its place.
+    Skip {
+        /// How often that may happen in the whole run; an image counts each time that it is met.
+        budget: u64,
+    },
 }
 
 /// Workers of the data stages.

@@ -13,12 +13,13 @@ use moco_optim::Progress;
 use moco_pipeline::{Feed, Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
+use crate::bad_samples::BadSample;
 use crate::error::TrainError;
 use crate::event::{Event, StageLine};
 use crate::feeds::{DeviceBatch, train_feed, train_sampler};
 use crate::measure::Evaluator;
 use crate::metrics::Line;
-use crate::plan::{Length, PretrainPlan};
+use crate::plan::{Length, OnBadSample, PretrainPlan};
 use crate::run_folder::RunFolder;
 use crate::snapshot::{self, Snapshot};
 use crate::sources::Sources;
@@ -100,7 +101,7 @@ pub fn pretrain(
     let mut random = encoder.fork()?;
     let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
     let metrics_file = folder.file("metrics.jsonl");
-    let mut seconds_before = 0.0;
+    let (mut seconds_before, mut n_bad_samples) = (0.0, 0);
     if let Some(newest) = newest {
         for rejected in &newest.rejected {
             let (path, reason) = (rejected.path.clone(), rejected.reason.to_string());
@@ -109,6 +110,7 @@ pub fn pretrain(
         let state = snapshot::state(&newest.checkpoint, &newest.path)?;
         moco.load_state(&state, newest.checkpoint.global_step)?;
         seconds_before = snapshot::wall_seconds(&newest.checkpoint);
+        n_bad_samples = snapshot::n_bad_samples(&newest.checkpoint);
         truncate_after(&metrics_file, newest.checkpoint.global_step)?;
     }
     (control.observe)(&Event::Started {
@@ -125,6 +127,7 @@ pub fn pretrain(
         (sampler, position),
         (plan.seed, plan.batch_size),
         (&plan.input, plan.workers),
+        plan.on_bad_sample,
     )?;
     let mut metrics = MetricsWriter::append(&metrics_file)?;
     let mut session = Session {
@@ -142,6 +145,7 @@ pub fn pretrain(
         config,
         started,
         seconds_before,
+        n_bad_samples,
         epoch_meters: Vec::new(),
     };
     let completed = session.train(&mut moco, feed, &mut control)?;
@@ -191,6 +195,8 @@ struct Session<'a> {
     config: &'a str,
     started: Instant,
     seconds_before: f64,
+    /// Those in the batches that were trained on.
+    n_bad_samples: u64,
     /// Totals of the data stages at the start of the epoch.
     epoch_meters: Vec<StageReport>,
 }
@@ -209,6 +215,7 @@ impl Session<'_> {
             let asked = Instant::now();
             let Some(batch) = feed.recv()? else { break };
             self.tally.waited(asked.elapsed());
+            self.count(&batch.bad_samples, moco, control)?;
             let progress = Progress {
                 global_step: moco.global_step(),
                 total_steps: self.total_steps,
@@ -225,7 +232,8 @@ impl Session<'_> {
             let is_last = global_step == self.total_steps;
             let is_collapsed = report.alarms.contains(&Alarm::Collapse);
             if is_due(global_step, plan.cadence.log_every) || is_last {
-                let place = Place { global_step, epoch: progress.epoch(), lr };
+                let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
+                let place = Place { global_step, epoch, lr, bad_samples };
                 let line = self.tally.line(place, report);
                 self.metrics.send(Line::step(&line))?;
                 (control.observe)(&Event::Log(&line));
@@ -253,12 +261,37 @@ impl Session<'_> {
         Ok(true)
     }
 
+    /// Counts what a batch had to skip. Where that is over the budget, the state before the batch is saved.
+    fn count(
+        &mut self,
+        skipped: &[BadSample],
+        moco: &Moco,
+        control: &mut Control<'_>,
+    ) -> Result<(), TrainError> {
+        let OnBadSample::Skip { budget } = self.plan.on_bad_sample else { return Ok(()) };
+        let (global_step, before) = (moco.global_step(), self.n_bad_samples);
+        for (n_bad_samples, sample) in (before + 1..).zip(skipped) {
+            if n_bad_samples > budget {
+                if global_step > 0 {
+                    self.save(moco, control)?;
+                }
+                let last = sample.clone();
+                return Err(TrainError::BadSampleBudget { budget, n_bad_samples, last });
+            }
+            let event = Event::Skipped { global_step, n_bad_samples, budget, sample };
+            (control.observe)(&event);
+        }
+        self.n_bad_samples = before + skipped.len() as u64;
+        Ok(())
+    }
+
     fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        let spent = (wall_seconds, self.n_bad_samples);
         (control.observe)(&Event::Saving { global_step: moco.global_step() });
         // A resume goes on behind the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
-        Ok(self.checkpoints.send(Snapshot::of(moco, self.config, wall_seconds)?)?)
+        Ok(self.checkpoints.send(Snapshot::of(moco, self.config, spent)?)?)
     }
 
     fn monitor(&mut self, moco: &mut Moco, control: &mut Control<'_>) -> Result<(), TrainError> {

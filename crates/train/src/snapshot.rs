@@ -15,6 +15,8 @@ use crate::error::{During, TrainError};
 const CONFIG: &str = "config";
 /// Metadata key of the seconds a run has taken so far.
 const WALL_SECONDS: &str = "wall_seconds";
+/// Metadata key of the bad samples in the batches that were trained on.
+const BAD_SAMPLES: &str = "bad_samples";
 
 /// A copy of a run's state that the writer owns: the model's own tensors change in place.
 pub(crate) struct Snapshot {
@@ -24,7 +26,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn of(moco: &Moco, config: &str, wall_seconds: f64) -> Result<Self, TrainError> {
+    pub(crate) fn of(
+        moco: &Moco,
+        config: &str,
+        (wall_seconds, n_bad_samples): (f64, u64),
+    ) -> Result<Self, TrainError> {
         let mut tensors = MocoState::new();
         for (name, tensor) in moco.state()? {
             let copy = tensor.contiguous().and_then(|t| t.copy()).during("copying the state")?;
@@ -33,6 +39,7 @@ impl Snapshot {
         let metadata = BTreeMap::from([
             (CONFIG.to_owned(), config.to_owned()),
             (WALL_SECONDS.to_owned(), wall_seconds.to_string()),
+            (BAD_SAMPLES.to_owned(), n_bad_samples.to_string()),
         ]);
         Ok(Self { global_step: moco.global_step(), tensors, metadata })
     }
@@ -50,6 +57,11 @@ pub(crate) fn writer(checkpoints: CheckpointDir) -> Result<Sink<Snapshot>, Pipel
 /// The seconds that a run had taken when a checkpoint was made.
 pub(crate) fn wall_seconds(checkpoint: &Checkpoint) -> f64 {
     checkpoint.metadata.get(WALL_SECONDS).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+}
+
+/// The bad samples that a run had met when a checkpoint was made.
+pub(crate) fn n_bad_samples(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.metadata.get(BAD_SAMPLES).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The tensors of a verified checkpoint. `path` is for the error.

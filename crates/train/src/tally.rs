@@ -43,6 +43,7 @@ pub(crate) struct Place {
     pub(crate) global_step: u64,
     pub(crate) epoch: u64,
     pub(crate) lr: f64,
+    pub(crate) bad_samples: u64,
 }
 
 impl Tally {
@@ -125,6 +126,7 @@ impl Tally {
             negative_cosine,
             images_per_second: self.throughput.recent(now).unwrap_or(0.0),
             data_wait_percent: 100.0 * self.waited.as_secs_f64() / seconds,
+            bad_samples: place.bad_samples,
             time_left: self.eta.remaining(now),
             health,
         };

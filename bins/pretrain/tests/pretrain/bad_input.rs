@@ -64,6 +64,52 @@ fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
 }
 
 #[test]
+fn bad_images_are_skipped_within_a_budget_that_outlives_a_resume() {
+    let bench = Bench::new();
+    let mut bytes = std::fs::read(shard(&bench)).unwrap();
+    bytes[512..516].copy_from_slice(b"none");
+    std::fs::write(shard(&bench), bytes).unwrap();
+    let sets = |budget| {
+        let sets = ["data.verify=sizes", "data.on_bad_sample=skip", "monitor.knn_every_steps=0"];
+        let sets =
+            sets.map(str::to_owned).into_iter().chain([format!("data.bad_sample_budget={budget}")]);
+        sets.flat_map(|set| ["--set".to_owned(), set]).collect::<Vec<_>>()
+    };
+    let start = |name: &str, budget: u64| {
+        let mut arguments = vec!["tiny.toml".to_owned(), "--name".to_owned(), name.to_owned()];
+        arguments.extend(sets(budget));
+        bench.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    // The image is met once in each of the three epochs, but where the last batch is dropped.
+    let output = start("whole", 9);
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for part in ["skipped bad sample 1 of at most 9: image train-000000.tar/000000", "JPEG"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+    let log = std::fs::read_to_string(bench.path("runs/whole/run.log")).unwrap();
+    assert!(log.contains("skipped bad sample 2 of at most 9: image train-000000.tar/000000"));
+    let log = std::fs::read_to_string(bench.path("runs/whole/metrics.jsonl")).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let counts: Vec<u64> =
+        lines.filter_map(|line: serde_json::Value| line["bad_samples"].as_u64()).collect();
+    assert_eq!(counts.len(), 40);
+    assert!(counts.is_sorted() && counts[0] <= 1 && (2..=4).contains(&counts[39]), "{counts:?}");
+
+    let over = ["2 bad samples are over data.bad_sample_budget = 1", "train-000000.tar/000000"];
+    let output = start("cut", 1);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(over.iter().all(|part| stderr.contains(part)), "{stderr}");
+    // The checkpoint holds the state and the count before the batch that was over the budget.
+    let before = counts.iter().position(|n| *n == 2).unwrap() as u64;
+    assert_eq!(bench.state("cut").0, before);
+    check(&bench, &["--resume", "cut"], 3, &over);
+    bench.finish(&["--resume", "cut", "--set", "data.bad_sample_budget=9"]);
+    assert!(bench.state("cut") == bench.state("whole"));
+}
+
+#[test]
 fn configs() {
     let bench = Bench::new();
     let set = |set| ["tiny.toml", "--set", set];
@@ -78,7 +124,7 @@ fn configs() {
     check(&bench, &["nowhere.toml"], 2, &["cannot read config nowhere.toml"]);
     let tiny = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
     std::fs::write(bench.path("bad.toml"), tiny.replace("dim = 16", "dim = \"wide\"")).unwrap();
-    check(&bench, &["bad.toml"], 2, &["bad.toml:31:7", "moco.dim"]);
+    check(&bench, &["bad.toml"], 2, &["bad.toml:32:7", "moco.dim"]);
     check(&bench, &["tiny.toml", "--devise", "cpu"], 2, &["--device"]);
     check(&bench, &["tiny.toml", "--device", "gpu"], 2, &["expected cpu or cuda:N"]);
     check(

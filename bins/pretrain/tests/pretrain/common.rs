@@ -21,6 +21,7 @@ manifest = "DATA/manifest.toml"
 verify = "checksums"
 readers = 1
 decoders = 1
+on_bad_sample = "fail"
 [augment]
 recipe = "v2"
 image_size = 16

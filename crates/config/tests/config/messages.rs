@@ -27,6 +27,12 @@ fn impossible_values_are_named_with_their_rule() {
         ("run.seed=1.5", "run.seed: invalid type: floating point `1.5`, expected a whole number"),
         ("data.readers=0", "data.readers must be at least 1, got 0"),
         ("data.decoders=0", "data.decoders must be at least 1, got 0"),
+        ("data.on_bad_sample=skipp", "unknown data.on_bad_sample \"skipp\""),
+        ("data.on_bad_sample=skip", "data.on_bad_sample = \"skip\" needs data.bad_sample_budget"),
+        (
+            "data.bad_sample_budget=9",
+            "data.bad_sample_budget has no meaning with data.on_bad_sample = \"fail\"",
+        ),
         ("data.root=", "data.root must not be empty"),
         ("data.manifest=", "data.manifest must not be empty"),
         ("data.verify=quick", "unknown data.verify \"quick\""),

@@ -152,8 +152,15 @@ fn every_key_changes_the_run() {
         assert!(changes.iter().any(|change| change.key == key && change.origin == "--set"));
     }
     let n_lines = base.resolved.lines().filter(|line| line.contains(" = ")).count();
-    // `run.epochs` stands for `run.steps`.
-    assert_eq!(n_lines + 1, sets.len());
+    // `run.epochs` stands for `run.steps`, and `data.on_bad_sample` changes with its budget only.
+    assert_eq!(n_lines, sets.len());
+    let skip = |budget| load_fixture(&["data.on_bad_sample=skip", budget]).unwrap();
+    let (one, two) = (skip("data.bad_sample_budget=1"), skip("data.bad_sample_budget=2"));
+    assert_ne!(meaning(&one), meaning(&base));
+    assert_ne!(meaning(&one), meaning(&two));
+    let zero = ["data.on_bad_sample=skip", "data.bad_sample_budget=0"];
+    let error = load_fixture(&zero).err().map(|error| error.render()).unwrap();
+    assert!(error.contains("data.bad_sample_budget must be at least 1, got 0"), "{error}");
 }
 
 #[test]
@@ -186,6 +193,8 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "data.readers=2",
         "data.decoders=3",
         "data.root=r",
+        "data.on_bad_sample=skip",
+        "data.bad_sample_budget=9",
         "monitor.bank=0",
     ];
     let new = load_fixture(&allowed).unwrap().resolved;
@@ -198,7 +207,7 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "error: runs/a was trained with moco.queue_size = 1024; \
          --set moco.queue_size=512 would change it\n  \
          = help: a resume may change log.*, checkpoint.*, data.readers, data.decoders, data.root, \
-         monitor.*"
+         data.on_bad_sample, data.bad_sample_budget, monitor.*"
     );
     let new = load_fixture(&["run.epochs=3"]).unwrap().resolved;
     assert_eq!(

@@ -1,0 +1,102 @@
+//! What takes the place of a training image that cannot be used.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use moco_ingest::{EncodedSample, Sampler, Slot, Source};
+use moco_rng::{At, Purpose, Seed};
+
+use crate::error::TrainError;
+
+/// Draws before the data set counts as broken: where half of it is, one place in 2¹⁶ ends the run.
+const ATTEMPTS: u32 = 16;
+/// Those of them within the window, whose shards are at hand; it may hold a few bad samples alone.
+const ATTEMPTS_NEAR: u32 = 8;
+
+/// A training image that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSample {
+    /// Its number in the split.
+    pub sample_index: u64,
+    /// What is wrong with it; names the image.
+    pub reason: String,
+}
+
+impl fmt::Display for BadSample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl BadSample {
+    fn new(sample_index: u64, error: &TrainError) -> Self {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some errors have their source in their own text.
+            if !reason.contains(&text) {
+                reason = format!("{reason}: {text}");
+            }
+            cause = error.source();
+        }
+        Self { sample_index, reason }
+    }
+}
+
+/// Draws substitutes: a pure function of the seed, the position and the data.
+pub(crate) struct Substitutes {
+    source: Arc<dyn Source>,
+    sampler: Sampler,
+    seed: Seed,
+}
+
+impl Substitutes {
+    pub(crate) fn new(source: &Arc<dyn Source>, sampler: &Sampler, seed: Seed) -> Self {
+        Self { source: Arc::clone(source), sampler: sampler.clone(), seed }
+    }
+
+    /// What `make` makes of the first sample drawn that it can use, and the samples that could not be
+    /// used: the slot's own, whose error is given, and those drawn before.
+    pub(crate) fn find<T>(
+        &self,
+        slot: Slot,
+        error: &TrainError,
+        make: impl Fn(EncodedSample) -> Result<T, TrainError>,
+    ) -> Result<(Vec<BadSample>, T), TrainError> {
+        let mut last = BadSample::new(slot.sample_index, error);
+        let mut bad_samples = vec![last.clone()];
+        let (first, n) = self.window(slot.position);
+        for attempt in 0..ATTEMPTS {
+            let at = At { epoch: slot.epoch, index: slot.position, view: attempt };
+            let mut stream = self.seed.stream(Purpose::Substitute, at);
+            let sample_index = if attempt < ATTEMPTS_NEAR {
+                self.sampler.slot(first + stream.below(n)).sample_index
+            } else {
+                stream.below(self.source.len().max(1))
+            };
+            if bad_samples.iter().any(|bad| bad.sample_index == sample_index) {
+                continue;
+            }
+            match self.source.read(sample_index).map_err(TrainError::from).and_then(&make) {
+                Ok(made) => return Ok((bad_samples, made)),
+                Err(error) if error.is_of_one_sample() => {
+                    last = BadSample::new(sample_index, &error);
+                    bad_samples.push(last.clone());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (position, n_bad_samples) = (slot.position, bad_samples.len());
+        Err(TrainError::NoSubstitute { position, attempts: ATTEMPTS, n_bad_samples, last })
+    }
+
+    /// First position and length of the window that a position lies in.
+    fn window(&self, position: u64) -> (u64, u64) {
+        let mut starts = self.sampler.visits_from(position).map(|visit| visit.position);
+        let first = starts.next().unwrap_or(position);
+        let end = starts.next().unwrap_or(position);
+        (first, end.saturating_sub(first).max(1))
+    }
+}
