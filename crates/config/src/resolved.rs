@@ -11,8 +11,17 @@ use crate::merge::Merged;
 
 /// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
 /// section.
-pub const RESUME_MAY_CHANGE: &[&str] =
-    &["log.*", "checkpoint.*", "data.readers", "data.decoders", "data.root", "monitor.*"];
+pub const RESUME_MAY_CHANGE: &[&str] = &[
+    "log.*",
+    "checkpoint.*",
+    "data.readers",
+    "data.decoders",
+    "data.root",
+    "data.cache",
+    "data.cache_bytes",
+    "data.verify",
+    "monitor.*",
+];
 
 /// All keys in force, in the order of the files, each with the place that set it.
 pub(crate) fn print(merged: &Merged) -> String {
