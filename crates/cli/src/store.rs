@@ -39,3 +39,19 @@ pub fn open_store(address: &str) -> Result<Arc<dyn Store>, IngestError> {
                    `cargo xtask --features remote pretrain`";
     Err(IngestError::StoreUnfit { store: address.to_owned(), problem: problem.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_out_of_reach_is_named_with_what_to_do() {
+        let expected = if cfg!(feature = "remote") {
+            "store gs://bucket cannot be used: expected an address of s3://, https:// or http://"
+        } else {
+            "store gs://bucket cannot be used: this build reaches no stores; start one that does by \
+             `cargo xtask --features remote STAGE`, for instance `cargo xtask --features remote pretrain`"
+        };
+        assert_eq!(open_store("gs://bucket").unwrap_err().to_string(), expected);
+    }
+}

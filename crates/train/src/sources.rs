@@ -108,11 +108,10 @@ fn open_imagenet(root: &Path) -> Result<Sources, TrainError> {
     let test = ImageNet::validation(&images, &devkit, IndexFiles::Beside)?;
     if train.classes() != test.classes() {
         let [n_train, n_test] = [&train, &test].map(|set| set.classes().len());
-        let what = format!(
-            "its {n_test} classes are not the {n_train} of ILSVRC2012_img_train.tar; \
-             download both again"
-        );
-        return Err(TrainError::Content { path: devkit, what });
+        let problem =
+            format!("has {n_test} classes, not the {n_train} of ILSVRC2012_img_train.tar");
+        let hint = "download both again";
+        return Err(IngestError::ArchiveUnfit { path: devkit, problem, hint }.into());
     }
     Ok(pair(Arc::new(train), Arc::new(test)))
 }
