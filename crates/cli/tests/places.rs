@@ -148,19 +148,18 @@ fn windows_that_the_cache_has_no_room_for_are_refused() {
     for (bytes, window_shards) in [(4 * largest, 2), (whole, 0), (whole, 4), (2 * largest, 1)] {
         assert!(limit(bytes, window_shards).is_none(), "{bytes} {window_shards}");
     }
-    for (bytes, window_shards, what) in [
-        (4 * largest, 3, "3 mixes 3"),
-        (whole - 1, 0, "0 mixes all 5"),
-        (3 * largest, 2, "2 mixes 2"),
+    for (bytes, window_shards, what, room) in [
+        (4 * largest, 3, "3 mixes 3", "2; choose from 1 to that, or raise"),
+        (whole - 1, 0, "0 mixes all 5", "2; choose from 1 to that, or raise"),
+        (largest, 1, "1 mixes 1", "0; raise"),
     ] {
         let error = limit(bytes, window_shards).unwrap();
-        let room = bytes / largest / 2;
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert_eq!(
             error.to_string(),
             format!(
                 "data.window_shards = {what} shards at a time, but data.cache_bytes has room for \
-                 windows of at most {room}; choose from 1 to that, or raise data.cache_bytes"
+                 windows of at most {room} data.cache_bytes"
             )
         );
     }

@@ -90,8 +90,9 @@ pub enum TrainError {
     /// The cache has no room for the windows of the order.
     #[error(
         "data.window_shards = {window_shards} mixes {} shards at a time, but data.cache_bytes has room for \
-         windows of at most {limit}; choose from 1 to that, or raise data.cache_bytes",
-        if *window_shards == 0 { format!("all {n_shards}") } else { window_shards.to_string() }
+         windows of at most {limit}; {}raise data.cache_bytes",
+        if *window_shards == 0 { format!("all {n_shards}") } else { window_shards.to_string() },
+        if *limit == 0 { "" } else { "choose from 1 to that, or " }
     )]
     Window {
         /// As it was set; 0 = all.
