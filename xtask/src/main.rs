@@ -17,6 +17,7 @@ mod tree;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -26,6 +27,7 @@ Examples:
   cargo xtask pretrain --set moco.temperature=0.1       one key changed
   cargo xtask pretrain --resume RUN                     go on where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
+  cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
   cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask bench data                                views a second beside torchvision's
@@ -37,6 +39,9 @@ its exit code are its own. Paths are relative to the root of the repository.";
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, after_help = EXAMPLES)]
 struct Cli {
+    /// Features that a stage is built with, such as `remote` for shards on S3 and web servers
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    features: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -101,7 +106,7 @@ fn main() -> ExitCode {
     let result = if cuda::nvcc::is_called(args.next().as_deref()) {
         cuda::nvcc::run(&args.collect::<Vec<_>>())
     } else {
-        run(Cli::parse().command)
+        run(Cli::parse())
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,23 +117,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
-        Command::Pretrain(stage) => stage::run("pretrain", &stage.args),
-        Command::Preview(stage) => stage::run("preview", &stage.args),
-        Command::MakeData(stage) => stage::run("make-data", &stage.args),
-        Command::Lincls(stage) => stage::run("lincls", &stage.args),
-        Command::Knn(stage) => stage::run("knn", &stage.args),
-        Command::Extract(stage) => stage::run("extract", &stage.args),
-        Command::Shard(stage) => stage::run("shard", &stage.args),
-        Command::Step(stage) => stage::run("step", &stage.args),
-        Command::Bench(bench) => bench::run(&bench),
-        Command::CudaSetup(args) => cuda::setup(&args),
-        Command::Dist(args) => cuda::dist(&args),
-        Command::Ci => ci::run(),
-        Command::Tidy => tidy::run(),
-        Command::Golden(_) => golden::run(),
-    }
+fn run(Cli { features, command }: Cli) -> anyhow::Result<()> {
+    let (name, StageArgs { args }) = match command {
+        Command::Pretrain(stage) => ("pretrain", stage),
+        Command::Preview(stage) => ("preview", stage),
+        Command::MakeData(stage) => ("make-data", stage),
+        Command::Lincls(stage) => ("lincls", stage),
+        Command::Knn(stage) => ("knn", stage),
+        Command::Extract(stage) => ("extract", stage),
+        Command::Shard(stage) => ("shard", stage),
+        Command::Step(stage) => ("step", stage),
+        _ if !features.is_empty() => bail!("--features is for the stages, which are built first"),
+        Command::Bench(bench) => return bench::run(&bench),
+        Command::CudaSetup(args) => return cuda::setup(&args),
+        Command::Dist(args) => return cuda::dist(&args),
+        Command::Ci => return ci::run(),
+        Command::Tidy => return tidy::run(),
+        Command::Golden(_) => return golden::run(),
+    };
+    stage::run(name, &features, &args)
 }
 
 #[cfg(test)]
@@ -150,6 +157,17 @@ mod tests {
             panic!("not the pretrain stage");
         };
         assert_eq!(stage.args, words);
+    }
+
+    #[test]
+    fn features_before_the_stage_are_the_build_s_and_behind_it_the_stage_s() {
+        let line = ["cargo xtask", "--features", "remote,cuda", "knn", "--features", "x"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert_eq!(cli.features, ["remote", "cuda"]);
+        assert!(matches!(cli.command, Command::Knn(stage) if stage.args == ["--features", "x"]));
+        let golden = ["cargo xtask", "--features=remote", "golden", "--check"];
+        let error = run(Cli::try_parse_from(golden).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "--features is for the stages, which are built first");
     }
 
     #[test]

@@ -11,17 +11,18 @@ use serde_json::Value;
 use crate::tree;
 
 /// Builds `name` in release mode and replaces this process by it; returns only if that fails.
-pub(crate) fn run(name: &str, args: &[OsString]) -> anyhow::Result<()> {
-    let binary = build(name)?;
+pub(crate) fn run(name: &str, features: &[String], args: &[OsString]) -> anyhow::Result<()> {
+    let binary = build(name, features)?;
     let error = Command::new(&binary).args(args).current_dir(tree::root()).exec();
     Err(error).with_context(|| format!("cannot run {}", binary.display()))
 }
 
 /// Builds the binary and returns its path; what cargo says goes to stderr as usual.
-pub(crate) fn build(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(name: &str, features: &[String]) -> anyhow::Result<PathBuf> {
     let package = format!("moco-{name}");
     let output = Command::new("cargo")
         .args(["build", "--release", "--package", &package, "--bin", name])
+        .arg(format!("--features={}", features.join(",")))
         .arg("--message-format=json-render-diagnostics")
         .current_dir(tree::root())
         .stderr(Stdio::inherit())

@@ -191,7 +191,8 @@ fn a_second_split_joins_the_manifest_and_mistakes_are_explained() {
     let expected = if cfg!(feature = "remote") {
         "error: store s3x://data cannot be used: expected an address of s3://, https:// or http://"
     } else {
-        "error: s3x://data is a store, which this build cannot reach\n  help: build it with"
+        "error: store s3x://data cannot be used: this build reaches no stores; start one that does by \
+         `cargo xtask --features remote STAGE`"
     };
     assert!(stderr.starts_with(expected), "{stderr}");
     let (code, _, stderr) = shard(root, &MAKE.replace("--folder in", "--folder gone"));

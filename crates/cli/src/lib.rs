@@ -7,6 +7,7 @@ mod exit;
 mod report;
 mod setup;
 mod signals;
+mod store;
 
 pub use console::{Console, ConsoleKind, print_result};
 pub use device::Device;
@@ -16,3 +17,4 @@ pub use setup::{
     TrainedEncoder, default_name, labeled_features, parts, recipe, sources, trained_encoder,
 };
 pub use signals::stop_on_signals;
+pub use store::open_store;

@@ -13,6 +13,7 @@ use moco_evaluate::FeatureSet;
 use moco_train::{Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
 
 use crate::exit::{Exit, usage};
+use crate::store::open_store;
 
 /// Opens the data and builds the encoder and augmentation of a config.
 ///
@@ -32,7 +33,7 @@ pub fn parts(loaded: &LoadedPretrain) -> anyhow::Result<Parts> {
 /// If files are missing or not what they should be.
 pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
     let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
-    Ok(open_sources(&loaded.data, n_workers)?)
+    Ok(open_sources(&loaded.data, n_workers, &|address| Ok(open_store(address)?))?)
 }
 
 /// The augmentation of a config.
@@ -73,8 +74,7 @@ pub fn trained_encoder(path: &Path) -> anyhow::Result<TrainedEncoder> {
 /// If the images have no labels, or cannot be read.
 pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
     let plan = &trained.loaded.plan;
-    let workers = plan.workers.decoders.max(2);
-    let Some(data) = open_sources(&trained.loaded.data, workers)?.labeled else {
+    let Some(data) = sources(&trained.loaded)?.labeled else {
         return Err(usage(Exit::DataOrMachine, "the config's data has no labeled test split"));
     };
     let augmentation = evaluation_recipe(plan)?;

@@ -14,10 +14,11 @@ use crate::check::{
     above_zero, ascending, at_least_one, momentum, not_negative, present, unused, within_zero_one,
 };
 use crate::complaint::Complaint;
+use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
     RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawHead, RawHealth,
     RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPretrain, RawRecipe,
-    RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem, RawVerify,
+    RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -43,6 +44,7 @@ pub(crate) fn convert(
     } = raw;
     check_batch(optim.batch_size, encoder.bn_groups)?;
     let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
+    let window_shards = window_shards(&data)?;
     let (data, workers) = data_plan(data)?;
     let (input, recipe, fidelity) = input_plan(&augment)?;
     let (encoder, head) = encoder_plan(&encoder)?;
@@ -67,6 +69,7 @@ pub(crate) fn convert(
         head,
         input,
         on_bad_sample,
+        window_shards,
         workers,
         cadence: cadence(&log, &checkpoint, &monitor)?,
         evaluation: evaluation(evaluate, &monitor, recipe.image_size)?,
@@ -121,6 +124,9 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
         root,
         test_root,
         manifest,
+        window_shards: _,
+        cache,
+        cache_bytes,
         verify,
         on_bad_sample: _,
         bad_sample_budget: _,
@@ -133,6 +139,7 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
         ("data.root", Some(&root)),
         ("data.test_root", test_root.as_ref()),
         ("data.manifest", manifest.as_ref()),
+        ("data.cache", cache.as_ref()),
     ] {
         if path.is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(Complaint::value(key, format!("{key} must not be empty")));
@@ -140,34 +147,33 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
     }
     let only_shards = |name| {
         unused("data.manifest", manifest.as_ref(), "data.source", name)?;
+        unused("data.cache", cache.as_ref(), "data.source", name)?;
+        unused("data.cache_bytes", cache_bytes.as_ref(), "data.source", name)?;
         unused("data.verify", verify.as_ref(), "data.source", name)
     };
-    let no_test_root = |name| unused("data.test_root", test_root.as_ref(), "data.source", name);
+    let only_folders = |name| unused("data.test_root", test_root.as_ref(), "data.source", name);
+    let neither = |name| only_shards(name).and_then(|()| only_folders(name));
     let plan = match source {
         RawSource::Shards => {
-            no_test_root("shards")?;
-            DataPlan::Shards {
-                root,
-                manifest: present("data.manifest", manifest, "data.source", "shards")?,
-                verify_checksums: match present("data.verify", verify, "data.source", "shards")? {
-                    RawVerify::Checksums => true,
-                    RawVerify::Sizes => false,
-                },
-            }
+            only_folders("shards")?;
+            let manifest = present("data.manifest", manifest, "data.source", "shards")?;
+            DataPlan::Shards { place: shards_plan(root, verify, (cache, cache_bytes))?, manifest }
         }
         RawSource::ImageFolder => {
             only_shards("image_folder")?;
-            DataPlan::ImageFolder { root, test_root }
+            DataPlan::ImageFolder { root: folder(root, "image_folder")?, test_root }
+        }
+        RawSource::Imagenet => {
+            neither("imagenet")?;
+            DataPlan::ImageNet { root: folder(root, "imagenet")? }
         }
         RawSource::Cifar10 => {
-            only_shards("cifar10")?;
-            no_test_root("cifar10")?;
-            DataPlan::Cifar10 { root }
+            neither("cifar10")?;
+            DataPlan::Cifar10 { root: folder(root, "cifar10")? }
         }
         RawSource::Mnist => {
-            only_shards("mnist")?;
-            no_test_root("mnist")?;
-            DataPlan::Mnist { root }
+            neither("mnist")?;
+            DataPlan::Mnist { root: folder(root, "mnist")? }
         }
     };
     Ok((plan, WorkerPlan { readers, decoders }))

@@ -16,6 +16,7 @@
 mod check;
 mod complaint;
 mod convert;
+mod data;
 mod error;
 mod layer;
 mod load;

@@ -6,6 +6,7 @@ use moco_augment::{Fidelity, RecipeConfig};
 use moco_train::{DataPlan, PretrainPlan};
 
 use crate::convert::convert;
+use crate::data::scheme;
 use crate::error::ConfigError;
 use crate::layer::{parse, read_layers};
 use crate::merge::Merged;
@@ -63,8 +64,15 @@ fn drop_outdated(merged: &mut Merged) {
         merged.drop_if_outdated("data.test_root", "data.source");
     }
     if choice(merged, "data.source").as_deref() != Some("shards") {
-        merged.drop_if_outdated("data.manifest", "data.source");
-        merged.drop_if_outdated("data.verify", "data.source");
+        for key in ["manifest", "window_shards", "cache", "cache_bytes", "verify"] {
+            merged.drop_if_outdated(&format!("data.{key}"), "data.source");
+        }
+    }
+    let is_store = choice(merged, "data.root").is_some_and(|root| scheme(&root).is_some());
+    let of_other_place: &[&str] =
+        if is_store { &["data.verify"] } else { &["data.cache", "data.cache_bytes"] };
+    for key in of_other_place {
+        merged.drop_if_outdated(key, "data.root");
     }
     let unread: &[&str] = match choice(merged, "schedule.kind").as_deref() {
         Some("steps") => &["schedule.every_steps"],

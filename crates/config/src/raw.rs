@@ -55,13 +55,19 @@ pub(crate) struct RawRun {
 pub(crate) struct RawData {
     /// Kind of files.
     pub(crate) source: RawSource,
-    /// Folder with the files.
+    /// Folder with the files; for shards it may be the address of a store.
     pub(crate) root: PathBuf,
     /// Folder with the labeled test images; for `image_folder` only, where it may be left out.
     pub(crate) test_root: Option<PathBuf>,
     /// List of the shards; for shards only.
     pub(crate) manifest: Option<PathBuf>,
-    /// What of the shards is checked before the run; for shards only.
+    /// Shards whose samples are mixed at a time, 0 = all; for shards only.
+    pub(crate) window_shards: Option<usize>,
+    /// Folder that holds shards of a store; for shards on a store only, where it may be left out.
+    pub(crate) cache: Option<PathBuf>,
+    /// Bytes that `cache` may hold; goes with it.
+    pub(crate) cache_bytes: Option<u64>,
+    /// What of the shards is checked before the run; for shards in a folder only.
     pub(crate) verify: Option<RawVerify>,
     /// What becomes of a training image that cannot be used.
     pub(crate) on_bad_sample: RawOnBadSample,
@@ -78,6 +84,7 @@ pub(crate) struct RawData {
 pub(crate) enum RawSource {
     Shards,
     ImageFolder,
+    Imagenet,
     Cifar10,
     Mnist,
 }

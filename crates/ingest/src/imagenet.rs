@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -221,8 +222,15 @@ fn indexed(
         Err(error) => return Err(error),
     }
     let index = scan()?;
-    index.save(&path, stamp)?;
-    Ok(index)
+    match index.save(&path, stamp) {
+        // Archives are often shared by people who may only read them.
+        Err(IngestError::Io { source, .. }) if is_read_only(&source) => Ok(index),
+        saved => saved.map(|()| index),
+    }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Hashing 138 GB would take as long as reading them, so length and time of change stand for the bytes.

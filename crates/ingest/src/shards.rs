@@ -116,15 +116,6 @@ impl ShardSet {
         Ok(Self { place, shards, n_samples, n_classes, remedy, indexes })
     }
 
-    /// The most shards that a window of the order may have so that two windows, the one that is read and
-    /// the one that is fetched, fit into the cache; without a cache any number.
-    #[must_use]
-    pub fn max_window_shards(&self) -> usize {
-        let ShardPlace::Cached(cache) = &self.place else { return usize::MAX };
-        let largest = self.shards.iter().map(|shard| shard.entry.bytes).max().unwrap_or(0).max(1);
-        usize::try_from(cache.capacity() / largest / 2).unwrap_or(usize::MAX)
-    }
-
     /// What the manifest says of the shards, in order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &ShardEntry> {
         self.shards.iter().map(|shard| &shard.entry)
@@ -289,6 +280,18 @@ impl Source for ShardSet {
 
     fn shard_sizes(&self) -> Vec<u64> {
         self.shards.iter().map(|shard| shard.entry.samples).collect()
+    }
+
+    /// So many that two windows, the one that is read and the one that is fetched, fit into the cache;
+    /// without a cache, or where it has room for all shards, any number.
+    fn max_window_shards(&self) -> usize {
+        let ShardPlace::Cached(cache) = &self.place else { return usize::MAX };
+        let bytes = || self.shards.iter().map(|shard| shard.entry.bytes);
+        if bytes().fold(0, u64::saturating_add) <= cache.capacity() {
+            return usize::MAX;
+        }
+        let largest = bytes().max().unwrap_or(0).max(1);
+        usize::try_from(cache.capacity() / largest / 2).unwrap_or(usize::MAX)
     }
 
     fn will_read(&self, sample_index: u64) -> Result<(), IngestError> {

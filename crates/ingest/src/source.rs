@@ -34,6 +34,11 @@ pub trait Source: Send + Sync {
         vec![self.len()]
     }
 
+    /// The most parts that a window of the order may have so that what is fetched ahead has room.
+    fn max_window_shards(&self) -> usize {
+        usize::MAX
+    }
+
     /// Says that samples of this one's shard are read soon. What fetches ahead starts to do so, and makes
     /// the caller wait while it has enough to do; a shard that cannot be fetched fails when it is read.
     ///

@@ -120,6 +120,21 @@ pub enum TrainError {
         /// The lock file.
         path: PathBuf,
     },
+    /// The cache has no room for the windows of the order.
+    #[error(
+        "data.window_shards = {window_shards} mixes {} shards at a time, but data.cache_bytes has room for \
+         windows of at most {limit}; {}raise data.cache_bytes",
+        if *window_shards == 0 { format!("all {n_shards}") } else { window_shards.to_string() },
+        if *limit == 0 { "" } else { "choose from 1 to that, or " }
+    )]
+    Window {
+        /// As it was set; 0 = all.
+        window_shards: usize,
+        /// Shards of the data set.
+        n_shards: usize,
+        /// The most that a window may have.
+        limit: usize,
+    },
     /// A checkpoint or step file lacks something.
     #[error("{}: {what}", path.display())]
     Content {
@@ -166,7 +181,8 @@ impl TrainError {
         match self {
             Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
-            Self::Ingest(IngestError::BatchSize { .. })
+            Self::Window { .. }
+            | Self::Ingest(IngestError::BatchSize { .. } | IngestError::StoreUnfit { .. })
             | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
             Self::Ingest(_)
             | Self::Datasets(_)

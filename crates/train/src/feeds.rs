@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use moco_augment::{Augmentation, RgbImage};
-use moco_ingest::{EncodedSample, IngestError, Payload, Sampler, Slot, Source};
+use moco_ingest::{EncodedSample, IngestError, Payload, Sampler, Slot, Source, read_ahead};
 use moco_ops::normalize_images;
 use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Purpose, Seed, Stream};
@@ -46,9 +46,16 @@ type ReadSample = Result<EncodedSample, IngestError>;
 /// The order in which a run sees the images of `source`.
 ///
 /// # Errors
-/// If the batch is larger than the data set.
+/// If the batch is larger than the data set, or the source has no room for the plan's windows.
 pub fn train_sampler(plan: &PretrainPlan, source: &dyn Source) -> Result<Sampler, TrainError> {
-    Ok(Sampler::new(plan.seed, source.len(), plan.batch_size as u64)?)
+    let shard_sizes = source.shard_sizes();
+    let (window_shards, n_shards) = (plan.window_shards, shard_sizes.len());
+    let in_window = if window_shards == 0 { n_shards } else { window_shards.min(n_shards) };
+    let limit = source.max_window_shards();
+    if in_window > limit {
+        return Err(TrainError::Window { window_shards, n_shards, limit });
+    }
+    Ok(Sampler::windowed(plan.seed, &shard_sizes, in_window.max(1), plan.batch_size as u64)?)
 }
 
 /// The randomness of the two views of an image in an epoch, the query's first.
@@ -103,7 +110,8 @@ pub fn train_feed(
             }),
         }
     };
-    let slots = sampler.slots_from(position);
+    let slots = read_ahead(Arc::clone(source), &sampler, sampler.slots_from(position));
+    let slots = slots.map(|slot| Ok(slot?));
     stages(source, slots, draw, batch_size, (input, workers))
 }
 
@@ -153,7 +161,7 @@ pub(crate) fn evaluation_feed(
     let filled = n_samples.next_multiple_of(batch_size as u64);
     let slots = (0..filled).map(move |position| {
         let sample_index = position.min(n_samples.saturating_sub(1));
-        Slot { epoch: 0, position, sample_index }
+        Ok(Slot { epoch: 0, position, sample_index })
     });
     let input = InputPlan { pairing: Pairing::SameImage, ..input.clone() };
     stages(source, slots, draw, batch_size, (&input, workers))
@@ -161,14 +169,14 @@ pub(crate) fn evaluation_feed(
 
 fn stages(
     source: &Arc<dyn Source>,
-    slots: impl Iterator<Item = Slot> + Send + 'static,
+    slots: impl Iterator<Item = Result<Slot, StageError>> + Send + 'static,
     draw: impl Fn((Slot, ReadSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
     batch_size: usize,
     (input, workers): (&InputPlan, WorkerPlan),
 ) -> Result<Feed<DeviceBatch>, TrainError> {
     let mut pipeline = Pipeline::new();
     let draw = Arc::new(draw);
-    let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots.map(Ok))?;
+    let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots)?;
     let lanes = pipeline.map("read", lanes, ENCODED_AHEAD, |_| {
         let source = Arc::clone(source);
         move |slot: Slot| -> Result<(Slot, ReadSample), StageError> {

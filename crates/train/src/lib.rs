@@ -28,11 +28,11 @@ pub use feeds::{DeviceBatch, decode, train_feed, train_sampler, view_streams};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
-    OnBadSample, Pairing, PretrainPlan, WorkerPlan,
+    OnBadSample, Pairing, PretrainPlan, ShardsPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
 pub use snapshot::load_state;
-pub use sources::{Sources, open_sources};
+pub use sources::{OpenStore, Sources, open_sources};
 pub use step_file::{StepConfig, run_step_file};
 pub use summary::{Summary, Trio};

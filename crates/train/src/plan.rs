@@ -30,6 +30,8 @@ pub struct PretrainPlan {
     pub head: HeadKind,
     /// What an image becomes before the encoder.
     pub input: InputPlan,
+    /// Shards whose samples are mixed at a time; 0 = all.
+    pub window_shards: usize,
     /// What becomes of a training image that cannot be used.
     pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.
@@ -173,12 +175,10 @@ pub struct HealthPlan {
 pub enum DataPlan {
     /// Tar shards listed in a manifest.
     Shards {
-        /// Folder with the shards.
-        root: PathBuf,
-        /// The manifest.
+        /// Where they lie.
+        place: ShardsPlan,
+        /// The manifest, a file on this machine.
         manifest: PathBuf,
-        /// Whether each shard's checksum is computed before the run, or its size only.
-        verify_checksums: bool,
     },
     /// Image files in a folder for each class.
     ImageFolder {
@@ -186,6 +186,12 @@ pub enum DataPlan {
         root: PathBuf,
         /// Folder with the test images, of the same classes.
         test_root: Option<PathBuf>,
+    },
+    /// The archives of ImageNet in a folder, as they are distributed.
+    ImageNet {
+        /// Folder with `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and
+        /// `ILSVRC2012_devkit_t12.tar.gz`.
+        root: PathBuf,
     },
     /// CIFAR-10's binary files in a folder.
     Cifar10 {
@@ -196,5 +202,31 @@ pub enum DataPlan {
     Mnist {
         /// Folder with `train-images-idx3-ubyte` and its three siblings.
         root: PathBuf,
+    },
+}
+
+/// Where tar shards lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardsPlan {
+    /// In a folder.
+    Folder {
+        /// The folder.
+        root: PathBuf,
+        /// Whether each shard's checksum is computed before the run, or its size only.
+        verify_checksums: bool,
+    },
+    /// On a store, from which whole shards are fetched to a local disk.
+    Cached {
+        /// Address of the store.
+        address: String,
+        /// Folder that holds the shards while they are used.
+        cache: PathBuf,
+        /// Bytes that it may hold.
+        cache_bytes: u64,
+    },
+    /// On a store, from which images are fetched one by one.
+    Ranges {
+        /// Address of the store.
+        address: String,
     },
 }

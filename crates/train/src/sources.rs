@@ -4,12 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moco_datasets::{Cifar10, Mnist};
-use moco_ingest::{ImageFolder, Manifest, ShardSet, Source, Split, Verify};
+use moco_ingest::{
+    ImageFolder, ImageNet, IndexFiles, IngestError, Manifest, ShardCache, ShardPlace, ShardSet,
+    Source, Split, Store, Verify,
+};
 use moco_textures::TexturesConfig;
 
 use crate::error::{OnFile, TrainError};
 use crate::measure::Labeled;
-use crate::plan::DataPlan;
+use crate::plan::{DataPlan, ShardsPlan};
+
+/// Shards that are fetched from a store at a time.
+const FETCHERS: usize = 4;
 
 /// The images of a run.
 #[derive(Clone)]
@@ -27,28 +33,25 @@ impl std::fmt::Debug for Sources {
     }
 }
 
+/// Reaches the store at an address; who does it knows the credentials.
+pub type OpenStore<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Store>, TrainError>;
+
 /// Opens the sources of a plan. Shards of the embedded data set that are not there yet are generated
 /// first and must come out as the manifest says.
 ///
 /// # Errors
 /// If files are missing or not what they should be.
-pub fn open_sources(plan: &DataPlan, n_workers: usize) -> Result<Sources, TrainError> {
+pub fn open_sources(
+    plan: &DataPlan,
+    n_workers: usize,
+    open_store: OpenStore<'_>,
+) -> Result<Sources, TrainError> {
     match plan {
-        DataPlan::Shards { root, manifest, verify_checksums } => {
+        DataPlan::Shards { place, manifest } => {
             let manifest = Manifest::load(manifest)?;
-            if manifest.generator.as_deref() == Some("textures") {
-                generate_if_missing(root, &manifest, n_workers)?;
-            }
-            let verify = if *verify_checksums { Verify::Checksums } else { Verify::Sizes };
-            let open = |split| ShardSet::open(root, &manifest, split, verify).map(Arc::new);
-            let train: Arc<dyn Source> = open(Split::Train)?;
-            let labeled = if manifest.shards(Split::Test).is_empty() {
-                None
-            } else {
-                Some(Labeled { train: Arc::clone(&train), test: open(Split::Test)? })
-            };
-            Ok(Sources { train, labeled })
+            open_shards(place, &manifest, (n_workers, open_store))
         }
+        DataPlan::ImageNet { root } => open_imagenet(root),
         DataPlan::ImageFolder { root, test_root } => {
             let open = |root: &Path| ImageFolder::open(root).map(Arc::new);
             let train: Arc<dyn Source> = open(root)?;
@@ -66,6 +69,51 @@ pub fn open_sources(plan: &DataPlan, n_workers: usize) -> Result<Sources, TrainE
             Arc::new(Mnist::open(root, Split::Test)?),
         )),
     }
+}
+
+fn open_shards(
+    place: &ShardsPlan,
+    manifest: &Manifest,
+    (n_workers, open_store): (usize, OpenStore<'_>),
+) -> Result<Sources, TrainError> {
+    let both = |open: &dyn Fn(Split) -> Result<ShardSet, IngestError>| {
+        let train: Arc<dyn Source> = Arc::new(open(Split::Train)?);
+        if manifest.shards(Split::Test).is_empty() {
+            return Ok(Sources { train, labeled: None });
+        }
+        Ok(pair(train, Arc::new(open(Split::Test)?)))
+    };
+    let place = match place {
+        ShardsPlan::Folder { root, verify_checksums } => {
+            if manifest.generator.as_deref() == Some("textures") {
+                generate_if_missing(root, manifest, n_workers)?;
+            }
+            let verify = if *verify_checksums { Verify::Checksums } else { Verify::Sizes };
+            return both(&|split| ShardSet::open(root, manifest, split, verify));
+        }
+        ShardsPlan::Cached { address, cache, cache_bytes } => {
+            let store = open_store(address)?;
+            let cache = ShardCache::open(store, cache, *cache_bytes, FETCHERS)?;
+            ShardPlace::Cached(Arc::new(cache))
+        }
+        ShardsPlan::Ranges { address } => ShardPlace::Ranges(open_store(address)?),
+    };
+    both(&|split| ShardSet::lazy(place.clone(), manifest, split))
+}
+
+fn open_imagenet(root: &Path) -> Result<Sources, TrainError> {
+    let archive = |name| root.join(format!("ILSVRC2012_{name}"));
+    let train = ImageNet::train(&archive("img_train.tar"), IndexFiles::Beside, &mut |_, _| ())?;
+    let (images, devkit) = (archive("img_val.tar"), archive("devkit_t12.tar.gz"));
+    let test = ImageNet::validation(&images, &devkit, IndexFiles::Beside)?;
+    if train.classes() != test.classes() {
+        let [n_train, n_test] = [&train, &test].map(|set| set.classes().len());
+        let problem =
+            format!("has {n_test} classes, not the {n_train} of ILSVRC2012_img_train.tar");
+        let hint = "download both again";
+        return Err(IngestError::ArchiveUnfit { path: devkit, problem, hint }.into());
+    }
+    Ok(pair(Arc::new(train), Arc::new(test)))
 }
 
 fn pair(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Sources {

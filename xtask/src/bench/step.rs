@@ -42,7 +42,7 @@ impl Times {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let binary = stage::build("bench")?;
+    let binary = stage::build("bench", &[])?;
     let interpreter = python::interpreter()?;
     let start = || sides(&binary, &interpreter, args.threads);
     // Before PyTorch starts, which takes both cores for seconds.

@@ -18,6 +18,7 @@ steps = 40
 source = "shards"
 root = "DATA"
 manifest = "DATA/manifest.toml"
+window_shards = 0
 verify = "checksums"
 readers = 1
 decoders = 1

@@ -35,6 +35,18 @@ fn impossible_values_are_named_with_their_rule() {
         ),
         ("data.root=", "data.root must not be empty"),
         ("data.manifest=", "data.manifest must not be empty"),
+        ("data.cache=", "data.cache must not be empty"),
+        ("data.cache=c", "data.cache has no meaning with shards in a folder"),
+        ("data.cache_bytes=1", "data.cache_bytes has no meaning with shards in a folder"),
+        (
+            "data.window_shards=-1",
+            "data.window_shards: invalid value: integer `-1`, expected a whole number, 0 or more",
+        ),
+        (
+            "data.root=gs://bucket",
+            "data.root must be a folder or an address of s3://, https:// or http://, \
+             got \"gs://bucket\"",
+        ),
         ("data.verify=quick", "unknown data.verify \"quick\""),
         ("data.test_root=t", "data.test_root has no meaning with data.source = \"shards\""),
         ("augment.fidelity=rough", "unknown augment.fidelity \"rough\""),
@@ -94,6 +106,46 @@ fn impossible_values_are_named_with_their_rule() {
         assert!(error.starts_with(&format!("error: {expected}")), "{set}:\n{error}");
         assert!(error.contains("\n --> --set:1:"), "{error}");
         assert!(!error.contains('\u{1b}'), "{error:?}");
+    }
+}
+
+#[test]
+fn keys_of_one_place_are_refused_with_another() {
+    const STORE: &str = "data.root=s3://bucket";
+    for (sets, expected) in [
+        (
+            &["data.source=imagenet", "data.root=a", "data.window_shards=2"][..],
+            "data.window_shards has no meaning with data.source = \"imagenet\"",
+        ),
+        (
+            &["data.source=mnist", "data.root=a", "data.cache=c"],
+            "data.cache has no meaning with data.source = \"mnist\"",
+        ),
+        (
+            &["data.source=cifar10", "data.cache_bytes=1"],
+            "data.cache_bytes has no meaning with data.source = \"cifar10\"",
+        ),
+        (
+            &["data.source=imagenet", "data.test_root=t"],
+            "data.test_root has no meaning with data.source = \"imagenet\"",
+        ),
+        (
+            &["data.source=image_folder", STORE],
+            "data.root is a store, where data.source = \"image_folder\" cannot read; \
+             put shards there, which `cargo xtask shard make` makes",
+        ),
+        (&[STORE, "data.cache=c"], "data.cache needs data.cache_bytes"),
+        (&[STORE, "data.cache_bytes=9"], "data.cache_bytes needs data.cache"),
+        (&[STORE, "data.cache=c", "data.cache_bytes=0"], "data.cache_bytes must be at least 1"),
+        (
+            &[STORE, "data.verify=sizes"],
+            "data.verify has no meaning with shards on a store; \
+             a cache compares the checksum of each that it fetches",
+        ),
+    ] {
+        let error = error_of(sets);
+        assert!(error.starts_with(&format!("error: {expected}")), "{sets:?}:\n{error}");
+        assert!(error.contains("\n --> --set:1:"), "{error}");
     }
 }
 

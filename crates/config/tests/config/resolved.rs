@@ -3,7 +3,7 @@
 use std::fs;
 
 use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text};
-use moco_train::{DataPlan, Length};
+use moco_train::{DataPlan, Length, ShardsPlan};
 use proptest::prelude::*;
 
 use crate::{load, load_fixture, meaning};
@@ -47,7 +47,8 @@ proptest! {
         let loaded = load_fixture(&sets).unwrap();
         prop_assert_eq!(loaded.plan.moco.temperature, temperature);
         prop_assert_eq!(&loaded.plan.evaluation.linear.milestones, &milestones);
-        let DataPlan::Shards { root: read, .. } = &loaded.data else { panic!("no shards") };
+        let DataPlan::Shards { place: ShardsPlan::Folder { root: read, .. }, .. } = &loaded.data
+        else { panic!("no shards in a folder") };
         prop_assert_eq!(read.to_str(), Some(root.as_str()));
         prop_assert_eq!(meaning(&reload(&loaded.resolved)), meaning(&loaded));
         prop_assert_eq!(changed_keys(&loaded.resolved, &loaded.resolved).unwrap(), []);
@@ -88,6 +89,35 @@ fn a_choice_above_drops_what_it_makes_meaningless_below() {
     let loaded = load_fixture(&[&folder[..], &["data.test_root=t"]].concat()).unwrap();
     let test_root = Some("t".into());
     assert_eq!(loaded.data, DataPlan::ImageFolder { root: "i".into(), test_root });
+    let loaded = load_fixture(&["data.source=imagenet", "data.root=a"]).unwrap();
+    assert_eq!(loaded.data, DataPlan::ImageNet { root: "a".into() });
+    assert_eq!(loaded.plan.window_shards, 0);
+}
+
+#[test]
+fn a_root_that_is_a_store_drops_what_belongs_to_folders_and_back() {
+    let place = |sets: &[&str]| match load_fixture(sets).unwrap().data {
+        DataPlan::Shards { place, .. } => place,
+        other => panic!("{other:?}"),
+    };
+    for address in ["s3://bucket/prefix", "https://host/prefix", "http://host:9000"] {
+        let root = format!("data.root={address}");
+        let address = address.to_owned();
+        let ranges = ShardsPlan::Ranges { address: address.clone() };
+        assert_eq!(place(&[&root]), ranges);
+        let cache = ["data.cache=c", "data.cache_bytes=1000000000000"];
+        let cache_bytes = 1_000_000_000_000;
+        let cached = ShardsPlan::Cached { address, cache: "c".into(), cache_bytes };
+        assert_eq!(place(&[&root, cache[0], cache[1]]), cached);
+        let folder = ShardsPlan::Folder { root: "f".into(), verify_checksums: false };
+        let back = [&root, cache[0], cache[1], "data.root=f", "data.verify=sizes"];
+        assert_eq!(place(&back), folder);
+        // A run may move between the disk and a store.
+        let [old, new] = [&["data.window_shards=0"][..], &[&root, cache[0], cache[1]]]
+            .map(|sets| load_fixture(sets).unwrap().resolved);
+        assert_eq!(check_resume("r", &old, &new).unwrap().len(), 4);
+        assert_eq!(check_resume("r", &new, &old).unwrap().len(), 4);
+    }
 }
 
 #[test]
@@ -100,6 +130,7 @@ fn every_key_changes_the_run() {
         "data.source=cifar10",
         "data.root=r",
         "data.manifest=m",
+        "data.window_shards=2",
         "data.verify=sizes",
         "data.readers=2",
         "data.decoders=2",
@@ -207,7 +238,8 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "error: runs/a was trained with moco.queue_size = 1024; \
          --set moco.queue_size=512 would change it\n  \
          = help: a resume may change log.*, checkpoint.*, data.readers, data.decoders, data.root, \
-         data.on_bad_sample, data.bad_sample_budget, monitor.*"
+         data.cache, data.cache_bytes, data.verify, data.on_bad_sample, data.bad_sample_budget, \
+         monitor.*"
     );
     let new = load_fixture(&["run.epochs=3"]).unwrap().resolved;
     assert_eq!(
