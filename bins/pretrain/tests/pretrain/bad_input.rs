@@ -124,7 +124,8 @@ fn configs() {
     check(&bench, &["nowhere.toml"], 2, &["cannot read config nowhere.toml"]);
     let tiny = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
     std::fs::write(bench.path("bad.toml"), tiny.replace("dim = 16", "dim = \"wide\"")).unwrap();
-    check(&bench, &["bad.toml"], 2, &["bad.toml:32:7", "moco.dim"]);
+    let line = 1 + tiny.lines().position(|line| line == "dim = 16").unwrap();
+    check(&bench, &["bad.toml"], 2, &[&format!("bad.toml:{line}:7"), "moco.dim"]);
     check(&bench, &["tiny.toml", "--devise", "cpu"], 2, &["--device"]);
     check(&bench, &["tiny.toml", "--device", "gpu"], 2, &["expected cpu or cuda:N"]);
     check(
