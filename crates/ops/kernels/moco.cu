@@ -20,3 +20,4 @@
 #undef KERNEL
 
 #define KERNEL(name) extern "C" __global__ void name
+#include "info_nce.inc"

@@ -7,6 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
+// Hints for nvcc that mean nothing here.
+#pragma GCC diagnostic ignored "-Wunknown-pragmas"
+
 #define __global__
 #define __device__
 #define __forceinline__ inline

@@ -8,6 +8,7 @@
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
+pub(crate) mod info_nce;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
 pub(crate) mod rows;

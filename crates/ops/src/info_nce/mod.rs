@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use self::kernel::{BLOCK, Panel, Partial, pass};
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
+use crate::dispatch::on_gpu;
 use crate::error::OpError;
 use crate::simd::{Float, vectorize};
 
@@ -57,6 +58,7 @@ pub fn info_nce(
         let (argument, expected) = ("temperature", "a positive number");
         return Err(OpError::Argument { op: OP, argument, expected, got: temperature });
     }
+    on_gpu!(OP, q, info_nce::closed_form, q, k, queue, temperature);
     by_dtype!(OP, q, closed_form(q, k, queue, temperature))
 }
 
@@ -192,6 +194,6 @@ fn merge<T: Float>(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn count(n: usize) -> f64 {
+pub(crate) fn count(n: usize) -> f64 {
     n as f64
 }
