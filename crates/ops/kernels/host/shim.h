@@ -7,9 +7,6 @@
 #include <cstdint>
 #include <cstring>
 
-// Hints for nvcc that mean nothing here.
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"
-
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -53,8 +50,10 @@ V moco_host_shuffle(V value, unsigned from) {
 #define __shfl_down_sync(mask, value, d) \
     moco_host_shuffle(value, MOCO_LANE + (d) < 32 ? MOCO_LANE + (d) : MOCO_LANE)
 
+using std::fmaf;
 using std::fmaxf;
 using std::fminf;
+using std::sqrt;
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 
