@@ -40,7 +40,7 @@ pub struct InfoNce {
 
 /// `−log( exp(q·k⁺/τ) / (exp(q·k⁺/τ) + Σ_queue exp(q·k⁻/τ)) )`, averaged over the batch, and its
 /// gradient to `q`; keys and queue get none (MoCo v1 §3.1 Eq. (1); official `builder.py:154-168`).
-/// `q`, `k`: L2-normalized `[N, C]`; `queue`: `[C, K]` with unit columns.
+/// `q`, `k`: L2-normalized `[N, C]`; `queue`: `[C, K]` with unit columns; on a GPU all are f32.
 ///
 /// # Errors
 /// If the shapes do not fit or the temperature is not positive.
