@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         // would depend on the compiler.
         .flag("-ffp-contract=off")
         .warnings(true)
+        // `#pragma unroll` is for nvcc.
+        .flag("-Wno-unknown-pragmas")
         .file("kernels/host/emulator.cpp")
         .try_compile("moco_emulator")?;
     Ok(())

@@ -24,3 +24,4 @@
 #define KERNEL(name) extern "C" __global__ void name
 #include "batch_norm_sums.inc"
 #include "updates.inc"
+#include "info_nce.inc"

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use self::kernel::{BLOCK, Panel, Partial, pass};
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
 use crate::error::OpError;
+use crate::gpu::on_gpu;
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "info_nce";
@@ -39,7 +40,7 @@ pub struct InfoNce {
 
 /// `−log( exp(q·k⁺/τ) / (exp(q·k⁺/τ) + Σ_queue exp(q·k⁻/τ)) )`, averaged over the batch, and its
 /// gradient to `q`; keys and queue get none (MoCo v1 §3.1 Eq. (1); official `builder.py:154-168`).
-/// `q`, `k`: L2-normalized `[N, C]`; `queue`: `[C, K]` with unit columns.
+/// `q`, `k`: L2-normalized `[N, C]`; `queue`: `[C, K]` with unit columns; on a GPU all are f32.
 ///
 /// # Errors
 /// If the shapes do not fit or the temperature is not positive.
@@ -57,6 +58,7 @@ pub fn info_nce(
         let (argument, expected) = ("temperature", "a positive number");
         return Err(OpError::Argument { op: OP, argument, expected, got: temperature });
     }
+    on_gpu!(OP, q, info_nce::closed_form, q, k, queue, temperature);
     by_dtype!(OP, q, closed_form(q, k, queue, temperature))
 }
 
@@ -192,6 +194,6 @@ fn merge<T: Float>(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn count(n: usize) -> f64 {
+pub(crate) fn count(n: usize) -> f64 {
     n as f64
 }

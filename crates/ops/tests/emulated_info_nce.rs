@@ -1,0 +1,182 @@
+//! InfoNCE on the emulated GPU against the CPU, where blocks of queries and keys, parts of the queue and
+//! slabs of channels begin and end, with ties and with NaN.
+#![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, scattered};
+use moco_ops::{InfoNce, emulate, info_nce, l2_normalize};
+
+fn unit(salt: u64, rows: usize, c: usize) -> Tensor {
+    l2_normalize(&scattered(salt, &[rows, c])).unwrap()
+}
+
+/// `[C, K]` in memory, from a key a row.
+fn as_queue(keys: &Tensor) -> Tensor {
+    keys.t().and_then(|keys| keys.contiguous()).unwrap()
+}
+
+fn emulated(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> InfoNce {
+    let (result, kernels) = emulate(|| info_nce(q, k, queue, temperature).unwrap());
+    assert_eq!(kernels, ["info_nce_part", "info_nce_merge"]);
+    result
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).and_then(|x| x.flatten_all()?.to_vec1()).unwrap()
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// N, C, K, temperature: around the borders of blocks of queries and keys (32), of slabs (128) and of
+/// parts (256), with and without keys that can be read four at a time.
+const CASES: [(usize, usize, usize, f64); 14] = [
+    (1, 3, 1, 0.2),
+    (1, 3, 31, 0.07),
+    (2, 1, 32, 0.2),
+    (3, 16, 33, 0.01),
+    (31, 5, 64, 0.07),
+    (32, 127, 65, 0.2),
+    (33, 128, 256, 0.07),
+    (5, 128, 260, 0.01),
+    (9, 129, 257, 0.2),
+    (4, 257, 700, 0.07),
+    (65, 24, 511, 10.0),
+    (3, 8, 1000, 0.01),
+    (40, 33, 2000, 0.07),
+    (2, 300, 30, 0.2),
+];
+
+#[test]
+fn result_is_that_of_the_cpu() {
+    for (n, c, n_negatives, temperature) in CASES {
+        let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
+        let (q, k) = (unit(1, n, c), unit(2, n, c));
+        let queue = as_queue(&unit(3, n_negatives, c));
+        let expected = info_nce(&q, &k, &queue, temperature).unwrap();
+        let got = emulated(&q, &k, &queue, temperature);
+        // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
+        let tolerance = 1e-6_f64.max(1e-7 / temperature);
+        let error = (got.loss - expected.loss).abs() / expected.loss;
+        assert!(error < tolerance, "{case}: loss {} for {}", got.loss, expected.loss);
+        for (got, expected) in [
+            (got.positive_cosine, expected.positive_cosine),
+            (got.negative_cosine, expected.negative_cosine),
+        ] {
+            assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
+        }
+        assert_eq!(got.dq.dims(), [n, c], "{case}");
+        let (got_dq, expected_dq) = (numbers(&got.dq), numbers(&expected.dq));
+        let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
+        // The terms of a gradient are of this size; of one channel they cancel.
+        let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
+        let norm = norm(&expected_dq).max(term);
+        assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
+        // Two cosines of one channel are equal or opposite, up to roundings that differ.
+        if c > 1 {
+            assert_eq!(got.ahead, expected.ahead, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_queue_without_keys_is_refused() {
+    let (q, k) = (unit(1, 3, 8), unit(2, 3, 8));
+    let queue = Tensor::zeros((8, 0), DType::F32, &Device::Cpu).unwrap();
+    let (result, kernels) = emulate(|| info_nce(&q, &k, &queue, 0.2));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("queue") && message.contains("at least one key"), "{message}");
+    assert!(kernels.is_empty());
+}
+
+/// Whatever its place in a block and a part, a negative that equals the positive ties with it.
+#[test]
+fn equal_keys_tie() {
+    for (c, n_negatives) in [(3, 31), (128, 300), (200, 257), (100, 64)] {
+        let (n, most) = (35, n_negatives - 1);
+        let (q, others) = (unit(1, n, c), unit(3, n_negatives, c));
+        for (query, place) in [(0, 0), (1, most), (33, most / 2), (34, 17), (31, 30)] {
+            let k = unit(2, n, c);
+            let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
+            let before = emulated(&q, &k, &as_queue(&others), 0.2);
+            let keys = [
+                others.narrow(0, 0, place).unwrap(),
+                row(&k, query),
+                others.narrow(0, place + 1, most - place).unwrap(),
+            ];
+            let with_tie = as_queue(&Tensor::cat(&keys, 0).unwrap());
+            let got = emulated(&q, &k, &with_tie, 0.2);
+            let dot = |key: &Tensor| {
+                (row(&q, query) * key).and_then(|x| x.sum_all()?.to_scalar::<f32>()).unwrap()
+            };
+            let was_ahead = u32::from(dot(&row(&others, place)) >= dot(&row(&k, query)));
+            let case = format!("C = {c}, K = {n_negatives}, query {query}, place {place}");
+            assert_eq!(got.ahead[query], before.ahead[query] - was_ahead + 1, "{case}");
+        }
+    }
+}
+
+/// All features equal: every negative ties.
+#[test]
+fn a_collapsed_encoder_is_never_right() {
+    for (n, c, n_negatives) in [(1, 100, 300), (33, 129, 65)] {
+        let repeat = |rows: usize| unit(7, 1, c).repeat((rows, 1)).unwrap();
+        let got = emulated(&repeat(n), &repeat(n), &as_queue(&repeat(n_negatives)), 0.2);
+        assert!(got.ahead.iter().all(|ahead| *ahead as usize == n_negatives), "{:?}", got.ahead);
+        let expected = ((1 + n_negatives) as f64).ln();
+        assert!((got.loss - expected).abs() < 1e-5, "{} for {expected}", got.loss);
+    }
+}
+
+/// The cosine that exponents are relative to is raised, in any part of the queue, where a negative is far
+/// ahead of the positive.
+#[test]
+fn a_positive_far_behind_costs_no_digits() {
+    for (place, n_negatives) in [(0, 20), (300, 301), (40, 600)] {
+        let q = unit(1, 3, 16);
+        let mut keys: Vec<Tensor> = (0..n_negatives).map(|i| unit(10 + i, 1, 16)).collect();
+        keys[place] = q.narrow(0, 1, 1).unwrap();
+        let (k, queue) = (q.neg().unwrap(), as_queue(&Tensor::cat(&keys, 0).unwrap()));
+        let expected = info_nce(&q, &k, &queue, 0.01).unwrap();
+        let got = emulated(&q, &k, &queue, 0.01);
+        assert!((got.loss / expected.loss - 1.0).abs() < 1e-6, "{} {}", got.loss, expected.loss);
+        assert_eq!(got.ahead, expected.ahead);
+        // Two at a distance of 2/(τN) = 67, whose weights hang on cosines that are off by 1e-7.
+        assert_close(&format!("place {place}"), &got.dq, &expected.dq, 2e-5);
+    }
+}
+
+/// A NaN anywhere reaches the loss and its query's gradient, and the query is not counted as right.
+#[test]
+fn nan_does_not_look_perfect() {
+    let poisoned = |x: Tensor, is_poisoned: bool| {
+        let mut numbers: Vec<f32> = x.flatten_all().and_then(|x| x.to_vec1()).unwrap();
+        if is_poisoned {
+            numbers[0] = f32::NAN;
+        }
+        Tensor::from_vec(numbers, x.dims(), &Device::Cpu).unwrap()
+    };
+    for place in 0..3 {
+        let (q, k) = (poisoned(unit(1, 3, 8), place == 0), poisoned(unit(2, 3, 8), place == 1));
+        let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2));
+        let got = emulated(&q, &k, &queue, 0.2);
+        assert!(got.loss.is_nan(), "place {place}: {}", got.loss);
+        assert!(got.ahead[0] >= if place == 2 { 1 } else { 300 }, "place {place}: {:?}", got.ahead);
+        assert!(numbers(&got.dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
+        assert_eq!(got.ahead, info_nce(&q, &k, &queue, 0.2).unwrap().ahead, "place {place}");
+    }
+}
+
+#[test]
+fn only_f32_has_kernels() {
+    let x = unit(1, 2, 8);
+    let queue = as_queue(&x).to_dtype(DType::BF16).unwrap();
+    let (result, kernels) = emulate(|| info_nce(&x, &x, &queue, 0.2));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("queue") && message.contains("BF16"), "{message}");
+    assert!(kernels.is_empty());
+}
