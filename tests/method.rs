@@ -135,7 +135,8 @@ fn this_steps_keys_are_not_among_its_negatives() {
         (positive.exp() + negatives.map(f64::exp).sum::<f64>()).ln() - positive
     };
     let expected = (0..N).map(loss).sum::<f64>() / N as f64;
-    assert!((output.loss - expected).abs() < 1e-12, "{} {expected}", output.loss);
+    let loss = output.statistics.read().unwrap().loss;
+    assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn the_symmetric_loss_is_the_sum_of_both_directions() {
             if swap { StepViews { im_q: im_k, im_k: im_q } } else { StepViews { im_q, im_k } };
         let output = moco.step(&views, 0.0).unwrap();
         (
-            output.loss,
+            output.statistics.read().unwrap().loss,
             output.gradients["conv1.weight"].flatten_all().unwrap().to_vec1::<f64>().unwrap(),
         )
     };
@@ -214,9 +215,9 @@ fn provoked_faults_ring_their_alarms() {
         let mut health = Health::new(moco.config(), N, 10_000);
         let mut alarms = Vec::new();
         for step in 0..steps {
-            let output = moco.step(&views(step), lr).unwrap();
+            let output = moco.step(&views(step), lr).unwrap().statistics.read().unwrap();
             let report = health.observe(Vitals {
-                global_step: moco.global_step(),
+                global_step: output.global_step,
                 loss: output.loss,
                 pretext_top1: output.pretext_top1,
                 positive_cosine: output.positive_cosine,
@@ -240,7 +241,7 @@ fn provoked_faults_ring_their_alarms() {
     collapsed.load_state(&state, 0).unwrap();
     let alarms = watch(&mut collapsed, &views, 0.0, 30);
     assert!(alarms.contains(&"collapse"), "{alarms:?}");
-    let loss = collapsed.step(&views(99), 0.0).unwrap().loss;
+    let loss = collapsed.step(&views(99), 0.0).unwrap().statistics.read().unwrap().loss;
     assert!((loss - chance_loss(20)).abs() < 1e-9, "a collapsed loss is ln(K + 1): {loss}");
 
     // A leak: both views are the same images, so every positive is found at once.

@@ -25,7 +25,8 @@ pub(crate) fn small_run(root: &Path) -> Summary {
         "monitor.n_neighbors=7".into(),
     ];
     let loaded = moco_config::load_pretrain(Path::new(default), &sets).unwrap();
-    let parts = moco_cli::parts(&loaded).unwrap();
+    let device = moco_cli::Device::Cpu.open(moco_ops::Precision::F32).unwrap();
+    let parts = moco_cli::parts(&loaded, &device).unwrap();
     let folder = RunFolder::create(&root.join("runs"), "small", &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
     match pretrain(&loaded.plan, parts, (&folder, &loaded.resolved), None, control).unwrap() {

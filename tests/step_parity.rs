@@ -211,7 +211,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 
 fn compare_step(c: &mut Comparison<'_>, step: usize, moco: &Moco, output: &StepOutput) {
     let at = |name: &str| format!("step{step}.{name}");
-    c.whole("loss", &at("loss"), &[output.loss]);
+    c.whole("loss", &at("loss"), &[output.statistics.read().unwrap().loss]);
     let n = c.golden.count("batch_size");
     for (direction, start) in (0..output.q.dims()[0] / n).map(|d| (d, d * n)) {
         for (what, all) in [("q", &output.q), ("k", &output.k)] {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use clap::Parser;
-use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
+use moco_cli::{Device, Exit, exit_code, labeled_features, print_result, trained_encoder};
+use moco_ops::Precision;
 
 #[global_allocator]
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
@@ -25,6 +26,9 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
 struct Args {
     /// A run folder, or a checkpoint file.
     run: PathBuf,
+    /// Where features are computed: cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
@@ -35,13 +39,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut trained = trained_encoder(&args.run)?;
+    let mut trained = trained_encoder(&args.run, &args.device.open(Precision::F32)?)?;
     let sets = labeled_features(&mut trained)?;
     let mut tensors = BTreeMap::new();
     for (split, set) in ["train", "test"].into_iter().zip(&sets) {
         let dims = (set.len(), set.dim());
-        let features = Tensor::from_vec(set.numbers().to_vec(), dims, &Device::Cpu)?;
-        let labels = Tensor::from_vec(set.labels().to_vec(), set.len(), &Device::Cpu)?;
+        let features = Tensor::from_vec(set.numbers().to_vec(), dims, &candle_core::Device::Cpu)?;
+        let labels = Tensor::from_vec(set.labels().to_vec(), set.len(), &candle_core::Device::Cpu)?;
         print_result(&format!("{split}: {} features of width {}", set.len(), set.dim()));
         tensors.insert(format!("{split}.features"), features);
         tensors.insert(format!("{split}.labels"), labels);

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Exit, exit_code, labeled_features, print_result, trained_encoder};
+use moco_cli::{Device, Exit, exit_code, labeled_features, print_result, trained_encoder};
 use moco_evaluate::{linear_accuracy, train_linear};
+use moco_ops::Precision;
 use moco_train::linear_config;
 
 #[global_allocator]
@@ -22,6 +23,9 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
 struct Args {
     /// A run folder, or a checkpoint file.
     run: PathBuf,
+    /// Where features are computed: cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
     /// Learning rate instead of the config's.
     #[arg(long)]
     lr: Option<f64>,
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut trained = trained_encoder(&args.run)?;
+    let mut trained = trained_encoder(&args.run, &args.device.open(Precision::F32)?)?;
     let [train, test] = labeled_features(&mut trained)?;
     let plan = &trained.loaded.plan;
     let mut config = linear_config(&plan.evaluation.linear);

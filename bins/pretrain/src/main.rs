@@ -8,10 +8,9 @@ use std::sync::atomic::Ordering;
 use clap::Parser;
 use moco_cli::{
     Console, Device, Exit, default_name, exit_code, parts, print_result, stop_on_signals,
-    summary_table, usage, watch,
+    summary_table, watch,
 };
 use moco_config::{LoadedPretrain, check_resume, load_pretrain};
-use moco_ops::Precision;
 use moco_telemetry::RunLog;
 use moco_train::{Control, Outcome, RunFolder, pretrain};
 
@@ -63,32 +62,33 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    if !args.device.open(Precision::F32)?.is_cpu() {
-        // The operations of a step have their kernels, but not all of them are put together yet.
-        return Err(usage(
-            Exit::DataOrMachine,
-            "this version trains on the CPU only\n  help: use --device cpu",
-        ));
-    }
     let stop = stop_on_signals()?;
     if let Some(name) = &args.resume {
         let resume = RunFolder::resume(&args.runs, name)?;
         let loaded = load_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
         check_resume(name, &resume.config, &loaded.resolved)?;
-        return train(args, &loaded, (&resume.folder, &resume.config), Some(&resume.newest), &stop);
+        let device = args.device.open(loaded.plan.precision)?;
+        return train(
+            (args, &device),
+            &loaded,
+            (&resume.folder, &resume.config),
+            Some(&resume.newest),
+            &stop,
+        );
     }
     let loaded = load_pretrain(&args.config, &args.sets)?;
     if args.print_config {
         print_result(&loaded.resolved);
         return Ok(Exit::Done);
     }
+    let device = args.device.open(loaded.plan.precision)?;
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
-    train(args, &loaded, (&folder, &loaded.resolved), None, &stop)
+    train((args, &device), &loaded, (&folder, &loaded.resolved), None, &stop)
 }
 
 fn train(
-    args: &Args,
+    (args, device): (&Args, &candle_core::Device),
     loaded: &LoadedPretrain,
     (folder, config): (&RunFolder, &str),
     newest: Option<&moco_train::Newest>,
@@ -97,7 +97,7 @@ fn train(
     let mut console = Console::detect();
     let run_log = RunLog::append(&folder.file("run.log"))?;
     console.line(&format!("run    {}  seed {}", folder.path().display(), loaded.plan.seed.0));
-    let parts = parts(loaded)?;
+    let parts = parts(loaded, device)?;
     let is_stopping = || stop.load(Ordering::Relaxed);
     let mut log = |line: &str| run_log.line(line);
     let outcome = {

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use candle_core::{DType, IndexOp as _, Tensor};
+use candle_core::{DType, Device, IndexOp as _, Tensor};
 use moco_augment::{CropBox, DrawnView, Frame, JitterDraw, JitterOp, Normalizer, RgbImage, Step};
 use moco_config::{LoadedPretrain, load_pretrain};
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{train_feed, train_sampler};
+use moco_train::{Target, train_feed, train_sampler};
 use serde_json::Value;
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pretrain/default.toml");
@@ -114,14 +114,14 @@ fn described(entry: &Value, image: &RgbImage) -> DrawnView {
 /// What the trainer's feed delivers first from `step` on, and the samples' indices.
 fn feed(loaded: &LoadedPretrain, step: u64) -> (Vec<Tensor>, Vec<u64>) {
     let plan = &loaded.plan;
-    let parts = moco_cli::parts(loaded).unwrap();
+    let parts = moco_cli::parts(loaded, &Device::Cpu).unwrap();
     let sampler = train_sampler(plan, parts.sources.train.as_ref()).unwrap();
     let mut feed = train_feed(
         &parts.sources.train,
         Arc::clone(&parts.augmentation),
         (sampler, step * plan.batch_size as u64),
         (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers),
+        (&plan.input, plan.workers, &Target::cpu()),
         plan.on_bad_sample,
     )
     .unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Exit, exit_code, print_result};
+use moco_cli::{Device, Exit, exit_code, print_result};
 use moco_config::load_pretrain;
 use moco_train::{StepConfig, run_step_file};
 
@@ -37,6 +37,9 @@ struct Args {
     /// The file to write.
     #[arg(long)]
     output: PathBuf,
+    /// Where to compute: cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
     /// Steps to do; as many as the input has views for if left out.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
@@ -49,6 +52,8 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let plan = load_pretrain(&args.config, &args.sets)?.plan;
     let config = StepConfig {
+        device: args.device.open(plan.precision)?,
+        precision: plan.precision,
         encoder: plan.encoder,
         head: plan.head,
         moco: plan.moco,

@@ -78,7 +78,10 @@ fn two_steps_through_files_are_two_steps_within() {
             let shuffle = || Shuffle::new(&order).unwrap();
             let expected =
                 moco.step_shuffled(&views, &[shuffle(), shuffle()], 0.1 / (i + 1) as f64).unwrap();
-            assert_eq!(numbers(&results[&format!("step{i}.loss")]), [expected.loss]);
+            assert_eq!(
+                numbers(&results[&format!("step{i}.loss")]),
+                [expected.statistics.read().unwrap().loss]
+            );
             assert_eq!(numbers(&results[&format!("step{i}.q")]), numbers(&expected.q));
             assert_eq!(numbers(&results[&format!("step{i}.k")]), numbers(&expected.k));
             assert!(expected.gradients.len() > 20);

@@ -141,6 +141,9 @@ pub fn summary_table(summary: &Summary) -> String {
         format!("{name:<16} {:>8} {:>8}", number(get(&summary.knn)), number(get(&summary.linear)))
     };
     let memory = summary.peak_memory_bytes.map_or("unknown".to_owned(), format_bytes);
+    let on_device = summary.peak_device_memory_bytes;
+    let on_device =
+        on_device.map_or(String::new(), |bytes| format!(", {} on the device", format_bytes(bytes)));
     [
         format!("{:<16} {:>8} {:>8}", "accuracy in %", "kNN", "linear"),
         row("raw pixels", |trio| trio.pixels),
@@ -148,7 +151,7 @@ pub fn summary_table(summary: &Summary) -> String {
         row("trained encoder", |trio| trio.trained),
         String::new(),
         format!(
-            "kNN: {} neighbors, temperature {}; {} steps, {:.0} images/s, {} in all, {memory} at most",
+            "kNN: {} neighbors, temperature {}; {} steps, {:.0} images/s, {} in all, {memory} at most{on_device}",
             summary.knn_n_neighbors,
             summary.knn_temperature,
             format_count(summary.steps),
@@ -173,6 +176,7 @@ mod tests {
             images_per_second: 812.4,
             wall_seconds: 192.0,
             peak_memory_bytes: Some(512 << 20),
+            peak_device_memory_bytes: Some(3 << 30),
             final_checkpoint: "checkpoints/step-0000001500.safetensors".into(),
         }
     }
@@ -183,6 +187,7 @@ mod tests {
         assert!(table.contains("raw pixels           13.0        -"), "{table}");
         assert!(table.contains("trained encoder      65.5     80.0"), "{table}");
         assert!(table.contains("200 neighbors, temperature 0.1"), "{table}");
+        assert!(table.ends_with("512 MiB at most, 3.0 GiB on the device"), "{table}");
     }
 
     #[test]

@@ -4,27 +4,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
 use moco_core::Moco;
-use moco_encoders::ResNet;
+use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
 use moco_train::{Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
 
 use crate::exit::{Exit, usage};
 use crate::store::open_store;
 
-/// Opens the data and builds the encoder and augmentation of a config.
+/// Opens the data and builds the encoder, on `device`, and the augmentation of a config.
 ///
 /// # Errors
-/// If files are missing or not what they should be.
-pub fn parts(loaded: &LoadedPretrain) -> anyhow::Result<Parts> {
+/// If files are missing or not what they should be, or the device has no room.
+pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> {
+    let encoder = encoder(loaded, device)?;
     Ok(Parts {
         sources: sources(loaded)?,
         augmentation: Arc::new(recipe(loaded)?),
-        encoder: Box::new(ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?),
+        encoder: Box::new(encoder),
     })
+}
+
+fn encoder(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<ResNet> {
+    let mut encoder = ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?;
+    encoder.params_mut().to_device(device)?;
+    Ok(encoder)
 }
 
 /// Opens the data of a config.
@@ -53,16 +60,16 @@ pub struct TrainedEncoder {
     pub loaded: LoadedPretrain,
 }
 
-/// Loads the newest valid checkpoint of a run folder, or a checkpoint file.
+/// Loads the newest valid checkpoint of a run folder, or a checkpoint file, to a device.
 ///
 /// # Errors
 /// If there is none, or its config does not load.
-pub fn trained_encoder(path: &Path) -> anyhow::Result<TrainedEncoder> {
+pub fn trained_encoder(path: &Path, device: &Device) -> anyhow::Result<TrainedEncoder> {
     let (state, config, global_step) = load_state(path)?;
     let loaded = load_pretrain_text(&config, &path.display().to_string())
         .with_context(|| format!("the config inside {}", path.display()))?;
     let plan = &loaded.plan;
-    let encoder = ResNet::new(plan.encoder, plan.seed, DType::F32)?;
+    let encoder = encoder(&loaded, device)?;
     let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
     moco.load_state(&state, global_step)?;
     Ok(TrainedEncoder { moco, loaded })

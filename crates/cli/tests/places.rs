@@ -14,7 +14,7 @@ use moco_ingest::{
 };
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{ErrorKind, Sources, TrainError, open_sources, train_feed, train_sampler};
+use moco_train::{ErrorKind, Sources, Target, TrainError, open_sources, train_feed, train_sampler};
 use tempfile::TempDir;
 
 const N_TRAIN: u64 = 40;
@@ -84,7 +84,7 @@ fn fed(loaded: &LoadedPretrain, sources: &Sources) -> Vec<(Vec<u64>, Vec<f32>)> 
         Arc::new(moco_cli::recipe(loaded).unwrap()),
         (sampler, 0),
         (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers),
+        (&plan.input, plan.workers, &Target::cpu()),
         plan.on_bad_sample,
     )
     .unwrap();

@@ -3,6 +3,7 @@
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_core::MocoConfig;
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
+use moco_ops::Precision;
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 use moco_train::{
@@ -17,8 +18,8 @@ use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
     RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawHead, RawHealth,
-    RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPretrain, RawRecipe,
-    RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
+    RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPrecision, RawPretrain,
+    RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -29,7 +30,7 @@ pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
-        run: RawRun { seed, steps, epochs },
+        run: RawRun { seed, steps, epochs, precision },
         data,
         augment,
         encoder,
@@ -68,6 +69,11 @@ pub(crate) fn convert(
         encoder,
         head,
         input,
+        precision: match precision {
+            RawPrecision::F32 => Precision::F32,
+            RawPrecision::Tf32 => Precision::Tf32,
+            RawPrecision::Bf16 => Precision::Bf16,
+        },
         on_bad_sample,
         window_shards,
         workers,

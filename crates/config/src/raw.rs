@@ -47,6 +47,16 @@ pub(crate) struct RawRun {
     pub(crate) steps: Option<u64>,
     /// Length in passes over the data.
     pub(crate) epochs: Option<u64>,
+    /// How activations are stored and multiplied.
+    pub(crate) precision: RawPrecision,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawPrecision {
+    F32,
+    Tf32,
+    Bf16,
 }
 
 /// `[data]`.

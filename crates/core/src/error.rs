@@ -49,6 +49,17 @@ pub enum MocoError {
         /// What the state holds.
         got: Vec<usize>,
     },
+    /// The loss was NaN or infinite on a GPU, which went on until somebody looked.
+    #[error(
+        "the loss is {loss} at step {global_step}, and weights and queue were updated by it; only \
+         what was saved before is of use. hint: lower optim.base_lr, or raise moco.temperature"
+    )]
+    NotFiniteOnDevice {
+        /// The step.
+        global_step: u64,
+        /// The loss.
+        loss: f64,
+    },
     /// The loss is NaN or infinite; the query encoder's weights and the queue were not updated.
     #[error(
         "the loss is {loss} at step {global_step}; weights and queue were not updated. \

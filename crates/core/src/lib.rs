@@ -11,6 +11,7 @@ mod health;
 mod queue;
 mod shuffle;
 mod state;
+mod statistics;
 mod step;
 
 pub use branch::{Branch, BranchSaved};
@@ -20,4 +21,5 @@ pub use health::{Alarm, Health, HealthReport, Phase, Vitals, chance_loss, floor_
 pub use queue::Queue;
 pub use shuffle::Shuffle;
 pub use state::MocoState;
+pub use statistics::{PendingStep, StepStatistics};
 pub use step::{Moco, StepOutput, StepViews};

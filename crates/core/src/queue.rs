@@ -40,6 +40,15 @@ impl Queue {
         Ok(Self { keys, ptr: 0 })
     }
 
+    /// The same queue on a device.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self, MocoError> {
+        let keys = self.keys.to_device(device).during("moving the queue")?;
+        Ok(Self { keys, ptr: self.ptr })
+    }
+
     /// A queue with this content; takes a copy.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Shuffling BN: the key images are permuted before the key encoder, and the keys put back.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use moco_rng::{At, Purpose, Seed};
 
 use crate::error::{During, MocoError};
@@ -9,15 +9,15 @@ use crate::error::{During, MocoError};
 /// norm sees contiguous groups of the batch, the positive pair's statistics come from different images.
 #[derive(Debug, Clone)]
 pub struct Shuffle {
-    order: Tensor,
-    inverse: Tensor,
+    order: Vec<u32>,
+    inverse: Vec<u32>,
 }
 
 impl Shuffle {
     /// The permutation of a step; the same on every rank, so it needs no broadcast (deviation D2).
     ///
     /// # Errors
-    /// If candle fails.
+    /// As [`Shuffle::new`].
     pub fn of_step(seed: Seed, global_step: u64, view: u32, n: usize) -> Result<Self, MocoError> {
         let at = At { epoch: 0, index: global_step, view };
         let mut order: Vec<u32> = (0..u32::try_from(n).unwrap_or(u32::MAX)).collect();
@@ -28,7 +28,7 @@ impl Shuffle {
     /// This permutation: the image at place i is `order[i]`.
     ///
     /// # Errors
-    /// If candle fails or `order` is no permutation.
+    /// If `order` is no permutation.
     pub fn new(order: &[u32]) -> Result<Self, MocoError> {
         let n = order.len();
         let mut inverse = vec![u32::MAX; n];
@@ -42,8 +42,7 @@ impl Shuffle {
             let tensor = "permutation (each index once)".into();
             return Err(MocoError::StateShape { tensor, expected, got });
         }
-        let index = |order: &[u32]| Tensor::new(order, &Device::Cpu).during("shuffling");
-        Ok(Self { order: index(order)?, inverse: index(&inverse)? })
+        Ok(Self { order: order.to_vec(), inverse })
     }
 
     /// Rows in shuffled order.
@@ -65,7 +64,8 @@ impl Shuffle {
 
 /// candle's `index_select` copies strided images element by element; channels-last ones are selected in
 /// their own order.
-fn select(x: &Tensor, order: &Tensor) -> Result<Tensor, MocoError> {
+fn select(x: &Tensor, order: &[u32]) -> Result<Tensor, MocoError> {
+    let order = &Tensor::new(order, x.device()).during("shuffling")?;
     let selected = if x.rank() == 4 {
         x.permute((0, 2, 3, 1))
             .and_then(|x| x.contiguous()?.index_select(order, 0))
@@ -78,6 +78,8 @@ fn select(x: &Tensor, order: &Tensor) -> Result<Tensor, MocoError> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn rows(x: &Tensor) -> Vec<f32> {

@@ -61,7 +61,7 @@ impl Moco {
         }
         let ptr = get("queue_ptr")?.to_vec1::<i64>().during("queue_ptr")?;
         let ptr = ptr.first().and_then(|ptr| usize::try_from(*ptr).ok()).unwrap_or(usize::MAX);
-        self.queue = Queue::from_parts(keys, ptr)?;
+        self.queue = Queue::from_parts(keys, ptr)?.to_device(self.queue.keys().device())?;
         self.global_step = global_step;
         Ok(())
     }

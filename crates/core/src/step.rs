@@ -1,7 +1,7 @@
 //! The order of a training step (MoCo v1 Algorithm 1; official `builder.py:128-173`,
 //! `main_moco.py:416-430`).
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind, Mode};
 use moco_ops::{InfoNce, info_nce};
 use moco_optim::{Sgd, SgdConfig};
@@ -13,6 +13,7 @@ use crate::config::MocoConfig;
 use crate::error::{During, MocoError};
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
+use crate::statistics::PendingStep;
 
 /// The method's whole state: both encoders, the queue and the optimizer.
 #[derive(Debug)]
@@ -38,22 +39,14 @@ pub struct StepViews {
 /// What a step computed.
 #[derive(Debug)]
 pub struct StepOutput {
-    /// The loss; the sum of both directions if symmetric.
-    pub loss: f64,
     /// Queries `[N, C]`; with the symmetric loss those of both directions, `[2N, C]`.
     pub q: Tensor,
     /// Positives `[N, C]` or `[2N, C]`, in the order of `q`.
     pub k: Tensor,
     /// Gradient of each parameter of the query encoder.
     pub gradients: Gradients,
-    /// Share of queries whose positive beats all negatives, in percent.
-    pub pretext_top1: f64,
-    /// Share of queries whose positive is among the best five, in percent.
-    pub pretext_top5: f64,
-    /// Mean cosine of query and positive.
-    pub positive_cosine: f64,
-    /// Mean cosine of query and negatives.
-    pub negative_cosine: f64,
+    /// The loss and how it came about.
+    pub statistics: PendingStep,
 }
 
 /// One direction of the loss, before its backward pass.
@@ -64,7 +57,7 @@ struct Direction {
 }
 
 impl Moco {
-    /// f_q with a new head, f_k as its copy, and a random queue.
+    /// f_q with a new head, f_k as its copy, and a random queue, on the encoder's device.
     ///
     /// # Errors
     /// If the queue is smaller than a step's keys would be, or memory cannot be had.
@@ -75,11 +68,13 @@ impl Moco {
         sgd: SgdConfig,
         seed: Seed,
     ) -> Result<Self, MocoError> {
-        let dtype = encoder.params().parameters().next().map_or(DType::F32, |(_, t)| t.dtype());
-        let head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
+        let first = encoder.params().parameters().next().map(|(_, t)| (t.dtype(), t.device()));
+        let (dtype, device) = first.unwrap_or((DType::F32, &Device::Cpu));
+        let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
+        head.params_mut().to_device(device)?;
+        let queue = Queue::random(seed, config.dim, config.queue_size, dtype)?.to_device(device)?;
         let encoder_q = Branch::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
-        let queue = Queue::random(seed, config.dim, config.queue_size, dtype)?;
         let sgd = Sgd::new(sgd, &encoder_q.stores())?;
         Ok(Self { config, seed, encoder_q, encoder_k, queue, sgd, global_step: 0 })
     }
@@ -88,7 +83,8 @@ impl Moco {
     ///
     /// # Errors
     /// If the images do not fit, or the loss is not finite (then no parameter, key or momentum buffer of
-    /// the query encoder was updated).
+    /// the query encoder was updated). On a GPU a loss that is not finite is an error of
+    /// [`PendingStep::read`], after the update.
     pub fn step(&mut self, views: &StepViews, lr: f64) -> Result<StepOutput, MocoError> {
         let n = views.im_q.dims()[0];
         let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
@@ -124,9 +120,11 @@ impl Moco {
             .iter()
             .map(|d| info_nce(&d.q, &d.k, self.queue.keys(), self.config.temperature))
             .collect::<Result<_, _>>()?;
-        let loss: f64 = losses.iter().map(|l| l.loss).sum();
-        if !loss.is_finite() {
-            return Err(MocoError::NotFinite { global_step: self.global_step, loss });
+        let of_directions = losses.iter().map(|loss| loss.statistics.clone()).collect();
+        let statistics = PendingStep { global_step: self.global_step, directions: of_directions };
+        // On a GPU the host would have to wait for the loss: whoever reads it finds out.
+        if statistics.is_at_hand() {
+            statistics.read()?;
         }
         let mut gradients = Gradients::new();
         let (mut q, mut k) = (Vec::new(), Vec::new());
@@ -140,7 +138,7 @@ impl Moco {
         let k = Tensor::cat(&k, 0).during("joining keys")?;
         self.queue.enqueue(&enqueue_order(&k, n_directions)?)?;
         self.global_step += 1;
-        Ok(summarize(loss, q, k, gradients, &losses))
+        Ok(StepOutput { q, k, gradients, statistics })
     }
 
     fn encode(
@@ -215,30 +213,4 @@ fn enqueue_order(k: &Tensor, n_directions: usize) -> Result<Tensor, MocoError> {
     let halves = [k.narrow(0, n, n), k.narrow(0, 0, n)];
     let [first, second] = halves.map(|half| half.during("joining keys"));
     Tensor::cat(&[first?, second?], 0).during("joining keys")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
-fn summarize(
-    loss: f64,
-    q: Tensor,
-    k: Tensor,
-    gradients: Gradients,
-    losses: &[InfoNce],
-) -> StepOutput {
-    let ahead: Vec<u32> = losses.iter().flat_map(|l| l.ahead.iter().copied()).collect();
-    let within = |best: u32| {
-        let right = ahead.iter().filter(|ahead| **ahead < best).count();
-        100.0 * right as f64 / ahead.len() as f64
-    };
-    let mean = |f: fn(&InfoNce) -> f64| losses.iter().map(f).sum::<f64>() / losses.len() as f64;
-    StepOutput {
-        loss,
-        q,
-        k,
-        gradients,
-        pretext_top1: within(1),
-        pretext_top5: within(5),
-        positive_cosine: mean(|l| l.positive_cosine),
-        negative_cosine: mean(|l| l.negative_cosine),
-    }
 }

@@ -22,6 +22,7 @@ mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dense;
+mod device_memory;
 mod elementwise;
 mod error;
 mod exp;
@@ -41,6 +42,7 @@ mod recycle;
 mod simd;
 mod tile;
 mod update;
+mod upload;
 
 pub use add::add;
 pub use batch_norm::{
@@ -50,11 +52,12 @@ pub use batch_norm::{
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
+pub use device_memory::peak_device_memory_bytes;
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
 pub use images::normalize_images;
-pub use info_nce::{InfoNce, info_nce};
+pub use info_nce::{InfoNce, InfoNceStatistics, PendingStatistics, info_nce};
 pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};
 pub use normalize::{l2_normalize, l2_normalize_backward};
 pub use peak::multiply_adds;
@@ -64,3 +67,4 @@ pub use pool::{
 pub use precision::Precision;
 pub use recycle::Recycler;
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};
+pub use upload::{ArrivingImages, ImageUpload};

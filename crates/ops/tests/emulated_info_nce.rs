@@ -7,7 +7,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
-use moco_ops::{InfoNce, emulate, info_nce, l2_normalize};
+use moco_ops::{InfoNce, InfoNceStatistics, emulate, info_nce, l2_normalize};
 
 fn unit(salt: u64, rows: usize, c: usize) -> Tensor {
     l2_normalize(&scattered(salt, &[rows, c])).unwrap()
@@ -18,10 +18,23 @@ fn as_queue(keys: &Tensor) -> Tensor {
     keys.t().and_then(|keys| keys.contiguous()).unwrap()
 }
 
-fn emulated(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> InfoNce {
+/// The gradient, and the statistics, which are not at hand before somebody asks for them.
+fn emulated(
+    q: &Tensor,
+    k: &Tensor,
+    queue: &Tensor,
+    temperature: f64,
+) -> (Tensor, InfoNceStatistics) {
     let (result, kernels) = emulate(|| info_nce(q, k, queue, temperature).unwrap());
     assert_eq!(kernels, ["info_nce_part", "info_nce_merge"]);
-    result
+    assert!(!result.statistics.is_at_hand());
+    (result.dq, result.statistics.read().unwrap())
+}
+
+fn on_cpu(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> (Tensor, InfoNceStatistics) {
+    let InfoNce { dq, statistics } = info_nce(q, k, queue, temperature).unwrap();
+    assert!(statistics.is_at_hand());
+    (dq, statistics.read().unwrap())
 }
 
 fn numbers(x: &Tensor) -> Vec<f64> {
@@ -57,8 +70,8 @@ fn result_is_that_of_the_cpu() {
         let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
         let (q, k) = (unit(1, n, c), unit(2, n, c));
         let queue = as_queue(&unit(3, n_negatives, c));
-        let expected = info_nce(&q, &k, &queue, temperature).unwrap();
-        let got = emulated(&q, &k, &queue, temperature);
+        let (expected_dq, expected) = on_cpu(&q, &k, &queue, temperature);
+        let (got_dq, got) = emulated(&q, &k, &queue, temperature);
         // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
         let tolerance = 1e-6_f64.max(1e-7 / temperature);
         let error = (got.loss - expected.loss).abs() / expected.loss;
@@ -69,8 +82,8 @@ fn result_is_that_of_the_cpu() {
         ] {
             assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
         }
-        assert_eq!(got.dq.dims(), [n, c], "{case}");
-        let (got_dq, expected_dq) = (numbers(&got.dq), numbers(&expected.dq));
+        assert_eq!(got_dq.dims(), [n, c], "{case}");
+        let (got_dq, expected_dq) = (numbers(&got_dq), numbers(&expected_dq));
         let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
         // The terms of a gradient are of this size; of one channel they cancel.
         let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
@@ -102,14 +115,14 @@ fn equal_keys_tie() {
         for (query, place) in [(0, 0), (1, most), (33, most / 2), (34, 17), (31, 30)] {
             let k = unit(2, n, c);
             let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
-            let before = emulated(&q, &k, &as_queue(&others), 0.2);
+            let (_, before) = emulated(&q, &k, &as_queue(&others), 0.2);
             let keys = [
                 others.narrow(0, 0, place).unwrap(),
                 row(&k, query),
                 others.narrow(0, place + 1, most - place).unwrap(),
             ];
             let with_tie = as_queue(&Tensor::cat(&keys, 0).unwrap());
-            let got = emulated(&q, &k, &with_tie, 0.2);
+            let (_, got) = emulated(&q, &k, &with_tie, 0.2);
             let dot = |key: &Tensor| {
                 (row(&q, query) * key).and_then(|x| x.sum_all()?.to_scalar::<f32>()).unwrap()
             };
@@ -125,7 +138,7 @@ fn equal_keys_tie() {
 fn a_collapsed_encoder_is_never_right() {
     for (n, c, n_negatives) in [(1, 100, 300), (33, 129, 65)] {
         let repeat = |rows: usize| unit(7, 1, c).repeat((rows, 1)).unwrap();
-        let got = emulated(&repeat(n), &repeat(n), &as_queue(&repeat(n_negatives)), 0.2);
+        let (_, got) = emulated(&repeat(n), &repeat(n), &as_queue(&repeat(n_negatives)), 0.2);
         assert!(got.ahead.iter().all(|ahead| *ahead as usize == n_negatives), "{:?}", got.ahead);
         let expected = ((1 + n_negatives) as f64).ln();
         assert!((got.loss - expected).abs() < 1e-5, "{} for {expected}", got.loss);
@@ -141,12 +154,12 @@ fn a_positive_far_behind_costs_no_digits() {
         let mut keys: Vec<Tensor> = (0..n_negatives).map(|i| unit(10 + i, 1, 16)).collect();
         keys[place] = q.narrow(0, 1, 1).unwrap();
         let (k, queue) = (q.neg().unwrap(), as_queue(&Tensor::cat(&keys, 0).unwrap()));
-        let expected = info_nce(&q, &k, &queue, 0.01).unwrap();
-        let got = emulated(&q, &k, &queue, 0.01);
+        let (expected_dq, expected) = on_cpu(&q, &k, &queue, 0.01);
+        let (dq, got) = emulated(&q, &k, &queue, 0.01);
         assert!((got.loss / expected.loss - 1.0).abs() < 1e-6, "{} {}", got.loss, expected.loss);
         assert_eq!(got.ahead, expected.ahead);
         // Two at a distance of 2/(τN) = 67, whose weights hang on cosines that are off by 1e-7.
-        assert_close(&format!("place {place}"), &got.dq, &expected.dq, 2e-5);
+        assert_close(&format!("place {place}"), &dq, &expected_dq, 2e-5);
     }
 }
 
@@ -163,11 +176,11 @@ fn nan_does_not_look_perfect() {
     for place in 0..3 {
         let (q, k) = (poisoned(unit(1, 3, 8), place == 0), poisoned(unit(2, 3, 8), place == 1));
         let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2));
-        let got = emulated(&q, &k, &queue, 0.2);
+        let (dq, got) = emulated(&q, &k, &queue, 0.2);
         assert!(got.loss.is_nan(), "place {place}: {}", got.loss);
         assert!(got.ahead[0] >= if place == 2 { 1 } else { 300 }, "place {place}: {:?}", got.ahead);
-        assert!(numbers(&got.dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
-        assert_eq!(got.ahead, info_nce(&q, &k, &queue, 0.2).unwrap().ahead, "place {place}");
+        assert!(numbers(&dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
+        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}");
     }
 }
 

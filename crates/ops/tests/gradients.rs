@@ -7,8 +7,8 @@ mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
-    After, BatchNorm, Conv2dSpec, OpError, batch_norm_backward, batch_norm_eval, batch_norm_train,
-    conv2d, conv2d_input_gradient, conv2d_weight_gradient, global_average_pool,
+    After, BatchNorm, Conv2dSpec, InfoNce, OpError, batch_norm_backward, batch_norm_eval,
+    batch_norm_train, conv2d, conv2d_input_gradient, conv2d_weight_gradient, global_average_pool,
     global_average_pool_backward, info_nce, l2_normalize, l2_normalize_backward, linear,
     linear_backward, max_pool, max_pool_backward, relu, relu_backward,
 };
@@ -309,9 +309,10 @@ fn info_nce_is_the_dense_cross_entropy() {
         let q = l2_normalize(&random(1, &[n, 16])).unwrap();
         let k = l2_normalize(&random(2, &[n, 16])).unwrap();
         let queue = l2_normalize(&random(3, &[n_negatives, 16])).unwrap().t().unwrap();
-        let result = info_nce(&q, &k, &queue, temperature).unwrap();
+        let InfoNce { dq, statistics } = info_nce(&q, &k, &queue, temperature).unwrap();
+        let result = statistics.read().unwrap();
         assert_close("loss", result.loss, dense_loss(&q, &k, &queue, temperature), 1e-12);
-        check_gradient("dq", &q, &result.dq, |q| dense_loss(q, &k, &queue, temperature));
+        check_gradient("dq", &q, &dq, |q| dense_loss(q, &k, &queue, temperature));
         let cosines = q.matmul(&queue).unwrap().to_vec2::<f64>().unwrap();
         for ((row, q), (k, ahead)) in cosines
             .iter()
@@ -333,13 +334,16 @@ fn info_nce_oracles() {
         Tensor::from_vec(v, (n, 4), &Device::Cpu).unwrap()
     };
     // All features equal, the collapse: ln(K + 1), and no query is counted as right.
-    let collapsed = info_nce(&one(3), &one(3), &one(64).t().unwrap(), 0.07).unwrap();
+    let statistics = |q: &Tensor, k: &Tensor, queue: &Tensor, temperature| {
+        info_nce(q, k, queue, temperature).unwrap().statistics.read().unwrap()
+    };
+    let collapsed = statistics(&one(3), &one(3), &one(64).t().unwrap(), 0.07);
     assert_close("collapse", collapsed.loss, 65.0_f64.ln(), 1e-12);
     assert!(collapsed.ahead.iter().all(|ahead| *ahead == 64));
     // Positive cosine 1, negatives orthogonal: ln(1 + K·exp(−1/τ)).
     let orthogonal = Tensor::from_vec([0.0, 1.0, 0.0, 0.0].repeat(64), (64, 4), &Device::Cpu);
     let queue = orthogonal.unwrap().t().unwrap();
-    let perfect = info_nce(&one(2), &one(2), &queue, 0.2).unwrap();
+    let perfect = statistics(&one(2), &one(2), &queue, 0.2);
     assert_close("perfect", perfect.loss, (1.0 + 64.0 * (-5.0_f64).exp()).ln(), 1e-12);
     assert_eq!(perfect.ahead, [0, 0]);
     assert_close("positive", perfect.positive_cosine, 1.0, 1e-12);

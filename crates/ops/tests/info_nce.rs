@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor};
-use moco_ops::{InfoNce, info_nce, l2_normalize};
+use moco_ops::{InfoNce, InfoNceStatistics, info_nce, l2_normalize};
 use moco_rng::{At, Purpose, Seed};
 
 fn unit(index: u64, rows: usize, c: usize) -> Tensor {
@@ -67,13 +67,15 @@ fn f32_is_the_dense_form() {
         let (q, k, queue) = (single(1, n), single(2, n), single(3, n_negatives));
         let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
         let (loss, dq) = dense(&q, &k, &queue, temperature);
-        let result = info_nce(&q, &k, &queue.t().unwrap(), temperature).unwrap();
+        let InfoNce { dq: got_dq, statistics } =
+            info_nce(&q, &k, &queue.t().unwrap(), temperature).unwrap();
+        let result = statistics.read().unwrap();
         // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
         let tolerance = 1e-6_f64.max(1e-7 / temperature);
         let error = ((result.loss - loss) / loss).abs();
         assert!(error < tolerance, "{case}: loss {} for {loss}, {error:e}", result.loss);
         let (mut error, mut norm) = (0.0, 0.0);
-        for (got, expected) in rows(&result.dq).iter().flatten().zip(dq.iter().flatten()) {
+        for (got, expected) in rows(&got_dq).iter().flatten().zip(dq.iter().flatten()) {
             error += (got - expected).powi(2);
             norm += expected.powi(2);
         }
@@ -88,14 +90,16 @@ fn f64_is_the_dense_form() {
         let (q, k, queue) = (unit(1, n, c), unit(2, n, c), unit(3, n_negatives, c));
         let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
         let (loss, dq) = dense(&q, &k, &queue, temperature);
-        let result = info_nce(&q, &k, &queue.t().unwrap(), temperature).unwrap();
+        let InfoNce { dq: got_dq, statistics } =
+            info_nce(&q, &k, &queue.t().unwrap(), temperature).unwrap();
+        let result = statistics.read().unwrap();
         assert!(((result.loss - loss) / loss).abs() < 1e-12, "{case}: {}, {loss}", result.loss);
         let keys = rows(&queue);
         let mean: f64 =
             rows(&q).iter().map(|q| keys.iter().map(|key| dot(q, key)).sum::<f64>()).sum();
         let mean = mean / (n * n_negatives) as f64;
         assert!((result.negative_cosine - mean).abs() < 1e-12, "{case}");
-        for (got, expected) in rows(&result.dq).iter().flatten().zip(dq.iter().flatten()) {
+        for (got, expected) in rows(&got_dq).iter().flatten().zip(dq.iter().flatten()) {
             assert!((got - expected).abs() < 1e-12, "{case}: {got} for {expected}");
         }
     }
@@ -111,6 +115,7 @@ fn a_collapsed_encoder_is_never_right() {
             let repeat = |rows: usize| one.repeat((rows, 1)).unwrap();
             let queue = repeat(n_negatives).t().unwrap();
             let result = info_nce(&repeat(n), &repeat(n), &queue, 0.2).unwrap();
+            let result = result.statistics.read().unwrap();
             assert!(result.ahead.iter().all(|ahead| *ahead as usize == n_negatives));
         }
     }
@@ -130,7 +135,8 @@ fn nan_does_not_look_perfect() {
     for place in 0..3 {
         let (q, k) = (poisoned(&unit(1, 3, 8), place == 0), poisoned(&unit(2, 3, 8), place == 1));
         let queue = poisoned(&unit(3, 300, 8), place == 2).t().unwrap();
-        let InfoNce { loss, ahead, dq, .. } = info_nce(&q, &k, &queue, 0.2).unwrap();
+        let InfoNce { dq, statistics } = info_nce(&q, &k, &queue, 0.2).unwrap();
+        let InfoNceStatistics { loss, ahead, .. } = statistics.read().unwrap();
         assert!(loss.is_nan(), "place {place}: {loss}");
         let expected = if place == 2 { 1 } else { 300 };
         assert!(ahead[0] >= expected, "place {place}: {ahead:?}");

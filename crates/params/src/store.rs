@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Gradients by parameter name.
 pub type Gradients = BTreeMap<String, Tensor>;
@@ -90,7 +90,7 @@ impl ParamStore {
         Ok(&entry.ok_or_else(|| ParamError::Missing { name: name.to_owned() })?.0)
     }
 
-    /// Replaces the value of a tensor by a copy, so that nothing else shares its memory.
+    /// Replaces the value of a tensor by a copy on the same device, so that nothing else shares its memory.
     ///
     /// # Errors
     /// If there is no such tensor or the shape or type differs.
@@ -105,7 +105,8 @@ impl ParamStore {
                 got_dtype: value.dtype(),
             });
         }
-        let copy = own(name, value)?;
+        let failed = |source| ParamError::Candle { name: name.to_owned(), source };
+        let copy = own(name, &value.to_device(old.device()).map_err(failed)?)?;
         if let Some(entry) = self.entries.get_mut(name) {
             entry.0 = copy;
         }
@@ -142,6 +143,21 @@ impl ParamStore {
     /// The buffers in name order.
     pub fn buffers(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.of_role(Role::Buffer)
+    }
+
+    /// Moves everything to a device but counters (i64), which the host counts.
+    ///
+    /// # Errors
+    /// If the device has no room; then some tensors may have been moved.
+    pub fn to_device(&mut self, device: &Device) -> Result<(), ParamError> {
+        for (name, (tensor, _)) in &mut self.entries {
+            if tensor.dtype() != DType::I64 {
+                let moved = tensor.to_device(device);
+                *tensor =
+                    moved.map_err(|source| ParamError::Candle { name: name.clone(), source })?;
+            }
+        }
+        Ok(())
     }
 
     fn of_role(&self, wanted: Role) -> impl Iterator<Item = (&str, &Tensor)> {

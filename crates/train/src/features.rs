@@ -9,7 +9,7 @@ use moco_evaluate::FeatureSet;
 use moco_ingest::Source;
 
 use crate::error::{During, TrainError};
-use crate::feeds::evaluation_feed;
+use crate::feeds::{Target, evaluation_feed};
 use crate::plan::{InputPlan, WorkerPlan};
 
 /// Images of a batch where nothing depends on its size.
@@ -22,6 +22,7 @@ pub(crate) struct Images<'a> {
     pub(crate) augmentation: &'a Arc<dyn Augmentation>,
     pub(crate) input: &'a InputPlan,
     pub(crate) workers: WorkerPlan,
+    pub(crate) target: &'a Target,
     pub(crate) batch_size: usize,
     /// At most this many images from the start; 0 = all.
     pub(crate) limit: usize,
@@ -36,7 +37,7 @@ impl Images<'_> {
         let all = self.source.len();
         let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
         let augmentation = Arc::clone(self.augmentation);
-        let how = (self.input, self.workers);
+        let how = (self.input, self.workers, self.target);
         let mut feed = evaluation_feed(self.source, augmentation, n_samples, self.batch_size, how)?;
         let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         let mut seen = 0;
@@ -67,6 +68,8 @@ pub fn encode(
     augmentation: &Arc<dyn Augmentation>,
     (input, workers): (&InputPlan, WorkerPlan),
 ) -> Result<FeatureSet, TrainError> {
-    let images = Images { source, augmentation, input, workers, batch_size: BATCH, limit: 0 };
+    let target = &Target::of(encoder);
+    let images =
+        Images { source, augmentation, input, workers, target, batch_size: BATCH, limit: 0 };
     images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use moco_augment::{Augmentation, RgbImage};
+use moco_encoders::Encoder;
 use moco_ingest::{EncodedSample, IngestError, Payload, Sampler, Slot, Source, read_ahead};
-use moco_ops::normalize_images;
-use moco_pipeline::{Feed, Pipeline, StageError};
+use moco_ops::{ArrivingImages, ImageUpload};
+use moco_pipeline::{Feed, Pipeline, StageError, StageReport};
 use moco_rng::{At, Purpose, Seed, Stream};
 
 use crate::bad_samples::{BadSample, Substitutes};
-use crate::error::{During, TrainError};
+use crate::error::TrainError;
 use crate::plan::{InputPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan};
 
 /// Encoded samples that wait between readers and decoders, per lane.
@@ -22,10 +23,74 @@ const BATCHES_AHEAD: usize = 2;
 /// Uploaded batches that wait for the trainer.
 const UPLOADED_AHEAD: usize = 1;
 
+/// Where images go, and the type of the activations that they become.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The encoder's device.
+    pub device: Device,
+    /// f32, or bf16 on a GPU.
+    pub dtype: DType,
+}
+
+impl Target {
+    /// f32 on the CPU.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32 }
+    }
+
+    /// f32 on the encoder's device.
+    pub(crate) fn of(encoder: &dyn Encoder) -> Self {
+        let first = encoder.params().parameters().next();
+        let device = first.map_or(Device::Cpu, |(_, tensor)| tensor.device().clone());
+        Self { device, dtype: DType::F32 }
+    }
+}
+
+/// Batches in order, on the device that computes.
+pub struct DeviceFeed {
+    feed: Feed<Arriving>,
+    upload: Arc<ImageUpload>,
+}
+
+impl std::fmt::Debug for DeviceFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceFeed").field("upload", &self.upload).finish_non_exhaustive()
+    }
+}
+
+impl DeviceFeed {
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// If a stage failed.
+    pub fn recv(&mut self) -> Result<Option<DeviceBatch>, TrainError> {
+        let Some(Arriving { views, sample_indices, bad_samples }) = self.feed.recv()? else {
+            return Ok(None);
+        };
+        let views = views.into_iter().map(|view| self.upload.finish(view));
+        let views = views.collect::<Result<_, _>>()?;
+        Ok(Some(DeviceBatch { views, sample_indices, bad_samples }))
+    }
+
+    /// What each stage did so far.
+    #[must_use]
+    pub fn meters(&self) -> Vec<StageReport> {
+        self.feed.meters()
+    }
+}
+
+/// A batch whose views may still be on their way to the device.
+struct Arriving {
+    views: Vec<ArrivingImages>,
+    sample_indices: Vec<u64>,
+    bad_samples: Vec<BadSample>,
+}
+
 /// A batch of views as the encoders take it.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// One tensor a view, `[N, 3, H, W]`, f32, normalized, channels last in memory.
+    /// One tensor a view, `[N, 3, H, W]`, normalized, channels last in memory.
     pub views: Vec<Tensor>,
     /// Index of each sample.
     pub sample_indices: Vec<u64>,
@@ -88,9 +153,9 @@ pub fn train_feed(
     augmentation: Arc<dyn Augmentation>,
     (sampler, position): (Sampler, u64),
     (seed, batch_size): (Seed, usize),
-    (input, workers): (&InputPlan, WorkerPlan),
+    (input, workers, target): (&InputPlan, WorkerPlan, &Target),
     on_bad_sample: OnBadSample,
-) -> Result<Feed<DeviceBatch>, TrainError> {
+) -> Result<DeviceFeed, TrainError> {
     let substitutes = Substitutes::new(source, &sampler, seed);
     let draw = move |(slot, read): (Slot, ReadSample)| -> Result<Views, TrainError> {
         // A substitute has the streams of the sample that it stands for: its own views come elsewhere.
@@ -112,7 +177,7 @@ pub fn train_feed(
     };
     let slots = read_ahead(Arc::clone(source), &sampler, sampler.slots_from(position));
     let slots = slots.map(|slot| Ok(slot?));
-    stages(source, slots, draw, batch_size, (input, workers))
+    stages(source, slots, draw, batch_size, (input, workers, target))
 }
 
 /// The views of a sample, one for each stream.
@@ -145,8 +210,8 @@ pub(crate) fn evaluation_feed(
     augmentation: Arc<dyn Augmentation>,
     n_samples: u64,
     batch_size: usize,
-    (input, workers): (&InputPlan, WorkerPlan),
-) -> Result<Feed<DeviceBatch>, TrainError> {
+    (input, workers, target): (&InputPlan, WorkerPlan, &Target),
+) -> Result<DeviceFeed, TrainError> {
     let draw = move |(slot, read): (Slot, ReadSample)| -> Result<Views, TrainError> {
         let sample = read?;
         let key = sample.key.to_string();
@@ -164,7 +229,7 @@ pub(crate) fn evaluation_feed(
         Ok(Slot { epoch: 0, position, sample_index })
     });
     let input = InputPlan { pairing: Pairing::SameImage, ..input.clone() };
-    stages(source, slots, draw, batch_size, (&input, workers))
+    stages(source, slots, draw, batch_size, (&input, workers, target))
 }
 
 fn stages(
@@ -172,8 +237,10 @@ fn stages(
     slots: impl Iterator<Item = Result<Slot, StageError>> + Send + 'static,
     draw: impl Fn((Slot, ReadSample)) -> Result<Views, TrainError> + Send + Sync + 'static,
     batch_size: usize,
-    (input, workers): (&InputPlan, WorkerPlan),
-) -> Result<Feed<DeviceBatch>, TrainError> {
+    (input, workers, target): (&InputPlan, WorkerPlan, &Target),
+) -> Result<DeviceFeed, TrainError> {
+    let upload = ImageUpload::new(&target.device, [input.mean, input.std], target.dtype)?;
+    let upload = Arc::new(upload);
     let mut pipeline = Pipeline::new();
     let draw = Arc::new(draw);
     let lanes = pipeline.source("sample", workers.readers, ENCODED_AHEAD, slots)?;
@@ -195,12 +262,18 @@ fn stages(
     let lanes = pipeline.batch("batch", lanes, batch_size, BATCHES_AHEAD, move |views| {
         Ok(collate(&views, pairing))
     })?;
-    let input = input.clone();
+    let side = input.image_size as usize;
     let lanes = pipeline.map("upload", lanes, UPLOADED_AHEAD, |_| {
-        let input = input.clone();
-        move |batch: HostBatch| -> Result<DeviceBatch, StageError> { Ok(upload(batch, &input)?) }
+        let upload = Arc::clone(&upload);
+        move |batch: HostBatch| -> Result<Arriving, StageError> {
+            let HostBatch { views, sample_indices, bad_samples } = batch;
+            let dims = [sample_indices.len(), side, side];
+            let views = views.into_iter().map(|pixels| upload.start(pixels, dims));
+            let views = views.collect::<Result<_, _>>()?;
+            Ok(Arriving { views, sample_indices, bad_samples })
+        }
     })?;
-    Ok(pipeline.feed(lanes))
+    Ok(DeviceFeed { feed: pipeline.feed(lanes), upload })
 }
 
 /// A batch of u8 views, `[N, H, W, 3]` each.
@@ -227,26 +300,9 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
     }
 }
 
-/// u8 → f32 normalized by mean and standard deviation.
-fn upload(batch: HostBatch, input: &InputPlan) -> Result<DeviceBatch, TrainError> {
-    let HostBatch { views, sample_indices, bad_samples } = batch;
-    let side = input.image_size as usize;
-    let dims = (sample_indices.len(), side, side, 3);
-    let tensor = |pixels| -> Result<Tensor, TrainError> {
-        let pixels = Tensor::from_vec(pixels, dims, &Device::Cpu).during("uploading a batch")?;
-        Ok(normalize_images(&pixels, input.mean, input.std, DType::F32)?)
-    };
-    let views = views.into_iter().map(tensor).collect::<Result<_, _>>()?;
-    Ok(DeviceBatch { views, sample_indices, bad_samples })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn input(pairing: Pairing) -> InputPlan {
-        InputPlan { image_size: 1, mean: [0.5, 0.0, 0.25], std: [0.5, 1.0, 0.25], pairing }
-    }
 
     fn samples() -> Vec<Views> {
         let views = |i: u8| Views {
@@ -255,22 +311,6 @@ mod tests {
             bad_samples: Vec::new(),
         };
         (0..3).map(views).collect()
-    }
-
-    fn numbers(x: &Tensor) -> Vec<f32> {
-        x.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    #[test]
-    fn upload_is_to_tensor_and_normalize() {
-        let batch = upload(collate(&samples(), Pairing::SameImage), &input(Pairing::SameImage));
-        let batch = batch.unwrap();
-        assert_eq!(batch.views[0].dims(), [3, 3, 1, 1]);
-        assert_eq!(numbers(&batch.views[0])[..3], [-1.0, 0.0, 3.0]);
-        let second = numbers(&batch.views[1]);
-        assert_eq!(second[1], 0.2);
-        assert!((second[0] - (100.0 / 255.0 - 0.5) / 0.5).abs() < 1e-6);
-        assert_eq!(batch.sample_indices, [0, 1, 2]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use bad_samples::BadSample;
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
-pub use feeds::{DeviceBatch, decode, train_feed, train_sampler, view_streams};
+pub use feeds::{DeviceBatch, DeviceFeed, Target, decode, train_feed, train_sampler, view_streams};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,

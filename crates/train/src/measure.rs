@@ -14,6 +14,7 @@ use moco_rng::Seed;
 
 use crate::error::{During, TrainError};
 use crate::features::Images;
+use crate::feeds::Target;
 use crate::plan::{EvaluationPlan, InputPlan, LinearPlan, PretrainPlan, WorkerPlan};
 
 /// Most batches whose statistics calibrate a random encoder's batch norm: after 50, what is left of the
@@ -73,6 +74,7 @@ pub(crate) struct Evaluator {
     augmentation: Arc<dyn Augmentation>,
     input: InputPlan,
     workers: WorkerPlan,
+    target: Target,
     /// That of training, which the groups of batch norm divide.
     batch_size: usize,
     plan: EvaluationPlan,
@@ -80,12 +82,17 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    pub(crate) fn new(data: Labeled, plan: &PretrainPlan) -> Result<Self, TrainError> {
+    pub(crate) fn new(
+        data: Labeled,
+        plan: &PretrainPlan,
+        target: Target,
+    ) -> Result<Self, TrainError> {
         Ok(Self {
             data,
             augmentation: evaluation_recipe(plan)?,
             input: plan.input.clone(),
             workers: plan.workers,
+            target,
             batch_size: plan.batch_size,
             plan: plan.evaluation.clone(),
             seed: plan.seed,
@@ -99,6 +106,7 @@ impl Evaluator {
             augmentation,
             input,
             workers: self.workers,
+            target: &self.target,
             batch_size: self.batch_size,
             limit,
         }

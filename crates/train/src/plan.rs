@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use moco_core::MocoConfig;
 use moco_encoders::{HeadKind, ResNetConfig};
+use moco_ops::Precision;
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 
@@ -32,6 +33,8 @@ pub struct PretrainPlan {
     pub input: InputPlan,
     /// Shards whose samples are mixed at a time; 0 = all.
     pub window_shards: usize,
+    /// How a GPU stores and multiplies activations; f32 on a CPU.
+    pub precision: Precision,
     /// What becomes of a training image that cannot be used.
     pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
-use moco_core::{Alarm, Health, Moco, StepViews};
+use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, StepViews};
 use moco_encoders::Encoder;
+use moco_ops::peak_device_memory_bytes;
 use moco_optim::Progress;
-use moco_pipeline::{Feed, Sink, StageReport, bottleneck};
+use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
 use crate::bad_samples::BadSample;
 use crate::error::TrainError;
 use crate::event::{Event, StageLine};
-use crate::feeds::{DeviceBatch, train_feed, train_sampler};
+use crate::feeds::{DeviceFeed, Target, train_feed, train_sampler};
 use crate::measure::Evaluator;
 use crate::metrics::Line;
 use crate::plan::{Length, OnBadSample, PretrainPlan};
@@ -35,7 +36,8 @@ pub struct Parts {
     pub sources: Sources,
     /// What makes two views of an image.
     pub augmentation: Arc<dyn Augmentation>,
-    /// The backbone with its initial values; the head comes from the plan.
+    /// The backbone with its initial values, on the device that is to train it; the head comes from the
+    /// plan.
     pub encoder: Box<dyn Encoder>,
 }
 
@@ -94,8 +96,10 @@ pub fn pretrain(
         Length::Steps(steps) => steps,
         Length::Epochs(epochs) => epochs * steps_per_epoch,
     };
+    let of_evaluation = Target::of(encoder.as_ref());
+    let target = Target { dtype: plan.precision.activations(), ..of_evaluation.clone() };
     let evaluator = match sources.labeled {
-        Some(data) => Some(Evaluator::new(data, plan)?),
+        Some(data) => Some(Evaluator::new(data, plan, of_evaluation)?),
         None => None,
     };
     let mut random = encoder.fork()?;
@@ -126,7 +130,7 @@ pub fn pretrain(
         augmentation,
         (sampler, position),
         (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers),
+        (&plan.input, plan.workers, &target),
         plan.on_bad_sample,
     )?;
     let mut metrics = MetricsWriter::append(&metrics_file)?;
@@ -146,6 +150,7 @@ pub fn pretrain(
         started,
         seconds_before,
         n_bad_samples,
+        pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
     let completed = session.train(&mut moco, feed, &mut control)?;
@@ -166,6 +171,7 @@ pub fn pretrain(
         images_per_second,
         wall_seconds: 0.0,
         peak_memory_bytes: None,
+        peak_device_memory_bytes: None,
         final_checkpoint: format!("checkpoints/step-{:010}.safetensors", moco.global_step()),
     };
     if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
@@ -179,6 +185,7 @@ pub fn pretrain(
     }
     summary.wall_seconds = seconds_before + started.elapsed().as_secs_f64();
     summary.peak_memory_bytes = peak_memory_bytes().ok();
+    summary.peak_device_memory_bytes = peak_device_memory_bytes(&target.device)?;
     folder.write_summary(&summary)?;
     Ok(Outcome::Finished(summary))
 }
@@ -197,6 +204,8 @@ struct Session<'a> {
     seconds_before: f64,
     /// Those in the batches that were trained on.
     n_bad_samples: u64,
+    /// Statistics that nobody has waited for yet.
+    pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
     epoch_meters: Vec<StageReport>,
 }
@@ -206,7 +215,7 @@ impl Session<'_> {
     fn train(
         &mut self,
         moco: &mut Moco,
-        mut feed: Feed<DeviceBatch>,
+        mut feed: DeviceFeed,
         control: &mut Control<'_>,
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
@@ -223,15 +232,22 @@ impl Session<'_> {
             };
             let lr = plan.schedule.lr(plan.lr, progress);
             let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
-            let output = moco.step(&StepViews { im_q, im_k }, lr)?;
+            let step = moco.step(&StepViews { im_q, im_k }, lr)?.statistics;
 
             let global_step = moco.global_step();
-            let report = self.tally.step((global_step, plan.batch_size), &output);
-            drop(output);
+            self.tally.stepped(global_step, plan.batch_size);
             (control.observe)(&Event::Stepped { global_step });
             let is_last = global_step == self.total_steps;
-            let is_collapsed = report.alarms.contains(&Alarm::Collapse);
-            if is_due(global_step, plan.cadence.log_every) || is_last {
+            let stops = control.stop.load(Ordering::Relaxed) && !is_last;
+            let logs = is_due(global_step, plan.cadence.log_every) || is_last;
+            let saves = is_due(global_step, plan.cadence.checkpoint_every) || is_last || stops;
+            // Reading makes the host wait for the GPU, which computes on meanwhile in all other steps.
+            let reads = step.is_at_hand() || logs || saves;
+            self.pending.push(step);
+            let report = if reads { self.read()? } else { None };
+            let alarms = report.iter().flat_map(|report| &report.alarms);
+            let is_collapsed = alarms.into_iter().any(|alarm| *alarm == Alarm::Collapse);
+            if let (true, Some(report)) = (logs, report) {
                 let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
                 let place = Place { global_step, epoch, lr, bad_samples };
                 let line = self.tally.line(place, report);
@@ -244,9 +260,7 @@ impl Session<'_> {
             if is_due(global_step, plan.cadence.knn_every) && !is_last {
                 self.monitor(moco, control)?;
             }
-            let stops = control.stop.load(Ordering::Relaxed) && !is_last;
-            let ends = is_last || stops || (is_collapsed && plan.health.stop_on_collapse);
-            if is_due(global_step, plan.cadence.checkpoint_every) || ends {
+            if saves || (is_collapsed && plan.health.stop_on_collapse) {
                 self.save(moco, control)?;
             }
             if is_collapsed && plan.health.stop_on_collapse {
@@ -259,6 +273,15 @@ impl Session<'_> {
         }
         self.tally.pause_clock();
         Ok(true)
+    }
+
+    /// Takes in the statistics that wait; the verdict after the last of them.
+    fn read(&mut self) -> Result<Option<HealthReport>, TrainError> {
+        let mut report = None;
+        for step in self.pending.drain(..) {
+            report = Some(self.tally.observe(&step.read()?));
+        }
+        Ok(report)
     }
 
     /// Counts what a batch had to skip. Where that is over the budget, the state before the batch is saved.
@@ -288,6 +311,8 @@ impl Session<'_> {
     fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         let spent = (wall_seconds, self.n_bad_samples);
+        // A state that a loss of NaN went into is not saved.
+        self.read()?;
         (control.observe)(&Event::Saving { global_step: moco.global_step() });
         // A resume goes on behind the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
@@ -307,7 +332,7 @@ impl Session<'_> {
 
     fn end_epoch(
         &mut self,
-        feed: &Feed<DeviceBatch>,
+        feed: &DeviceFeed,
         global_step: u64,
         epoch: u64,
         control: &mut Control<'_>,

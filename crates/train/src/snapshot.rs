@@ -33,7 +33,10 @@ impl Snapshot {
     ) -> Result<Self, TrainError> {
         let mut tensors = MocoState::new();
         for (name, tensor) in moco.state()? {
-            let copy = tensor.contiguous().and_then(|t| t.copy()).during("copying the state")?;
+            let copy = tensor.contiguous().and_then(|t| {
+                if t.device().is_cpu() { t.copy() } else { t.to_device(&Device::Cpu) }
+            });
+            let copy = copy.during("copying the state")?;
             tensors.insert(name, copy);
         }
         let metadata = BTreeMap::from([

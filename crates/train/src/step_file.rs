@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, MocoConfig, MocoState, Shuffle, StepViews};
-use moco_encoders::{HeadKind, ResNet, ResNetConfig};
+use moco_core::{Moco, MocoConfig, MocoError, MocoState, Shuffle, StepViews};
+use moco_encoders::{Encoder as _, HeadKind, ResNet, ResNetConfig};
+use moco_ops::Precision;
 use moco_optim::SgdConfig;
 use moco_rng::Seed;
 
@@ -32,6 +33,10 @@ pub struct StepConfig {
     pub moco: MocoConfig,
     /// The optimizer.
     pub sgd: SgdConfig,
+    /// Where to compute.
+    pub device: Device,
+    /// How a GPU stores and multiplies activations; f32 and f64 files on a CPU need f32.
+    pub precision: Precision,
     /// Seed of the shuffles that the file does not give.
     pub seed: Seed,
 }
@@ -54,6 +59,10 @@ pub fn run_step_file(
         TrainError::Content { what, .. } => TrainError::Content { path: input.to_owned(), what },
         error => error,
     })?;
+    let on_host =
+        results.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)));
+    let results: BTreeMap<String, Tensor> =
+        on_host.collect::<candle_core::Result<_>>().during("reading the results")?;
     safetensors::serialize_to_file(&results, None, output)
         .map_err(|e| TrainError::Content { path: output.to_owned(), what: e.to_string() })?;
     Ok(losses)
@@ -73,10 +82,10 @@ fn run_steps(
         if get("im_q").is_none() && step > 0 {
             break;
         }
-        let (im_q, im_k) = (need("im_q")?.clone(), need("im_k")?.clone());
+        let [im_q, im_k] = [need("im_q")?, need("im_k")?].map(|images| activations(config, images));
         let lr =
             need("lr")?.to_dtype(DType::F64).and_then(|lr| lr.flatten_all()?.get(0)?.to_scalar());
-        let n = im_q.dims()[0];
+        let n = need("im_q")?.dims()[0];
         let shuffle = |name: &str, view: u32| -> Result<Shuffle, TrainError> {
             let Some(order) = get(name) else {
                 return Ok(Shuffle::of_step(config.seed, moco.global_step(), view, n)?);
@@ -85,10 +94,11 @@ fn run_steps(
             Ok(Shuffle::new(&order.during("reading a shuffle")?)?)
         };
         let shuffles = [shuffle("shuffle", 0)?, shuffle("shuffle1", 1)?];
-        let views = StepViews { im_q, im_k };
+        let views = StepViews { im_q: im_q?, im_k: im_k? };
         let output = moco.step_shuffled(&views, &shuffles, lr.during("reading lr")?)?;
-        losses.push(output.loss);
-        let loss = Tensor::new(&[output.loss], &Device::Cpu).during("the loss")?;
+        let loss = output.statistics.read()?.loss;
+        losses.push(loss);
+        let loss = Tensor::new(&[loss], &Device::Cpu).during("the loss")?;
         results.insert(format!("step{step}.loss"), loss);
         results.insert(format!("step{step}.q"), output.q);
         results.insert(format!("step{step}.k"), output.k);
@@ -98,6 +108,17 @@ fn run_steps(
     }
     results.extend(moco.state()?);
     Ok((results, losses))
+}
+
+/// Images as the encoders of a configuration take them.
+fn activations(config: &StepConfig, images: &Tensor) -> Result<Tensor, TrainError> {
+    let images = images.to_device(&config.device);
+    let images = match config.precision {
+        // f64 stays what it is.
+        Precision::F32 | Precision::Tf32 => images,
+        Precision::Bf16 => images.and_then(|images| images.to_dtype(DType::BF16)),
+    };
+    images.during("uploading views")
 }
 
 /// A model with the file's state.
@@ -113,7 +134,8 @@ fn model(config: &StepConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Moco
         .find(|(name, _)| name.starts_with("encoder_q.") && name.ends_with("weight"))
         .map(|(_, tensor)| tensor.dtype())
         .ok_or_else(|| lacks("encoder_q.*"))?;
-    let encoder = ResNet::new(config.encoder, config.seed, dtype)?;
+    let mut encoder = ResNet::new(config.encoder, config.seed, dtype)?;
+    encoder.params_mut().to_device(&config.device).map_err(MocoError::from)?;
     let mut moco =
         Moco::new(Box::new(encoder), config.head, config.moco.clone(), config.sgd, config.seed)?;
     for (name, tensor) in moco.state()? {

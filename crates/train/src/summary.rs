@@ -34,6 +34,8 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// Most memory the process held; `None` where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory in use on the device; `None` on the CPU.
+    pub peak_device_memory_bytes: Option<u64>,
     /// The last checkpoint, relative to the run folder.
     pub final_checkpoint: String,
 }

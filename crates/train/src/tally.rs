@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moco_core::{Health, HealthReport, MocoConfig, StepOutput, Vitals};
+use moco_core::{Health, HealthReport, MocoConfig, StepStatistics, Vitals};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
@@ -75,31 +75,32 @@ impl Tally {
         self.waited += time;
     }
 
-    pub(crate) fn step(
-        &mut self,
-        (global_step, batch_size): (u64, usize),
-        output: &StepOutput,
-    ) -> HealthReport {
+    /// A step was done, or handed to the GPU.
+    pub(crate) fn stepped(&mut self, global_step: u64, batch_size: usize) {
+        let now = self.clock.now();
+        self.throughput.record(now, batch_size as u64);
+        self.eta.tick(now, global_step);
+    }
+
+    /// The statistics of a step are there.
+    pub(crate) fn observe(&mut self, step: &StepStatistics) -> HealthReport {
         let numbers = [
-            output.loss,
-            output.pretext_top1,
-            output.pretext_top5,
-            output.positive_cosine,
-            output.negative_cosine,
+            step.loss,
+            step.pretext_top1,
+            step.pretext_top5,
+            step.positive_cosine,
+            step.negative_cosine,
         ];
         for (sum, number) in self.sums.iter_mut().zip(numbers) {
             *sum += number;
         }
         self.steps += 1;
-        let now = self.clock.now();
-        self.throughput.record(now, batch_size as u64);
-        self.eta.tick(now, global_step);
         self.health.observe(Vitals {
-            global_step,
-            loss: output.loss / self.n_directions,
-            pretext_top1: output.pretext_top1,
-            positive_cosine: output.positive_cosine,
-            negative_cosine: output.negative_cosine,
+            global_step: step.global_step,
+            loss: step.loss / self.n_directions,
+            pretext_top1: step.pretext_top1,
+            positive_cosine: step.positive_cosine,
+            negative_cosine: step.negative_cosine,
         })
     }
 

@@ -29,7 +29,8 @@ fn main() -> anyhow::Result<()> {
     let (plan, config, f32) = (&loaded.plan, &loaded.resolved, candle_core::DType::F32);
     let encoder = Box::new(AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, f32)?);
     let augmentation = Arc::new(FlipOnly);
-    let parts = Parts { augmentation, encoder, ..moco_cli::parts(&loaded)? };
+    let parts =
+        Parts { augmentation, encoder, ..moco_cli::parts(&loaded, &candle_core::Device::Cpu)? };
     let name = format!("swap-{}", std::process::id());
     let folder = RunFolder::create(Path::new("runs"), &name, config)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };

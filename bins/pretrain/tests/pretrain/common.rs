@@ -14,6 +14,7 @@ const CONFIG: &str = r#"
 [run]
 seed = 3
 steps = 40
+precision = "f32"
 [data]
 source = "shards"
 root = "DATA"

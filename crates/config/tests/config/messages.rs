@@ -25,6 +25,7 @@ fn impossible_values_are_named_with_their_rule() {
             "run.steps: invalid value: integer `-4`, expected a whole number, 0 or more",
         ),
         ("run.seed=1.5", "run.seed: invalid type: floating point `1.5`, expected a whole number"),
+        ("run.precision=f16", "unknown run.precision \"f16\""),
         ("data.readers=0", "data.readers must be at least 1, got 0"),
         ("data.decoders=0", "data.decoders must be at least 1, got 0"),
         ("data.on_bad_sample=skipp", "unknown data.on_bad_sample \"skipp\""),
@@ -186,7 +187,7 @@ fn two_keys_that_disagree_are_both_shown() {
   |                   ^
   |
   = note: `optim.batch_size` is set at fixture.toml:41:1
-  = note: `encoder.bn_groups` was also set at fixture.toml:28:1"
+  = note: `encoder.bn_groups` was also set at fixture.toml:29:1"
     );
 }
 
@@ -211,7 +212,7 @@ fn the_nearest_name_is_offered() {
 1 | encoder.head="vit"
   |              ^^^^^
   |
-  = note: `encoder.head` was also set at fixture.toml:27:1
+  = note: `encoder.head` was also set at fixture.toml:28:1
   = help: allowed: fc, mlp"#
     );
 }

@@ -127,6 +127,7 @@ fn every_key_changes_the_run() {
         "run.seed=1",
         "run.steps=2",
         "run.epochs=2",
+        "run.precision=bf16",
         "data.source=cifar10",
         "data.root=r",
         "data.manifest=m",

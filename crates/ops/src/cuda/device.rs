@@ -37,6 +37,22 @@ pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError
     Ok(Device::Cuda(device))
 }
 
+/// Most memory that tensors and libraries' workspaces ever took on a device at a time.
+///
+/// # Errors
+/// If the driver does not tell.
+pub(crate) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
+    let mut bytes = 0_u64;
+    // SAFETY: the device exists, its default pool too, and the attribute is a u64.
+    let status = unsafe {
+        let pool = default_pool(device)?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())
+    };
+    status.result().map_err(driver("peak memory"))?;
+    Ok(bytes)
+}
+
 /// # Safety
 /// The device exists.
 unsafe fn default_pool(device: &CudaDevice) -> Result<sys::CUmemoryPool, OpError> {

@@ -5,8 +5,9 @@
 //! off, since with one stream it could only cost.
 
 mod cudnn;
-mod device;
+pub(crate) mod device;
 mod memory;
+pub(crate) mod transfers;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

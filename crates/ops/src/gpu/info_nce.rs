@@ -4,8 +4,8 @@ use candle_core::{DType, Tensor};
 
 use super::{Arg, Gpu, Grid, Kernel, expect_dtype, u32_of};
 use crate::dense::{Dense, dims2, shape};
-use crate::error::{InOp, OpError};
-use crate::info_nce::{InfoNce, count};
+use crate::error::OpError;
+use crate::info_nce::{InfoNce, PendingStatistics, count};
 
 const OP: &str = "info_nce";
 /// As in `kernels/info_nce.inc`: queries and keys of a block, channels of its gradient, threads.
@@ -32,21 +32,11 @@ pub(crate) fn closed_form(
     queue: &Tensor,
     temperature: f64,
 ) -> Result<InfoNce, OpError> {
-    let (dq, statistics) = loss_and_gradient(gpu, q, k, queue, temperature)?;
-    // The caller wants numbers of the host, so the host waits here for all that was queued: the only
-    // place of a step where it must. A result that stays on the device until it is logged spares it.
-    let queries: Vec<Vec<f32>> = statistics.to_vec2().in_op(OP)?;
-    let mean = |i: usize| {
-        let sum: f64 = queries.iter().map(|query| f64::from(query[i])).sum();
-        sum / count(queries.len())
-    };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let ahead = queries.iter().map(|query| query[1] as u32).collect();
-    Ok(InfoNce { loss: mean(0), dq, ahead, positive_cosine: mean(2), negative_cosine: mean(3) })
+    let (dq, queries) = loss_and_gradient(gpu, q, k, queue, temperature)?;
+    Ok(InfoNce { dq, statistics: PendingStatistics::on_device(queries) })
 }
 
-/// The gradient `[N, C]` of the mean loss, and `[N, 4]`: for each query its loss, the negatives that are
-/// ahead (exact below 2^24), its cosine to the positive and the mean of those to the negatives.
+/// The gradient `[N, C]` of the mean loss, and the `[N, 4]` of [`PendingStatistics`].
 fn loss_and_gradient(
     gpu: &dyn Gpu,
     q: &Tensor,

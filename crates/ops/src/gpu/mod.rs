@@ -16,6 +16,8 @@ pub(crate) mod plans;
 pub(crate) mod pool;
 pub(crate) mod rows;
 pub(crate) mod update;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod uploads;
 
 use std::rc::Rc;
 

@@ -1,11 +1,13 @@
 //! InfoNCE over a queue in closed form, block by block: the N×K logits never exist as a whole.
 
 mod kernel;
+mod statistics;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use self::kernel::{BLOCK, Panel, Partial, pass};
+pub use self::statistics::{InfoNceStatistics, PendingStatistics};
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
 use crate::error::OpError;
 use crate::gpu::on_gpu;
@@ -21,21 +23,13 @@ const MOST_PARTS: usize = 128;
 /// Bytes that the gradients of a group of queries may take until they are added up.
 const PARTIAL_BYTES: usize = 4 << 20;
 
-/// Loss, gradient and statistics of a batch.
+/// Gradient and statistics of a batch.
 #[derive(Debug)]
 pub struct InfoNce {
-    /// Mean cross entropy of the positive among the 1 + K logits.
-    pub loss: f64,
     /// Gradient of the loss to the queries, `[N, C]`.
     pub dq: Tensor,
-    /// For each query the number of negatives whose logit is not below the positive's. 0 = top-1
-    /// correct, below 5 = top-5 correct; a tie counts against the positive, so that a collapsed encoder
-    /// does not look perfect, and so does NaN.
-    pub ahead: Vec<u32>,
-    /// Mean cosine of query and positive.
-    pub positive_cosine: f64,
-    /// Mean cosine of query and negatives.
-    pub negative_cosine: f64,
+    /// The loss and how it came about.
+    pub statistics: PendingStatistics,
 }
 
 /// `−log( exp(q·k⁺/τ) / (exp(q·k⁺/τ) + Σ_queue exp(q·k⁻/τ)) )`, averaged over the batch, and its
@@ -83,13 +77,14 @@ fn closed_form<T: Float>(
     });
     let queries = || merged.iter().flat_map(|(queries, _)| queries);
     let mean = |f: &dyn Fn(&Query) -> f64| queries().map(f).sum::<f64>() / count(n);
-    Ok(InfoNce {
+    let statistics = PendingStatistics::at_hand(InfoNceStatistics {
         loss: mean(&|query| query.loss),
-        dq: tensor(OP, merged.iter().flat_map(|(_, dq)| dq).copied().collect::<Vec<T>>(), (n, c))?,
         ahead: queries().map(|query| query.ahead).collect(),
         positive_cosine: mean(&|query| query.positive),
         negative_cosine: mean(&|query| query.negatives / count(n_negatives)),
-    })
+    });
+    let dq = merged.iter().flat_map(|(_, dq)| dq).copied().collect::<Vec<T>>();
+    Ok(InfoNce { dq: tensor(OP, dq, (n, c))?, statistics })
 }
 
 /// For each panel what each part of the queue gives, in order. The parts depend on the shapes alone, so

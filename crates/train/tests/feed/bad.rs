@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use moco_augment::RgbImage;
 use moco_ingest::Sampler;
-use moco_pipeline::PipelineError;
-use moco_train::{DeviceBatch, OnBadSample, view_streams};
+use moco_train::{DeviceBatch, OnBadSample, TrainError, view_streams};
 
 use crate::common::{
     BATCH_SIZE, Flaw, Images, SEED, SKIP, open, pixels, plain, recipe, some_flaws, view_pixels,
@@ -19,7 +18,7 @@ fn batches(images: &Images, sampler: &Sampler, on_bad_sample: OnBadSample) -> Ve
     (0..N_BATCHES).map(|_| feed.recv().unwrap().unwrap()).collect()
 }
 
-fn failure(flaw: fn(u64) -> Flaw, on_bad_sample: OnBadSample) -> PipelineError {
+fn failure(flaw: fn(u64) -> Flaw, on_bad_sample: OnBadSample) -> TrainError {
     let mut feed = open(&Images { n: N, flaw }, (&plain(N), 0), 2, on_bad_sample);
     let failure = (0..N_BATCHES).find_map(|_| feed.recv().err());
     failure.unwrap()

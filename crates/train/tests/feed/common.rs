@@ -6,9 +6,10 @@ use std::sync::Arc;
 use image::codecs::jpeg::JpegEncoder;
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_ingest::{EncodedSample, IngestError, Payload, Remedy, SampleKey, Sampler, Source};
-use moco_pipeline::Feed;
 use moco_rng::Seed;
-use moco_train::{DeviceBatch, InputPlan, OnBadSample, Pairing, WorkerPlan, train_feed};
+use moco_train::{
+    DeviceBatch, DeviceFeed, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, train_feed,
+};
 
 pub(crate) const SEED: Seed = Seed(11);
 pub(crate) const BATCH_SIZE: usize = 4;
@@ -102,7 +103,7 @@ pub(crate) fn open(
     (sampler, position): (&Sampler, u64),
     workers: usize,
     on_bad_sample: OnBadSample,
-) -> Feed<DeviceBatch> {
+) -> DeviceFeed {
     let source: Arc<dyn Source> = Arc::new(images.clone());
     let (mean, std) = ([0.0; 3], [1.0 / 255.0; 3]);
     let input = InputPlan { image_size: IMAGE_SIZE, mean, std, pairing: Pairing::SameImage };
@@ -111,7 +112,7 @@ pub(crate) fn open(
         recipe(),
         (sampler.clone(), position),
         (SEED, BATCH_SIZE),
-        (&input, WorkerPlan { readers: workers, decoders: workers }),
+        (&input, WorkerPlan { readers: workers, decoders: workers }, &Target::cpu()),
         on_bad_sample,
     )
     .unwrap()

@@ -1,8 +1,7 @@
 //! The same batches for any number of workers and from any position on.
 
 use moco_ingest::Sampler;
-use moco_pipeline::Feed;
-use moco_train::{BadSample, DeviceBatch};
+use moco_train::{BadSample, DeviceBatch, DeviceFeed};
 
 use crate::common::{BATCH_SIZE, Flaw, Images, SEED, SKIP, open, plain, some_flaws, view_pixels};
 
@@ -13,7 +12,7 @@ const WORKERS: [usize; 4] = [1, 2, 4, 8];
 /// The hash of a batch's sample indices and pixels, and what it had to skip.
 type Digest = (blake3::Hash, Vec<BadSample>);
 
-fn digests(mut feed: Feed<DeviceBatch>, n: usize) -> Vec<Digest> {
+fn digests(mut feed: DeviceFeed, n: usize) -> Vec<Digest> {
     let digest = |batch: DeviceBatch| {
         let mut hasher = blake3::Hasher::new();
         for sample_index in &batch.sample_indices {

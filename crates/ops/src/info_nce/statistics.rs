@@ -1,0 +1,72 @@
+//! What the loss of a batch tells: at hand on the CPU, on a GPU not before somebody waits for it.
+
+use candle_core::Tensor;
+
+use super::{OP, count};
+use crate::error::{InOp, OpError};
+
+/// Numbers of a batch for people and for health rules; no gradient needs them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InfoNceStatistics {
+    /// Mean cross entropy of the positive among the 1 + K logits.
+    pub loss: f64,
+    /// For each query the number of negatives whose logit is not below the positive's. 0 = top-1
+    /// correct, below 5 = top-5 correct; a tie counts against the positive, so that a collapsed encoder
+    /// does not look perfect, and so does NaN.
+    pub ahead: Vec<u32>,
+    /// Mean cosine of query and positive.
+    pub positive_cosine: f64,
+    /// Mean cosine of query and negatives.
+    pub negative_cosine: f64,
+}
+
+/// Statistics that may not have been computed yet. They hold a few bytes a query and nothing else.
+#[derive(Debug, Clone)]
+pub struct PendingStatistics(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Host(InfoNceStatistics),
+    /// `[N, 4]`: loss, negatives ahead (exact below 2^24), cosine to the positive, mean cosine to the
+    /// negatives.
+    Device(Tensor),
+}
+
+impl PendingStatistics {
+    pub(super) fn at_hand(statistics: InfoNceStatistics) -> Self {
+        Self(Place::Host(statistics))
+    }
+
+    pub(crate) fn on_device(queries: Tensor) -> Self {
+        Self(Place::Device(queries))
+    }
+
+    /// Whether reading them costs nothing: else the host waits for all that the GPU has to do before.
+    #[must_use]
+    pub fn is_at_hand(&self) -> bool {
+        matches!(self.0, Place::Host(_))
+    }
+
+    /// The numbers.
+    ///
+    /// # Errors
+    /// If something failed on the device.
+    pub fn read(&self) -> Result<InfoNceStatistics, OpError> {
+        let queries = match &self.0 {
+            Place::Host(statistics) => return Ok(statistics.clone()),
+            Place::Device(queries) => queries.to_vec2::<f32>().in_op(OP)?,
+        };
+        let mean = |i: usize| {
+            let sum: f64 = queries.iter().map(|query| f64::from(query[i])).sum();
+            sum / count(queries.len())
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let ahead = queries.iter().map(|query| query[1] as u32).collect();
+        Ok(InfoNceStatistics {
+            loss: mean(0),
+            ahead,
+            positive_cosine: mean(2),
+            negative_cosine: mean(3),
+        })
+    }
+}

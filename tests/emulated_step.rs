@@ -1,0 +1,257 @@
+//! Whole training steps on the emulated GPU: the same launches and kernels as on a device, against the CPU.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::{DType, Device, Tensor};
+use moco_core::{Moco, MocoConfig, StepStatistics, StepViews};
+use moco_encoders::{Arch, BnConfig, HeadKind, ResNet, ResNetConfig, RunningStats, Stem};
+use moco_ops::emulate;
+use moco_optim::SgdConfig;
+use moco_rng::{At, Purpose, Seed};
+
+const N: usize = 8;
+const STEPS: u64 = 2;
+const LR: f64 = 0.05;
+
+struct Case {
+    arch: Arch,
+    stem: Stem,
+    side: usize,
+    head: HeadKind,
+    symmetric: bool,
+    running: RunningStats,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        arch: Arch::ResNet10,
+        stem: Stem::Cifar,
+        side: 9,
+        head: HeadKind::Fc,
+        symmetric: true,
+        running: RunningStats::Mean,
+    },
+    Case {
+        arch: Arch::ResNet50,
+        stem: Stem::ImageNet,
+        side: 40,
+        head: HeadKind::Mlp,
+        symmetric: false,
+        running: RunningStats::First,
+    },
+];
+
+/// Many pixels for each statistic of batch norm, so that rounding is not blown up.
+const BF16_CASE: Case = Case {
+    arch: Arch::ResNet10,
+    stem: Stem::ImageNet,
+    side: 64,
+    head: HeadKind::Mlp,
+    symmetric: false,
+    running: RunningStats::First,
+};
+
+fn moco(case: &Case, parameters: DType) -> Moco {
+    let Case { arch, stem, head, symmetric, running, .. } = *case;
+    let bn = BnConfig { groups: 2, running };
+    let encoder = ResNetConfig { arch, stem, width: 0.0625, bn };
+    let encoder = ResNet::new(encoder, Seed(1), parameters).unwrap();
+    let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
+    let config = MocoConfig {
+        queue_size: 44,
+        key_momentum: 0.9,
+        temperature: 0.2,
+        dim: 12,
+        symmetric,
+        shuffle_bn: true,
+    };
+    Moco::new(Box::new(encoder), head, config, sgd, Seed(1)).unwrap()
+}
+
+/// The two views of an image are alike, so that there is something to find.
+fn views(case: &Case, step: u64, dtype: DType) -> StepViews {
+    let numbers = |index: u64| {
+        let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
+        (0..N * case.side * case.side * 3).map(|_| stream.normal()).collect::<Vec<f64>>()
+    };
+    let (image, noise) = (numbers(2 * step), numbers(2 * step + 1));
+    let view = |share: f64| {
+        let mixed: Vec<f64> = image.iter().zip(&noise).map(|(a, b)| a + share * b).collect();
+        let pixels = Tensor::from_vec(mixed, (N, case.side, case.side, 3), &Device::Cpu).unwrap();
+        pixels.permute((0, 3, 1, 2)).and_then(|x| x.to_dtype(dtype)).unwrap()
+    };
+    StepViews { im_q: view(0.3), im_k: view(-0.3) }
+}
+
+struct Trained {
+    statistics: Vec<StepStatistics>,
+    /// Gradients of the first step, and the state after the last.
+    tensors: BTreeMap<String, Tensor>,
+    were_at_hand: bool,
+}
+
+fn train(case: &Case, parameters: DType, activations: DType) -> Trained {
+    let mut moco = moco(case, parameters);
+    let (mut statistics, mut tensors) = (Vec::new(), BTreeMap::new());
+    let mut were_at_hand = true;
+    for step in 0..STEPS {
+        let output = moco.step(&views(case, step, activations), LR).unwrap();
+        were_at_hand &= output.statistics.is_at_hand();
+        statistics.push(output.statistics.read().unwrap());
+        if step == 0 {
+            tensors.extend(
+                output.gradients.into_iter().map(|(name, g)| (format!("gradient.{name}"), g)),
+            );
+        }
+    }
+    tensors.extend(moco.state().unwrap());
+    Trained { statistics, tensors, were_at_hand }
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).and_then(|x| x.flatten_all()?.to_vec1()).unwrap()
+}
+
+/// ‖a − b‖ / ‖b‖, or ‖a − b‖ where b is as good as zero.
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let (a, b) = (numbers(a), numbers(b));
+    let errors: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+    norm(&errors) / norm(&b).max(1e-6)
+}
+
+/// How far a run is from another, for each number and tensor that it gives.
+fn distances(a: &Trained, b: &Trained) -> BTreeMap<String, f64> {
+    let mut distances = BTreeMap::new();
+    for (step, (a, b)) in a.statistics.iter().zip(&b.statistics).enumerate() {
+        assert_eq!(a.global_step, b.global_step);
+        distances.insert(format!("loss {step}"), (a.loss / b.loss - 1.0).abs());
+        for (what, a, b) in [
+            ("positive", a.positive_cosine, b.positive_cosine),
+            ("negative", a.negative_cosine, b.negative_cosine),
+        ] {
+            distances.insert(format!("{what} cosine {step}"), (a - b).abs());
+        }
+        // A query whose negative is a hair behind may flip.
+        assert!((a.pretext_top5 - b.pretext_top5).abs() <= 100.0 / N as f64, "step {step}");
+    }
+    let names = |trained: &Trained| trained.tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(a), names(b));
+    for (name, a) in &a.tensors {
+        distances.insert(name.clone(), distance(a, &b.tensors[name]));
+    }
+    distances
+}
+
+#[test]
+fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
+    let mut launched = BTreeSet::new();
+    for case in &CASES {
+        let exact = train(case, DType::F64, DType::F64);
+        let on_cpu = train(case, DType::F32, DType::F32);
+        let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::F32));
+        launched.extend(kernels);
+        assert!(on_cpu.were_at_hand && !emulated.were_at_hand);
+        // Later steps multiply the rounding of the first, on the CPU as well.
+        let allowed = distances(&on_cpu, &exact);
+        let worst = allowed.values().copied().fold(0.0, f64::max);
+        for (name, error) in distances(&emulated, &exact) {
+            let allowed = 4.0 * allowed[&name] + 0.1 * worst + 1e-6;
+            assert!(error < allowed, "{:?} {name}: off by {error:e}, not {allowed:e}", case.arch);
+        }
+    }
+    // An operation that fell back to the CPU would be missing here.
+    let expected = [
+        "Forward",
+        "InputGradient",
+        "WeightGradient",
+        "add_f32",
+        "bn_blend",
+        "bn_gradient_sums_add_relu_f32",
+        "bn_gradient_sums_f32",
+        "bn_gradient_sums_relu_f32",
+        "bn_gradients",
+        "bn_input_gradient_f32",
+        "bn_input_gradient_relu_f32",
+        "bn_moments_f32",
+        "bn_normalize_add_relu_f32",
+        "bn_normalize_f32",
+        "bn_normalize_relu_f32",
+        "bn_statistics",
+        "ema",
+        "global_average_pool_backward_f32",
+        "global_average_pool_f32",
+        "info_nce_merge",
+        "info_nce_part",
+        "l2_normalize_backward_f32",
+        "l2_normalize_f32",
+        "max_pool_backward_f32",
+        "max_pool_f32",
+        "relu_backward_f32",
+        "relu_f32",
+        "sgd",
+        "weight_from_channels_last_f32",
+        "weight_to_channels_last_f32",
+    ];
+    assert_eq!(launched.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Gradients of the first step where images and weights of convolutions are rounded to bf16.
+fn gradients_of_rounded(case: &Case) -> BTreeMap<String, Tensor> {
+    let round = |x: &Tensor| x.to_dtype(DType::BF16).and_then(|y| y.to_dtype(DType::F32)).unwrap();
+    let mut moco = moco(case, DType::F32);
+    let mut state = moco.state().unwrap();
+    for (_, weight) in state.iter_mut().filter(|(_, tensor)| tensor.rank() == 4) {
+        *weight = round(weight);
+    }
+    moco.load_state(&state, 0).unwrap();
+    let StepViews { im_q, im_k } = views(case, 0, DType::F32);
+    let views = StepViews { im_q: round(&im_q), im_k: round(&im_k) };
+    let gradients = moco.step(&views, LR).unwrap().gradients;
+    gradients.into_iter().map(|(name, g)| (format!("gradient.{name}"), g)).collect()
+}
+
+#[test]
+fn bf16_rounds_activations_and_nothing_else() {
+    let case = &BF16_CASE;
+    let on_cpu = train(case, DType::F32, DType::F32);
+    let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::BF16));
+    let launched: BTreeSet<String> = kernels.into_iter().collect();
+    // Batch norm's backward takes differences of near numbers, so that gradients move by tens of percent
+    // where images and weights are rounded once and all else is f32; the roundings between layers may add
+    // as much again.
+    let rounded = gradients_of_rounded(case);
+    let mean = |gradients: &BTreeMap<String, Tensor>| {
+        let distances =
+            rounded.keys().map(|name| distance(&gradients[name], &on_cpu.tensors[name]));
+        distances.sum::<f64>() / rounded.len() as f64
+    };
+    let (got, once) = (mean(&emulated.tensors), mean(&rounded));
+    assert!(got < 2.5 * once && once < 0.3, "{got} and {once}");
+    for (name, error) in distances(&emulated, &on_cpu) {
+        let is_number = name.starts_with("loss") || name.contains("cosine");
+        let is_state = name == "queue" || name.contains("running_");
+        assert!(!(is_number || is_state) || error < 0.05, "{name}: off by {error}");
+    }
+    for (name, tensor) in &on_cpu.tensors {
+        assert_eq!(emulated.tensors[name].dtype(), tensor.dtype(), "{name}");
+    }
+    // The head and what follows it are f32.
+    for kernel in ["l2_normalize_f32", "relu_f32", "info_nce_part", "sgd", "bn_moments_bf16"] {
+        assert!(launched.contains(kernel), "{launched:?}");
+    }
+    assert!(!launched.contains("bn_moments_f32") && !launched.contains("l2_normalize_bf16"));
+}
+
+/// A device goes on where a CPU finds out at once; the number is told when somebody asks.
+#[test]
+fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
+    let case = &CASES[0];
+    let mut moco = moco(case, DType::F32);
+    let StepViews { im_q, im_k } = views(case, 0, DType::F32);
+    let views = StepViews { im_q: (im_q * f64::NAN).unwrap(), im_k };
+    let (output, _) = emulate(|| moco.step(&views, 0.1).unwrap());
+    let error = output.statistics.read().unwrap_err().to_string();
+    assert!(error.contains("NaN at step 0") && error.contains("saved before"), "{error}");
+}
