@@ -48,7 +48,6 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What a step costs an H100 at least; needs no GPU and no input
     GpuModel(gpu_model::Args),
 }
 

@@ -12,7 +12,8 @@ pub(super) struct Published {
     pub(super) images_per_second: f64,
 }
 
-/// NVIDIA's table for one GPU of a DGX A100 (80 GB), batch 256, container pytorch-21.03, channels last:
+/// NVIDIA's table for one GPU of a DGX A100 (80 GB), container pytorch-21.03; batch 256 and NHWC by the
+/// `configs.yml` beside it:
 /// <https://github.com/NVIDIA/DeepLearningExamples/blob/master/PyTorch/Classification/ConvNets/resnet50v1.5/README.md>.
 pub(super) const PYTORCH_A100: Published = Published {
     what: "PyTorch 21.03, AMP, NVIDIA DeepLearningExamples",
@@ -20,8 +21,8 @@ pub(super) const PYTORCH_A100: Published = Published {
     images_per_second: 2470.0,
 };
 
-/// MLPerf Training 3.0, 8 GPUs with 400 images each at 56,080 images/s, batch norm fused into the
-/// convolutions:
+/// MLPerf Training 3.0, 8 GPUs with 400 images each at 56,080 images/s, batch norm fused with what follows
+/// it and, by its names, with convolutions:
 /// <https://github.com/mlcommons/training_results_v3.0/blob/main/Dell/results/XE9680x8H100-SXM-80GB/resnet/result_0.txt>,
 /// `tracked_stats` of epoch 29.
 pub(super) const MLPERF_H100: Published = Published {
