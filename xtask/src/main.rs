@@ -31,6 +31,7 @@ Examples:
   cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask bench data                                views a second beside torchvision's
+  cargo xtask bench gpu-model                           what a step costs an H100 at least
   cargo xtask ci                                        every check, as the continuous integration runs it
 
 A stage is built in release mode and then takes the place of this process: its signals, its output and

@@ -1,7 +1,9 @@
-//! Our side of `cargo xtask bench step`: does what a line of its input names, and says how long it took.
+//! Our side of `cargo xtask bench`: does what a line of its input names and says how long it took, or
+//! models a step on a GPU.
 #![forbid(unsafe_code)]
 
 mod case;
+mod gpu_model;
 mod ops;
 mod step;
 
@@ -9,7 +11,7 @@ use std::io::{BufRead as _, stdin};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use moco_cli::{Exit, exit_code, print_result};
 
 use crate::case::Case;
@@ -39,14 +41,24 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     verbatim_doc_comment,
     after_help = "Example: echo step resnet18 cifar 32 32 | bench"
 )]
-struct Args {}
-
-fn main() -> ExitCode {
-    Args::parse();
-    exit_code(run())
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn run() -> anyhow::Result<Exit> {
+#[derive(Debug, Subcommand)]
+enum Command {
+    GpuModel(gpu_model::Args),
+}
+
+fn main() -> ExitCode {
+    exit_code(match Args::parse().command {
+        None => cases(),
+        Some(Command::GpuModel(args)) => gpu_model::run(&args).map(|()| Exit::Done),
+    })
+}
+
+fn cases() -> anyhow::Result<Exit> {
     let mut current: Option<(String, Case)> = None;
     for line in stdin().lock().lines() {
         let line = line.context("cannot read the input")?;

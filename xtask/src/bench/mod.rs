@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: ours and a peer's, interleaved in one run on one machine.
+//! `cargo xtask bench`: ours and a peer's, interleaved in one run on one machine; and a model of what no
+//! machine at hand can measure.
 
 mod cases;
 mod data;
@@ -6,7 +7,11 @@ mod python;
 mod side;
 mod step;
 
+use std::iter::once;
+
 use clap::Subcommand;
+
+use crate::{StageArgs, stage};
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -15,12 +20,19 @@ pub(crate) enum Bench {
     Step(step::Args),
     /// Decoding and augmentation, beside torchvision and DALI
     Data(data::DataArgs),
+    /// A model of what a step costs an H100; needs no GPU
+    #[command(disable_help_flag = true)]
+    GpuModel(StageArgs),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Step(args) => step::run(args),
         Bench::Data(args) => data::run(args),
+        Bench::GpuModel(StageArgs { args }) => {
+            let args: Vec<_> = once("gpu-model".into()).chain(args.iter().cloned()).collect();
+            stage::run("bench", &[], &args)
+        }
     }
 }
 
