@@ -147,13 +147,14 @@ impl Moco {
         im_k: &Tensor,
         shuffle: &Shuffle,
     ) -> Result<Direction, MocoError> {
-        let (q, saved) = self.encoder_q.forward(im_q)?;
+        // Keys first: their activations are gone before those of the queries are kept.
         let k = if self.config.shuffle_bn {
             let k = self.encoder_k.project(&shuffle.apply(im_k)?, Mode::Train)?;
             shuffle.undo(&k)?
         } else {
             self.encoder_k.project(im_k, Mode::Train)?
         };
+        let (q, saved) = self.encoder_q.forward(im_q)?;
         Ok(Direction { q, saved, k })
     }
 

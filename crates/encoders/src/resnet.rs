@@ -100,13 +100,16 @@ impl ResNet {
         mut keep: Option<&mut Vec<BlockSaved>>,
     ) -> Result<Features, EncoderError> {
         let run = Run { bn: self.config.bn, mode };
+        let keeps = keep.is_some();
         let (mut y, stem) = self.stem.forward(&mut self.params, images, After::Relu, run)?;
+        // What nobody keeps is given back at once.
+        let stem = stem.filter(|_| keeps);
         let mut pooled = None;
         if self.config.stem == Stem::ImageNet {
             let before = y.dims().to_vec();
             let max = max_pool(&y).in_layer("maxpool")?;
             y = max.y.clone();
-            pooled = Some((max, before));
+            pooled = keeps.then_some((max, before));
         }
         for block in &self.blocks {
             let saved;

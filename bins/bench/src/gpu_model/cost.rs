@@ -66,7 +66,6 @@ pub(super) enum Kind {
     WeightOrder,
     BatchNormForward,
     BatchNormBackward,
-    Counters,
     Add,
     Pool,
     Head,

@@ -17,9 +17,9 @@ pub(super) struct Memory {
     /// What the query's forward pass keeps: of each convolution its output, and the same after batch norm
     /// and ReLU, which is the next one's input.
     pub(super) saved: u64,
-    /// The most that the key's forward pass has at a time beside it.
+    /// The most that the key's forward pass has at a time, before that.
     pub(super) key_forward: u64,
-    /// The same of the backward pass, less what it has given back of `saved` by then.
+    /// The most that the backward pass has at a time beside `saved`, less what it has given back of it by then.
     pub(super) backward: u64,
     pub(super) workspace: u64,
 }
@@ -33,12 +33,10 @@ impl Memory {
         let before_blocks = kept(&network.stem) + 3 * n * network.pooled();
         let of_block = |block: &Block| block.convs().map(kept).sum::<u64>();
         let saved = before_blocks + network.blocks.iter().map(of_block).sum::<u64>();
-        // Shuffled images, the stem's activations until the end, and a block with its input.
-        let with_input = network.blocks.iter().enumerate().map(|(i, block)| {
-            // The first block's is the pooling's output, which stays until the end too.
-            of_block(block) + if i > 0 { 2 * n * block.inputs() } else { 0 }
-        });
-        let key_forward = 2 * step.pixels() + before_blocks + with_input.max().unwrap_or(0);
+        // Shuffled images, and a block with its input or the stem and the pooling.
+        let with_input =
+            network.blocks.iter().map(|block| of_block(block) + 2 * n * block.inputs());
+        let key_forward = 2 * step.pixels() + with_input.fold(before_blocks, u64::max);
         let (mut freed, mut backward) = (0, 0);
         for block in network.blocks.iter().rev() {
             // dy, what it is where ReLU let through, and the gradient before batch norm.
@@ -59,8 +57,8 @@ impl Memory {
 
     /// The most at a time, without the workspace, which only a device tells.
     pub(super) fn peak(&self) -> u64 {
-        let beside = self.key_forward.max(self.backward);
-        self.parameters + self.queue + self.images + self.saved + beside
+        let of_views = self.key_forward.max(self.saved + self.backward);
+        self.parameters + self.queue + self.images + of_views
     }
 }
 
@@ -83,11 +81,11 @@ mod tests {
         assert_eq!(memory.images, 8 * 256 * 3 * 224 * 224);
         // The first block of the first stage: 64, 64, 256 and 256 channels of 56².
         let block = 256 * 56 * 56 * 4 * (64 + 64 + 256 + 256);
-        let stem = 256 * (64 * 112 * 112 * 4 + 64 * 56 * 56 * 3);
-        assert_eq!(memory.key_forward, block + stem + 2 * 256 * 3 * 224 * 224);
+        let input = 2 * 256 * 64 * 56 * 56;
+        assert_eq!(memory.key_forward, block + input + 2 * 256 * 3 * 224 * 224);
         // dy, g and dx of the last block, before anything was given back.
         assert_eq!(memory.backward, 3 * 2 * 256 * 2048 * 49);
-        let rest = memory.parameters + memory.queue + memory.images + memory.saved;
-        assert_eq!(memory.peak(), rest + memory.key_forward);
+        let rest = memory.parameters + memory.queue + memory.images;
+        assert_eq!(memory.peak(), rest + memory.saved + memory.backward);
     }
 }

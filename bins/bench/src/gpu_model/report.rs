@@ -18,14 +18,13 @@ const PHASES: [(Phase, &str); 6] = [
     (Phase::Update, "SGD, momentum update"),
 ];
 
-const KINDS: [(Kind, &str); 13] = [
+const KINDS: [(Kind, &str); 12] = [
     (Kind::ConvForward, "convolutions forward, both encoders"),
     (Kind::ConvInputGradient, "convolutions dX"),
     (Kind::ConvWeightGradient, "convolutions dW"),
     (Kind::WeightOrder, "weights to bf16 and order, gradients back"),
     (Kind::BatchNormForward, "batch norm + ReLU + addition forward, both"),
     (Kind::BatchNormBackward, "batch norm backward"),
-    (Kind::Counters, "num_batches_tracked"),
     (Kind::Add, "gradients of blocks' inputs added"),
     (Kind::Pool, "pooling, both directions"),
     (Kind::Head, "heads in f32, L2 normalization"),
@@ -146,8 +145,8 @@ fn memory(memory: &Memory) -> String {
         ("queue, f32", queue),
         ("views of this batch and the next, bf16", images),
         ("activations kept for the backward pass", saved),
-        ("the key's forward pass beside them", key_forward),
-        ("or the backward pass beside them, if that were more", backward),
+        ("the key's forward pass, before that", key_forward),
+        ("the backward pass beside what it has not yet given back", backward),
         ("**peak of these**", memory.peak()),
         ("workspace of cuDNN, at most", workspace),
     ] {

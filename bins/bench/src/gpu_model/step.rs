@@ -33,9 +33,9 @@ impl Step {
         let mut ops = self.images();
         // θ_k ← m·θ_k + (1 − m)·θ_q: two read, one written.
         ops.push(Op::stream(Phase::Update, Kind::Update, 3 * F32 * self.parameters(), 1));
-        ops.extend(self.forward(Phase::QueryForward));
         ops.extend(self.shuffle());
         ops.extend(self.forward(Phase::KeyForward));
+        ops.extend(self.forward(Phase::QueryForward));
         ops.extend(self.loss());
         ops.extend(self.backward());
         ops.push(self.sgd());
@@ -180,8 +180,6 @@ impl Step {
             self.conv(phase, Kind::ConvForward, conv, conv.used_inputs()),
             // Moments of chunks, their sums for each channel, normalization, running statistics.
             Op::stream(phase, Kind::BatchNormForward, y + 2 * partial + normalized, 4),
-            // `num_batches_tracked`: plus one, and a copy.
-            Op::stream(phase, Kind::Counters, 0, 2),
         ]
     }
 
