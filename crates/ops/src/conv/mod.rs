@@ -94,7 +94,7 @@ pub fn conv2d_weight_gradient(
 
 /// Any of the three products in f32, for the emulator of a GPU; logical shapes `[N, C, H, W]` and
 /// `[C_out, C/groups, K, K]`.
-#[cfg(feature = "emulator")]
+#[cfg(all(feature = "emulator", not(feature = "device-tests")))]
 pub(crate) fn on_cpu(
     direction: crate::gpu::convolution::Direction,
     g: Geometry,

@@ -7,6 +7,8 @@
 mod cudnn;
 pub(crate) mod device;
 mod memory;
+#[cfg(feature = "device-tests")]
+pub(crate) mod proxy;
 pub(crate) mod transfers;
 
 use std::cell::RefCell;

@@ -5,21 +5,17 @@
 //! same bits: where a barrier is missing, it does not. Memory starts as NaN and has margins that no
 //! kernel may touch.
 
-use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
-use std::rc::Rc;
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
+use candle_core::{DType, Tensor};
 
+use super::emulate::Launched;
+use super::host_memory::{Memory, alloc};
 use super::{Arg, Convolution, Gpu, Grid, Kernel};
 use crate::conv;
 use crate::error::{InOp, OpError};
 
-/// Elements around each result that nobody may write to.
-const MARGIN: usize = 64;
-/// The byte that unwritten memory is filled with: NaN as f32 and as bf16.
-const UNWRITTEN: u8 = 0xff;
 /// Few, so that kernels walk over their data as they do on a device with much of it.
 const MULTIPROCESSORS: u32 = 1;
 
@@ -38,37 +34,21 @@ unsafe extern "C" {
 /// The C++ side keeps its block in static memory.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-thread_local! {
-    static CURRENT: RefCell<Option<Rc<Emulator>>> = const { RefCell::new(None) };
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Emulator {
+    launched: Launched,
 }
 
-/// Does `work` with operations on f32 and bf16 tensors of the CPU emulated; gives its result and the
-/// names of the kernels that were launched, in order.
-pub fn emulate<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
-    let emulator = Rc::new(Emulator::default());
-    let before = CURRENT.replace(Some(Rc::clone(&emulator)));
-    let result = work();
-    CURRENT.replace(before);
-    (result, emulator.launched.take())
-}
-
-/// The emulator of this thread, inside [`emulate`].
-pub(super) fn current() -> Option<Rc<dyn Gpu>> {
-    CURRENT.with_borrow(|current| current.clone().map(|emulator| emulator as Rc<dyn Gpu>))
-}
-
-#[derive(Debug, Default)]
-struct Emulator {
-    launched: RefCell<Vec<String>>,
+impl Emulator {
+    pub(super) fn new(launched: Launched) -> Self {
+        Self { launched }
+    }
 }
 
 impl Gpu for Emulator {
     fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError> {
-        let len: usize = dims.iter().product();
-        let bytes = vec![UNWRITTEN; (len + 2 * MARGIN) * dtype.size_in_bytes()];
-        let all =
-            Tensor::from_raw_buffer(&bytes, dtype, &[len + 2 * MARGIN], &candle_core::Device::Cpu);
-        all.and_then(|all| all.narrow(0, MARGIN, len)?.reshape(dims)).in_op(op)
+        alloc(op, dims, dtype)
     }
 
     fn launch(
@@ -95,7 +75,7 @@ impl Gpu for Emulator {
         let addresses: Vec<u64> = memory
             .iter()
             .filter(|(arg, _)| !matches!(arg, Arg::Changed(_)))
-            .map(|(_, memory)| memory.start.addr() as u64)
+            .map(|(_, memory)| memory.address())
             .collect();
         run(&name, grid, args, &addresses, Order::Falling).map_err(|what| fail(&what))?;
         let falling: Vec<Vec<u8>> = written.iter().map(|memory| memory.bytes().to_vec()).collect();
@@ -131,7 +111,7 @@ impl Gpu for Emulator {
     }
 
     fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError> {
-        Ok(Memory::of(op, x)?.start.expose_provenance() as u64)
+        Ok(Memory::of(op, x)?.address())
     }
 
     fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
@@ -198,74 +178,5 @@ fn run(
         1 => Err("there is no such kernel".into()),
         2 => Err(format!("its parameters are not `{signature}`")),
         _ => Err("some of its threads wait for others that never come".into()),
-    }
-}
-
-/// Where the numbers of a contiguous tensor of the CPU are.
-struct Memory {
-    start: *mut u8,
-    len: usize,
-    /// Bytes of margin on both sides, if it was allocated here.
-    margin: usize,
-}
-
-impl Memory {
-    fn of(op: &'static str, x: &Tensor) -> Result<Self, OpError> {
-        if !x.is_contiguous() {
-            return Err(OpError::Strided { op, tensor: "argument" });
-        }
-        let finder = Finder(Cell::new((std::ptr::null_mut(), 0)));
-        x.inplace_op1(&finder).in_op(op)?;
-        let (all, elements) = finder.0.get();
-        let size = x.dtype().size_in_bytes();
-        let offset = x.layout().start_offset();
-        let is_own = offset == MARGIN && elements == x.elem_count() + 2 * MARGIN;
-        Ok(Self {
-            start: all.wrapping_add(offset * size),
-            len: x.elem_count() * size,
-            margin: if is_own { MARGIN * size } else { 0 },
-        })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory of a tensor that outlives this, and no kernel is running.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-
-    fn restore(&self, bytes: &[u8]) {
-        // SAFETY: as in `bytes`; the length is the one of an earlier copy.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, self.len) };
-    }
-
-    fn margins_are_whole(&self) -> bool {
-        let from = self.start.wrapping_sub(self.margin);
-        // SAFETY: the margins belong to the same allocation.
-        let all = unsafe { std::slice::from_raw_parts(from, self.len + 2 * self.margin) };
-        let (front, rest) = all.split_at(self.margin);
-        front.iter().chain(&rest[self.len..]).all(|byte| *byte == UNWRITTEN)
-    }
-}
-
-/// Learns where a tensor's storage begins and how many elements it has.
-struct Finder(Cell<(*mut u8, usize)>);
-
-impl InplaceOp1 for Finder {
-    fn name(&self) -> &'static str {
-        "emulator"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        fn of<T>(numbers: &mut Vec<T>) -> (*mut u8, usize) {
-            (numbers.as_mut_ptr().cast(), numbers.len())
-        }
-        self.0.set(match storage {
-            CpuStorage::U8(numbers) => of(numbers),
-            CpuStorage::U32(numbers) => of(numbers),
-            CpuStorage::I64(numbers) => of(numbers),
-            CpuStorage::F32(numbers) => of(numbers),
-            CpuStorage::BF16(numbers) => of(numbers),
-            _ => candle_core::bail!("no kernel takes this type"),
-        });
-        Ok(())
     }
 }
