@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
 use moco_core::{Moco, MocoConfig, StepStatistics, StepViews};
-use moco_encoders::{Arch, BnConfig, HeadKind, ResNet, ResNetConfig, RunningStats, Stem};
+use moco_encoders::{
+    Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
+};
 use moco_ops::emulate;
 use moco_optim::SgdConfig;
 use moco_rng::{At, Purpose, Seed};
@@ -52,11 +54,12 @@ const BF16_CASE: Case = Case {
     running: RunningStats::First,
 };
 
-fn moco(case: &Case, parameters: DType) -> Moco {
+fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
     let Case { arch, stem, head, symmetric, running, .. } = *case;
     let bn = BnConfig { groups: 2, running };
     let encoder = ResNetConfig { arch, stem, width: 0.0625, bn };
-    let encoder = ResNet::new(encoder, Seed(1), parameters).unwrap();
+    let mut encoder = ResNet::new(encoder, Seed(1), parameters).unwrap();
+    encoder.params_mut().to_device(device).unwrap();
     let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
     let config = MocoConfig {
         queue_size: 44,
@@ -70,7 +73,7 @@ fn moco(case: &Case, parameters: DType) -> Moco {
 }
 
 /// The two views of an image are alike, so that there is something to find.
-fn views(case: &Case, step: u64, dtype: DType) -> StepViews {
+fn views(case: &Case, step: u64, dtype: DType, device: &Device) -> StepViews {
     let numbers = |index: u64| {
         let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
         (0..N * case.side * case.side * 3).map(|_| stream.normal()).collect::<Vec<f64>>()
@@ -79,7 +82,7 @@ fn views(case: &Case, step: u64, dtype: DType) -> StepViews {
     let view = |share: f64| {
         let mixed: Vec<f64> = image.iter().zip(&noise).map(|(a, b)| a + share * b).collect();
         let pixels = Tensor::from_vec(mixed, (N, case.side, case.side, 3), &Device::Cpu).unwrap();
-        pixels.permute((0, 3, 1, 2)).and_then(|x| x.to_dtype(dtype)).unwrap()
+        pixels.to_dtype(dtype).and_then(|x| x.to_device(device)?.permute((0, 3, 1, 2))).unwrap()
     };
     StepViews { im_q: view(0.3), im_k: view(-0.3) }
 }
@@ -91,12 +94,12 @@ struct Trained {
     were_at_hand: bool,
 }
 
-fn train(case: &Case, parameters: DType, activations: DType) -> Trained {
-    let mut moco = moco(case, parameters);
+fn train(case: &Case, parameters: DType, activations: DType, device: &Device) -> Trained {
+    let mut moco = moco(case, parameters, device);
     let (mut statistics, mut tensors) = (Vec::new(), BTreeMap::new());
     let mut were_at_hand = true;
     for step in 0..STEPS {
-        let output = moco.step(&views(case, step, activations), LR).unwrap();
+        let output = moco.step(&views(case, step, activations, device), LR).unwrap();
         were_at_hand &= output.statistics.is_at_hand();
         statistics.push(output.statistics.read().unwrap());
         if step == 0 {
@@ -110,6 +113,7 @@ fn train(case: &Case, parameters: DType, activations: DType) -> Trained {
 }
 
 fn numbers(x: &Tensor) -> Vec<f64> {
+    let x = x.to_device(&Device::Cpu).unwrap();
     x.to_dtype(DType::F64).and_then(|x| x.flatten_all()?.to_vec1()).unwrap()
 }
 
@@ -144,22 +148,26 @@ fn distances(a: &Trained, b: &Trained) -> BTreeMap<String, f64> {
     distances
 }
 
+/// Later steps multiply the rounding of the first, on the CPU as well.
+fn assert_as_close(got: &Trained, [on_cpu, exact]: [&Trained; 2], case: &Case) {
+    let allowed = distances(on_cpu, exact);
+    let worst = allowed.values().copied().fold(0.0, f64::max);
+    for (name, error) in distances(got, exact) {
+        let allowed = 4.0 * allowed[&name] + 0.1 * worst + 1e-6;
+        assert!(error < allowed, "{:?} {name}: off by {error:e}, not {allowed:e}", case.arch);
+    }
+}
+
 #[test]
 fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
     let mut launched = BTreeSet::new();
     for case in &CASES {
-        let exact = train(case, DType::F64, DType::F64);
-        let on_cpu = train(case, DType::F32, DType::F32);
-        let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::F32));
+        let exact = train(case, DType::F64, DType::F64, &Device::Cpu);
+        let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
+        let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::F32, &Device::Cpu));
         launched.extend(kernels);
         assert!(on_cpu.were_at_hand && !emulated.were_at_hand);
-        // Later steps multiply the rounding of the first, on the CPU as well.
-        let allowed = distances(&on_cpu, &exact);
-        let worst = allowed.values().copied().fold(0.0, f64::max);
-        for (name, error) in distances(&emulated, &exact) {
-            let allowed = 4.0 * allowed[&name] + 0.1 * worst + 1e-6;
-            assert!(error < allowed, "{:?} {name}: off by {error:e}, not {allowed:e}", case.arch);
-        }
+        assert_as_close(&emulated, [&on_cpu, &exact], case);
     }
     // An operation that fell back to the CPU would be missing here.
     let expected = [
@@ -200,13 +208,13 @@ fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
 /// Gradients of the first step where images and weights of convolutions are rounded to bf16.
 fn gradients_of_rounded(case: &Case) -> BTreeMap<String, Tensor> {
     let round = |x: &Tensor| x.to_dtype(DType::BF16).and_then(|y| y.to_dtype(DType::F32)).unwrap();
-    let mut moco = moco(case, DType::F32);
+    let mut moco = moco(case, DType::F32, &Device::Cpu);
     let mut state = moco.state().unwrap();
     for (_, weight) in state.iter_mut().filter(|(_, tensor)| tensor.rank() == 4) {
         *weight = round(weight);
     }
     moco.load_state(&state, 0).unwrap();
-    let StepViews { im_q, im_k } = views(case, 0, DType::F32);
+    let StepViews { im_q, im_k } = views(case, 0, DType::F32, &Device::Cpu);
     let views = StepViews { im_q: round(&im_q), im_k: round(&im_k) };
     let gradients = moco.step(&views, LR).unwrap().gradients;
     gradients.into_iter().map(|(name, g)| (format!("gradient.{name}"), g)).collect()
@@ -215,8 +223,8 @@ fn gradients_of_rounded(case: &Case) -> BTreeMap<String, Tensor> {
 #[test]
 fn bf16_rounds_activations_and_nothing_else() {
     let case = &BF16_CASE;
-    let on_cpu = train(case, DType::F32, DType::F32);
-    let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::BF16));
+    let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
+    let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::BF16, &Device::Cpu));
     let launched: BTreeSet<String> = kernels.into_iter().collect();
     // Batch norm's backward takes differences of near numbers, so that gradients move by tens of percent
     // where images and weights are rounded once and all else is f32; the roundings between layers may add
@@ -248,10 +256,77 @@ fn bf16_rounds_activations_and_nothing_else() {
 #[test]
 fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
     let case = &CASES[0];
-    let mut moco = moco(case, DType::F32);
-    let StepViews { im_q, im_k } = views(case, 0, DType::F32);
+    let mut moco = moco(case, DType::F32, &Device::Cpu);
+    let StepViews { im_q, im_k } = views(case, 0, DType::F32, &Device::Cpu);
     let views = StepViews { im_q: (im_q * f64::NAN).unwrap(), im_k };
     let (output, _) = emulate(|| moco.step(&views, 0.1).unwrap());
     let error = output.statistics.read().unwrap_err().to_string();
     assert!(error.contains("NaN at step 0") && error.contains("saved before"), "{error}");
+}
+
+/// With tensors in the memory of the first CUDA device.
+#[cfg(feature = "device-tests")]
+mod on_device {
+    use moco_ops::{ImageUpload, Precision, normalize_images, open_cuda};
+
+    use super::*;
+
+    #[test]
+    fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
+        let device = open_cuda(0, Precision::F32).unwrap();
+        for case in &CASES {
+            let exact = train(case, DType::F64, DType::F64, &Device::Cpu);
+            let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
+            let got = train(case, DType::F32, DType::F32, &device);
+            assert!(!got.were_at_hand);
+            assert_as_close(&got, [&on_cpu, &exact], case);
+        }
+    }
+
+    /// Also after the state went through the host, as in a checkpoint.
+    #[test]
+    fn a_step_that_is_repeated_leaves_the_same_bits() {
+        let device = open_cuda(0, Precision::Bf16).unwrap();
+        for case in &CASES {
+            let bits = |moco: &Moco| -> Vec<Vec<f64>> {
+                moco.state().unwrap().values().map(numbers).collect()
+            };
+            let step = |moco: &mut Moco, step| {
+                moco.step(&views(case, step, DType::BF16, &device), LR).unwrap();
+            };
+            let mut whole = moco(case, DType::F32, &device);
+            (0..4).for_each(|i| step(&mut whole, i));
+            let mut first = moco(case, DType::F32, &device);
+            (0..2).for_each(|i| step(&mut first, i));
+            let state = first.state().unwrap();
+            let saved = state
+                .into_iter()
+                .map(|(name, tensor)| (name, tensor.to_device(&Device::Cpu).unwrap()))
+                .collect();
+            let mut second = moco(case, DType::F32, &device);
+            second.load_state(&saved, 2).unwrap();
+            (2..4).for_each(|i| step(&mut second, i));
+            assert_eq!(bits(&second), bits(&whole), "{:?}", case.arch);
+        }
+    }
+
+    #[test]
+    fn uploaded_images_are_those_of_the_cpu() {
+        let device = open_cuda(0, Precision::F32).unwrap();
+        let [mean, std] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+        let upload = ImageUpload::new(&device, [mean, std], DType::F32).unwrap();
+        // More under way than buffers at first, in another order than they came.
+        for round in 0..4_u8 {
+            let images =
+                |i: u8| (0..2 * 33 * 31 * 3).map(|j| (j % 251) as u8 ^ i).collect::<Vec<_>>();
+            let arriving: Vec<_> =
+                (0..3).map(|i| upload.start(images(round * 3 + i), [2, 33, 31]).unwrap()).collect();
+            for (i, arriving) in (0..3).zip(arriving) {
+                let got = upload.finish(arriving).unwrap();
+                let pixels = Tensor::from_vec(images(round * 3 + i), (2, 33, 31, 3), &Device::Cpu);
+                let expected = normalize_images(&pixels.unwrap(), mean, std, DType::F32).unwrap();
+                assert!(distance(&got, &expected) < 1e-6);
+            }
+        }
+    }
 }
