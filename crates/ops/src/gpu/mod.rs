@@ -10,6 +10,7 @@ pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
+pub(crate) mod images;
 pub(crate) mod info_nce;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
