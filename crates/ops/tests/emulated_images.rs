@@ -50,6 +50,10 @@ fn each_step_is_its_formula() {
     for ((got, expected), steps) in got.chunks(12).zip(&expected).zip(&steps) {
         assert_eq!(got, expected, "{steps:?}");
     }
+    // Product and sum are rounded one after the other: 7 − 1.2·5 is 1, and fused it would be below.
+    let grays = [[2; 3], [12; 3], [7; 3], [7; 3]].concat();
+    let expected = [[1; 3], [13; 3], [7; 3], [7; 3]].concat();
+    assert_eq!(changed(&grays, &[vec![Contrast(1.2)]]).0, expected);
     // All images at once, and nothing for a blur that changes nothing.
     assert_eq!(kernels, ["image_luma_sums", "image_rows"]);
 }
