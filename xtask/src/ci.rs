@@ -54,7 +54,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "clippy",
         work: Work::Cargo {
-            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-ops/emulator,moco-shard/remote --locked -- -D warnings",
+            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-shard/remote --locked -- -D warnings",
             env: Environment::Plain,
         },
     },
@@ -75,7 +75,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "test",
         work: Work::Cargo {
-            args: "test --release --workspace --features moco-ingest/remote,moco-ops/emulator,moco-shard/remote --locked --no-fail-fast",
+            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-shard/remote --locked --no-fail-fast",
             env: Environment::Plain,
         },
     },

@@ -55,4 +55,4 @@ pub use hue::adjust_hue;
 pub use image::RgbImage;
 pub use normalize::Normalizer;
 pub use random_resized_crop::{CropBox, RandomResizedCrop, resized_crop};
-pub use recipe::{Augmentation, DrawnView, Frame, Recipe, RecipeConfig, RecipeKind, Step};
+pub use recipe::{Augmentation, DrawnView, Frame, Recipe, RecipeConfig, RecipeKind, Square, Step};

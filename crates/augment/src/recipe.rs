@@ -43,6 +43,26 @@ pub trait Augmentation: Send + Sync {
         streams.into_iter().map(|stream| self.view(&image, stream)).collect()
     }
 
+    /// The same view before the steps that need not be done here: a GPU can do them to a whole batch.
+    ///
+    /// [`Square::finish`] makes it the view. An augmentation that knows no such steps has its views as
+    /// squares.
+    ///
+    /// # Errors
+    /// Those of [`view`](Self::view).
+    fn square(&self, image: &RgbImage, stream: Stream) -> Result<Square, AugmentError> {
+        Ok(Square { image: self.view(image, stream)?, steps: Vec::new() })
+    }
+
+    /// One square for each of `streams`, as [`views`](Self::views) has views.
+    ///
+    /// # Errors
+    /// Those of [`RgbImage::decode`] and [`square`](Self::square).
+    fn squares(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<Square>, AugmentError> {
+        let image = RgbImage::decode(file)?;
+        streams.into_iter().map(|stream| self.square(&image, stream)).collect()
+    }
+
     /// Side of the view in pixels.
     fn image_size(&self) -> u32;
 }
@@ -177,17 +197,26 @@ fn draw_steps(kind: RecipeKind, stream: &mut Stream) -> Vec<Step> {
 
 impl Augmentation for Recipe {
     fn view(&self, image: &RgbImage, stream: Stream) -> Result<RgbImage, AugmentError> {
-        self.draw(image.width(), image.height(), stream).apply_as(image, self.fidelity)
+        Ok(self.square(image, stream)?.finish(self.fidelity))
+    }
+
+    fn views(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<RgbImage>, AugmentError> {
+        let squares = self.squares(file, streams)?.into_iter();
+        Ok(squares.map(|square| square.finish(self.fidelity)).collect())
+    }
+
+    fn square(&self, image: &RgbImage, stream: Stream) -> Result<Square, AugmentError> {
+        self.draw(image.width(), image.height(), stream).cut(image, self.fidelity)
     }
 
     // Only the pixels that some view shows are computed.
-    fn views(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<RgbImage>, AugmentError> {
+    fn squares(&self, file: &[u8], streams: Vec<Stream>) -> Result<Vec<Square>, AugmentError> {
         let mut drawn = Vec::new();
         let part = RgbImage::decode_part(file, self.fidelity, |width, height| {
             drawn = streams.into_iter().map(|stream| self.draw(width, height, stream)).collect();
             drawn.iter().map(|view| view.frame.region(width, height)).reduce(|a, b| a.union(&b))
         })?;
-        drawn.iter().map(|view| view.apply_to_part(&part, self.fidelity)).collect()
+        drawn.into_iter().map(|view| view.cut_from_part(&part, self.fidelity)).collect()
     }
 
     fn image_size(&self) -> u32 {
@@ -251,23 +280,44 @@ impl DrawnView {
     /// # Errors
     /// Those of [`apply`](Self::apply).
     pub fn apply_as(&self, image: &RgbImage, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
+        Ok(self.clone().cut(image, fidelity)?.finish(fidelity))
+    }
+
+    /// Cuts the square out and leaves the steps to be done.
+    fn cut(self, image: &RgbImage, fidelity: Fidelity) -> Result<Square, AugmentError> {
         let got = (image.width(), image.height());
         if got != self.source {
             return Err(AugmentError::OtherSource { expected: self.source, got });
         }
-        self.finish(self.frame.apply_as(image, self.image_size, fidelity)?, fidelity)
+        let image = self.frame.apply_as(image, self.image_size, fidelity)?;
+        Ok(Square { image, steps: self.steps })
     }
 
     /// The same from the part of the image that the frame needs.
-    fn apply_to_part(&self, part: &Part, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
+    fn cut_from_part(self, part: &Part, fidelity: Fidelity) -> Result<Square, AugmentError> {
         if part.size != self.source {
             return Err(AugmentError::OtherSource { expected: self.source, got: part.size });
         }
         let frame = self.frame.within(&part.region);
-        self.finish(frame.apply_as(&part.pixels, self.image_size, fidelity)?, fidelity)
+        let image = frame.apply_as(&part.pixels, self.image_size, fidelity)?;
+        Ok(Square { image, steps: self.steps })
     }
+}
 
-    fn finish(&self, mut view: RgbImage, fidelity: Fidelity) -> Result<RgbImage, AugmentError> {
+/// A view that is cut out and not finished: its steps are still to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Square {
+    /// The pixels before the steps.
+    pub image: RgbImage,
+    /// What makes them the view, first to last.
+    pub steps: Vec<Step>,
+}
+
+impl Square {
+    /// Does the steps.
+    #[must_use]
+    pub fn finish(self, fidelity: Fidelity) -> RgbImage {
+        let mut view = self.image;
         if !self.steps.is_empty() {
             through_planes(&mut view, |planes| {
                 for step in &self.steps {
@@ -275,7 +325,7 @@ impl DrawnView {
                 }
             });
         }
-        Ok(view)
+        view
     }
 }
 

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "the configurations and images here are valid")]
 
 use moco_augment::{
-    AugmentError, Augmentation, CropBox, DrawnView, Frame, Recipe, RecipeConfig, RecipeKind,
-    RgbImage, Step,
+    AugmentError, Augmentation, CropBox, DrawnView, Fidelity, Frame, Recipe, RecipeConfig,
+    RecipeKind, RgbImage, Step,
 };
 use moco_rng::{At, Purpose, Seed, Stream};
 
@@ -109,6 +109,52 @@ fn a_view_is_draw_then_apply_and_depends_on_the_stream_alone() {
         assert_eq!(view, recipe.draw(48, 40, stream(5)).apply(&source).unwrap());
         assert_ne!(view, recipe.view(&source, stream(6)).unwrap(), "{kind:?}");
     }
+}
+
+#[test]
+fn a_square_is_the_drawn_frame_and_leaves_the_drawn_steps() {
+    let source = image(48, 40);
+    let mut n_steps = 0;
+    for kind in [RecipeKind::V1, RecipeKind::V2, RecipeKind::Cifar, RecipeKind::LinearTrain] {
+        let recipe = recipe(kind);
+        for index in 0..10 {
+            let drawn = recipe.draw(48, 40, stream(index));
+            let square = recipe.square(&source, stream(index)).unwrap();
+            assert_eq!(square.image, drawn.frame.apply(&source, 32).unwrap());
+            assert_eq!(square.steps, drawn.steps);
+            n_steps += square.steps.len();
+            let view = recipe.view(&source, stream(index)).unwrap();
+            assert_eq!(square.finish(Fidelity::Exact), view);
+        }
+    }
+    assert!(n_steps > 40, "{n_steps}");
+}
+
+/// Of an augmentation that knows no steps for a GPU.
+struct Inverted;
+
+impl Augmentation for Inverted {
+    fn view(&self, image: &RgbImage, _: Stream) -> Result<RgbImage, AugmentError> {
+        let pixels = image.pixels().iter().map(|sample| 255 - sample).collect();
+        RgbImage::new(image.width(), image.height(), pixels)
+    }
+
+    fn image_size(&self) -> u32 {
+        2
+    }
+}
+
+#[test]
+fn the_squares_of_other_augmentations_are_their_views() {
+    let file = b"\x89PNG\r\n\x1a\n";
+    assert!(matches!(
+        Inverted.squares(file, vec![stream(0)]),
+        Err(AugmentError::Decode { .. } | AugmentError::Truncated { .. })
+    ));
+    let source = RgbImage::new(1, 1, vec![0, 100, 255]).unwrap();
+    let square = Inverted.square(&source, stream(0)).unwrap();
+    assert_eq!(square.steps, []);
+    assert_eq!(square.image.pixels(), [255, 155, 0]);
 }
 
 #[test]

@@ -39,7 +39,8 @@ __device__ __forceinline__ u64 first_index() { return u64(blockIdx.x) * blockDim
 __device__ __forceinline__ u64 all_threads() { return u64(gridDim.x) * blockDim.x; }
 
 // The sum of a value over the lanes of a warp, in every lane; all lanes of the warp must call it.
-__device__ __forceinline__ float warp_sum(float x) {
+template <class V>
+__device__ __forceinline__ V warp_sum(V x) {
     for (u32 d = WARP / 2; d > 0; d /= 2) x += __shfl_xor_sync(ALL_LANES, x, d);
     return x;
 }

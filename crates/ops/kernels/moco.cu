@@ -2,6 +2,7 @@
 // that read and write activations, NAME alone for those that have one type.
 #include "base.cuh"
 #include "batch_norm.cuh"
+#include "color.cuh"
 #include "pool.cuh"
 
 #define GLUE(name, suffix) name##_##suffix
@@ -25,3 +26,4 @@
 #include "batch_norm_sums.inc"
 #include "updates.inc"
 #include "info_nce.inc"
+#include "images.inc"

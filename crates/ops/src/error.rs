@@ -66,6 +66,14 @@ pub enum OpError {
         /// candle's name of the device.
         got: String,
     },
+    /// A tensor is on a CPU, where the op does not exist.
+    #[error("{op}: only for tensors on a GPU; on a CPU, {instead} does it")]
+    OnlyGpu {
+        /// The op.
+        op: &'static str,
+        /// What to call there.
+        instead: &'static str,
+    },
     /// A kernel was launched that cannot run.
     #[error("{op}: kernel `{kernel}`: {what}")]
     Kernel {

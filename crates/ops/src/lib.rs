@@ -31,6 +31,7 @@ mod exp;
     expect(dead_code, reason = "such a build has no GPU to run it, but checks that it compiles")
 )]
 mod gpu;
+mod image_steps;
 mod images;
 mod info_nce;
 mod linear;
@@ -56,6 +57,7 @@ pub use device_memory::peak_device_memory_bytes;
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
+pub use image_steps::{ImageStep, augment_images};
 pub use images::normalize_images;
 pub use info_nce::{InfoNce, InfoNceStatistics, PendingStatistics, info_nce};
 pub use linear::{LinearGradients, linear, linear_backward, relu, relu_backward};

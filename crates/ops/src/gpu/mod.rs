@@ -21,6 +21,7 @@ mod emulator;
     )
 )]
 pub(crate) mod host_memory;
+pub(crate) mod images;
 pub(crate) mod info_nce;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
