@@ -319,8 +319,9 @@ mod on_device {
         for round in 0..4_u8 {
             let images =
                 |i: u8| (0..2 * 33 * 31 * 3).map(|j| (j % 251) as u8 ^ i).collect::<Vec<_>>();
-            let arriving: Vec<_> =
-                (0..3).map(|i| upload.start(images(round * 3 + i), [2, 33, 31]).unwrap()).collect();
+            let arriving: Vec<_> = (0..3)
+                .map(|i| upload.start(images(round * 3 + i), [2, 33, 31], Vec::new()).unwrap())
+                .collect();
             for (i, arriving) in (0..3).zip(arriving) {
                 let got = upload.finish(arriving).unwrap();
                 let pixels = Tensor::from_vec(images(round * 3 + i), (2, 33, 31, 3), &Device::Cpu);

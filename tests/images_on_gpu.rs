@@ -2,13 +2,19 @@
 //! proven in `augment`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use moco_augment::{
     Augmentation, Fidelity, JitterDraw, JitterOp, Normalizer, Recipe, RecipeConfig, RecipeKind,
     RgbImage, Square, Step,
 };
+use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
 use moco_ops::{ImageStep, augment_images, emulate, normalize_images};
 use moco_rng::{At, Purpose, Seed, Stream};
+use moco_train::{
+    FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, image_steps, train_feed,
+};
 
 /// Files of several decoders and sizes, in the form of a golden file of `augment`.
 const JSON: &str = include_str!("../crates/augment/tests/golden/recipes.json");
@@ -33,24 +39,6 @@ fn square(side: u32, index: u64) -> RgbImage {
         });
     }
     RgbImage::new(side, side, pixels).unwrap()
-}
-
-fn image_steps(steps: &[Step]) -> Vec<ImageStep> {
-    let image_steps = |step: &Step| match *step {
-        Step::Jitter(draw) => draw
-            .order
-            .map(|op| match op {
-                JitterOp::Brightness => ImageStep::Brightness(draw.brightness),
-                JitterOp::Contrast => ImageStep::Contrast(draw.contrast),
-                JitterOp::Saturation => ImageStep::Saturation(draw.saturation),
-                JitterOp::Hue => ImageStep::Hue(draw.hue),
-            })
-            .to_vec(),
-        Step::Grayscale => vec![ImageStep::Grayscale],
-        Step::Blur { sigma } => vec![ImageStep::Blur { sigma }],
-        Step::Flip => vec![ImageStep::Flip],
-    };
-    steps.iter().flat_map(image_steps).collect()
 }
 
 /// The squares of one size as a batch, and their steps.
@@ -216,4 +204,59 @@ fn normalized_views_of_224_pixels_have_the_bits_of_the_cpu() {
         normalizer.apply(view, Fidelity::Exact, &mut expected).unwrap();
         assert!(got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "image {i}");
     }
+}
+
+/// Images that differ from each other.
+struct Photos;
+
+impl Source for Photos {
+    fn len(&self) -> u64 {
+        24
+    }
+
+    fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
+        let key = SampleKey { shard: "memory".into(), name: sample_index.to_string() };
+        let (width, height) = (40, 40);
+        let pixels = square(width, sample_index).into_pixels();
+        Ok(EncodedSample { key, sample_index, payload: Payload::Rgb { width, height, pixels } })
+    }
+
+    fn label(&self, _: u64) -> Result<Option<u32>, IngestError> {
+        Ok(None)
+    }
+
+    fn n_classes(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// The swap of the trainer's stage: nothing of what it is fed with changes.
+#[test]
+fn the_trainer_is_fed_with_the_same_bits() {
+    let source: Arc<dyn Source> = Arc::new(Photos);
+    let config = RecipeConfig { image_size: 24, crop_scale: (0.2, 1.0), kind: RecipeKind::V2 };
+    let batches = |finish_on| -> Vec<Vec<f32>> {
+        let input = InputPlan {
+            image_size: 24,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+            pairing: Pairing::Shuffled,
+            finish_on,
+        };
+        let mut feed = train_feed(
+            &source,
+            Arc::new(Recipe::new(config).unwrap()),
+            (Sampler::new(Seed(5), source.len(), 8).unwrap(), 0),
+            (Seed(5), 8),
+            (&input, WorkerPlan { readers: 1, decoders: 2 }, &Target::cpu()),
+            OnBadSample::Fail,
+        )
+        .unwrap();
+        let batches = (0..6).flat_map(|_| feed.recv().unwrap().unwrap().views);
+        batches.map(|view| view.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let expected = batches(FinishOn::Cpu);
+    let (got, kernels) = emulate(|| batches(FinishOn::Gpu));
+    assert!(got == expected);
+    assert!(kernels.iter().any(|kernel| kernel == "image_columns"), "{kernels:?}");
 }

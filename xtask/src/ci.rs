@@ -61,7 +61,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "cuda",
         work: Work::Cargo {
-            args: "clippy --release --workspace --features cuda,cudnn,nccl --locked -- -D warnings",
+            args: "clippy --release --workspace --all-targets --features cuda,cudnn,nccl,moco-tests/device-tests --locked -- -D warnings",
             env: Environment::Cuda(Kit::Check),
         },
     },

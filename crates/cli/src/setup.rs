@@ -10,7 +10,7 @@ use moco_config::{LoadedPretrain, load_pretrain_text};
 use moco_core::Moco;
 use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
-use moco_train::{Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
+use moco_train::{FinishOn, Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
 
 use crate::exit::{Exit, usage};
 use crate::store::open_store;
@@ -20,6 +20,10 @@ use crate::store::open_store;
 /// # Errors
 /// If files are missing or not what they should be, or the device has no room.
 pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> {
+    if loaded.plan.input.finish_on == FinishOn::Gpu && device.is_cpu() {
+        let message = "augment.finish_on = \"gpu\" needs --device cuda:N";
+        return Err(usage(Exit::Usage, message));
+    }
     let encoder = encoder(loaded, device)?;
     Ok(Parts {
         sources: sources(loaded)?,

@@ -7,8 +7,8 @@ use moco_ops::Precision;
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 use moco_train::{
-    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
-    OnBadSample, Pairing, PretrainPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationPlan, FinishOn, HealthPlan, InputPlan, KnnPlan, Length,
+    LinearPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan,
 };
 
 use crate::check::{
@@ -17,9 +17,9 @@ use crate::check::{
 use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
-    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawHead, RawHealth,
-    RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPrecision, RawPretrain,
-    RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
+    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawFinishOn, RawHead,
+    RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPrecision,
+    RawPretrain, RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -186,7 +186,8 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
 }
 
 fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), Complaint> {
-    let RawAugment { recipe, fidelity, image_size, crop_scale, mean, std, pairing } = *raw;
+    let RawAugment { recipe, fidelity, finish_on, image_size, crop_scale, mean, std, pairing } =
+        *raw;
     let kind = match recipe {
         RawRecipe::V1 => RecipeKind::V1,
         RawRecipe::V2 => RecipeKind::V2,
@@ -213,7 +214,11 @@ fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), C
         RawPairing::SameImage => Pairing::SameImage,
         RawPairing::Shuffled => Pairing::Shuffled,
     };
-    Ok((InputPlan { image_size, mean, std, pairing }, recipe, fidelity))
+    let finish_on = match finish_on {
+        RawFinishOn::Cpu => FinishOn::Cpu,
+        RawFinishOn::Gpu => FinishOn::Gpu,
+    };
+    Ok((InputPlan { image_size, mean, std, pairing, finish_on }, recipe, fidelity))
 }
 
 fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint> {

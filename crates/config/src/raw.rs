@@ -121,6 +121,8 @@ pub(crate) struct RawAugment {
     pub(crate) recipe: RawRecipe,
     /// How closely views follow Pillow.
     pub(crate) fidelity: RawFidelity,
+    /// Where views are finished once they were cropped.
+    pub(crate) finish_on: RawFinishOn,
     /// Side of a view in pixels.
     pub(crate) image_size: u32,
     /// Least and greatest share of the area that a random crop keeps.
@@ -131,6 +133,13 @@ pub(crate) struct RawAugment {
     pub(crate) std: [f32; 3],
     /// Which view is the key's.
     pub(crate) pairing: RawPairing,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawFinishOn {
+    Cpu,
+    Gpu,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{InOp, OpError};
+use crate::image_steps::{ImageStep, augment_images};
 use crate::images::normalize_images;
 #[cfg(feature = "cuda")]
 use crate::{
@@ -41,9 +42,13 @@ pub struct ArrivingImages(Arriving);
 #[derive(Debug)]
 enum Arriving {
     Here(Tensor),
+    /// Pixels, and what is to become of them.
+    Unfinished(Tensor, Steps),
     #[cfg(feature = "cuda")]
-    OnTheWay(Buffer, [usize; 4]),
+    OnTheWay(Buffer, [usize; 4], Steps),
 }
+
+type Steps = Vec<Vec<ImageStep>>;
 
 impl ImageUpload {
     /// Uploads to `device`, for activations of type `dtype`.
@@ -64,16 +69,27 @@ impl ImageUpload {
         Ok(Self { how, place })
     }
 
-    /// Starts the upload of images `[N, H, W, 3]`, from any thread. On the CPU all is done here.
+    /// Starts the upload of images `[N, H, W, 3]`, from any thread. `steps` are those that a GPU is to do
+    /// to each ([`augment_images`]); none at all for images that are finished, which are normalized here
+    /// where the device is the CPU.
     ///
     /// # Errors
     /// If there is no room or the number of pixels is another.
-    pub fn start(&self, pixels: Vec<u8>, [n, h, w]: [usize; 3]) -> Result<ArrivingImages, OpError> {
+    pub fn start(
+        &self,
+        pixels: Vec<u8>,
+        [n, h, w]: [usize; 3],
+        steps: Vec<Vec<ImageStep>>,
+    ) -> Result<ArrivingImages, OpError> {
         let dims = [n, h, w, 3];
         match &self.place {
             Place::Host => {
                 let pixels = Tensor::from_vec(pixels, &dims, &Device::Cpu).in_op(OP)?;
-                Ok(ArrivingImages(Arriving::Here(self.normalize(&pixels)?)))
+                Ok(ArrivingImages(if steps.is_empty() {
+                    Arriving::Here(self.normalize(&pixels)?)
+                } else {
+                    Arriving::Unfinished(pixels, steps)
+                }))
             }
             #[cfg(feature = "cuda")]
             Place::Gpu(uploads) => {
@@ -81,7 +97,7 @@ impl ImageUpload {
                     let got = [pixels.len()];
                     return Err(crate::dense::shape(OP, "pixels", format!("{dims:?}"), &got));
                 }
-                Ok(ArrivingImages(Arriving::OnTheWay(uploads.start(&pixels)?, dims)))
+                Ok(ArrivingImages(Arriving::OnTheWay(uploads.start(&pixels)?, dims, steps)))
             }
         }
     }
@@ -93,17 +109,25 @@ impl ImageUpload {
     pub fn finish(&self, images: ArrivingImages) -> Result<Tensor, OpError> {
         match images.0 {
             Arriving::Here(images) => Ok(images),
+            Arriving::Unfinished(pixels, steps) => self.augment(&pixels, &steps),
             #[cfg(feature = "cuda")]
-            Arriving::OnTheWay(buffer, dims) => match &self.place {
+            Arriving::OnTheWay(buffer, dims, steps) => match &self.place {
                 Place::Host => {
                     let message = "images on their way to another device".into();
                     Err(candle_core::Error::Msg(message)).in_op(OP)
                 }
                 Place::Gpu(uploads) => uploads.compute(buffer, |buffer| {
-                    self.normalize(&buffer.pixels.reshape(&dims).in_op(OP)?)
+                    self.augment(&buffer.pixels.reshape(&dims).in_op(OP)?, &steps)
                 }),
             },
         }
+    }
+
+    fn augment(&self, pixels: &Tensor, steps: &[Vec<ImageStep>]) -> Result<Tensor, OpError> {
+        if steps.is_empty() {
+            return self.normalize(pixels);
+        }
+        self.normalize(&augment_images(pixels, steps)?)
     }
 
     fn normalize(&self, pixels: &Tensor) -> Result<Tensor, OpError> {
@@ -127,7 +151,7 @@ mod tests {
     fn on_the_cpu_images_arrive_normalized() {
         let samples: Vec<u8> = (0..2 * 2 * 3 * 3).map(|i| i * 7).collect();
         let upload = upload();
-        let arriving = upload.start(samples.clone(), [2, 2, 3]).unwrap();
+        let arriving = upload.start(samples.clone(), [2, 2, 3], Vec::new()).unwrap();
         let images = upload.finish(arriving).unwrap();
         assert_eq!(images.dims(), [2, 3, 2, 3]);
         let pixels = Tensor::from_vec(samples, (2, 2, 3, 3), &Device::Cpu).unwrap();
@@ -137,8 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn steps_for_a_gpu_are_refused_on_a_cpu() {
+        let upload = upload();
+        let arriving = upload.start(vec![0; 12], [1, 2, 2], vec![vec![ImageStep::Flip]]).unwrap();
+        let error = upload.finish(arriving).unwrap_err().to_string();
+        assert!(error.contains("augment_images"), "{error}");
+    }
+
+    #[test]
     fn another_number_of_pixels_is_an_error() {
-        let error = upload().start(vec![0; 11], [1, 2, 2]).unwrap_err().to_string();
+        let error = upload().start(vec![0; 11], [1, 2, 2], Vec::new()).unwrap_err().to_string();
         assert!(error.contains("uploading images"), "{error}");
     }
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use moco_augment::{Augmentation, RgbImage};
+use moco_augment::{Augmentation, RgbImage, Square};
 use moco_encoders::Encoder;
 use moco_ingest::{EncodedSample, IngestError, Payload, Sampler, Slot, Source, read_ahead};
-use moco_ops::{ArrivingImages, ImageUpload};
+use moco_ops::{ArrivingImages, ImageStep, ImageUpload};
 use moco_pipeline::{Feed, Pipeline, StageError, StageReport};
 use moco_rng::{At, Purpose, Seed, Stream};
 
 use crate::bad_samples::{BadSample, Substitutes};
 use crate::error::TrainError;
-use crate::plan::{InputPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan};
+use crate::finish::image_steps;
+use crate::plan::{FinishOn, InputPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan};
 
 /// Encoded samples that wait between readers and decoders, per lane.
 const ENCODED_AHEAD: usize = 32;
@@ -98,10 +99,10 @@ pub struct DeviceBatch {
     pub bad_samples: Vec<BadSample>,
 }
 
-/// The views of one image, u8, `[H, W, 3]` each.
+/// The views of one image.
 struct Views {
     sample_index: u64,
-    pixels: Vec<Vec<u8>>,
+    squares: Vec<Square>,
     bad_samples: Vec<BadSample>,
 }
 
@@ -157,22 +158,25 @@ pub fn train_feed(
     on_bad_sample: OnBadSample,
 ) -> Result<DeviceFeed, TrainError> {
     let substitutes = Substitutes::new(source, &sampler, seed);
+    let finish_on = input.finish_on;
     let draw = move |(slot, read): (Slot, ReadSample)| -> Result<Views, TrainError> {
         // A substitute has the streams of the sample that it stands for: its own views come elsewhere.
         let streams = || Vec::from(view_streams(seed, slot.epoch, slot.sample_index));
-        let views = |sample| views(sample, augmentation.as_ref(), streams());
-        match (read.map_err(TrainError::from).and_then(views), on_bad_sample) {
+        let squares = |sample: EncodedSample| {
+            let sample_index = sample.sample_index;
+            let squares = squares(sample, augmentation.as_ref(), (streams(), finish_on))?;
+            Ok((sample_index, squares))
+        };
+        match (read.map_err(TrainError::from).and_then(squares), on_bad_sample) {
             (Err(error), OnBadSample::Skip { .. }) if error.is_of_one_sample() => {
-                let (bad_samples, (sample_index, pixels)) =
-                    substitutes
-                        .find(slot, &error, |sample| Ok((sample.sample_index, views(sample)?)))?;
-                Ok(Views { sample_index, pixels, bad_samples })
+                let (bad_samples, (sample_index, squares)) =
+                    substitutes.find(slot, &error, squares)?;
+                Ok(Views { sample_index, squares, bad_samples })
             }
-            (pixels, _) => Ok(Views {
-                sample_index: slot.sample_index,
-                pixels: pixels?,
-                bad_samples: Vec::new(),
-            }),
+            (read, _) => {
+                let (sample_index, squares) = read?;
+                Ok(Views { sample_index, squares, bad_samples: Vec::new() })
+            }
         }
     };
     let slots = read_ahead(Arc::clone(source), &sampler, sampler.slots_from(position));
@@ -180,23 +184,29 @@ pub fn train_feed(
     stages(source, slots, draw, batch_size, (input, workers, target))
 }
 
-/// The views of a sample, one for each stream.
-fn views(
+/// The views of a sample, one for each stream; on a CPU they are finished.
+fn squares(
     sample: EncodedSample,
     augmentation: &dyn Augmentation,
-    streams: Vec<Stream>,
-) -> Result<Vec<Vec<u8>>, TrainError> {
+    (streams, finish_on): (Vec<Stream>, FinishOn),
+) -> Result<Vec<Square>, TrainError> {
     let key = sample.key.to_string();
-    let views = match sample.payload {
-        Payload::Encoded(file) => augmentation.views(&file, streams),
-        Payload::Rgb { width, height, pixels } => {
-            RgbImage::new(width, height, pixels).and_then(|image| {
-                streams.into_iter().map(|stream| augmentation.view(&image, stream)).collect()
-            })
-        }
+    let finished = |image| Square { image, steps: Vec::new() };
+    let squares = match (sample.payload, finish_on) {
+        (Payload::Encoded(file), FinishOn::Cpu) => augmentation
+            .views(&file, streams)
+            .map(|views| views.into_iter().map(finished).collect()),
+        (Payload::Encoded(file), FinishOn::Gpu) => augmentation.squares(&file, streams),
+        (Payload::Rgb { width, height, pixels }, _) => RgbImage::new(width, height, pixels)
+            .and_then(|image| {
+                let square = |stream| match finish_on {
+                    FinishOn::Cpu => augmentation.view(&image, stream).map(finished),
+                    FinishOn::Gpu => augmentation.square(&image, stream),
+                };
+                streams.into_iter().map(square).collect()
+            }),
     };
-    let views = views.map_err(|source| TrainError::Image { key, source })?;
-    Ok(views.into_iter().map(RgbImage::into_pixels).collect())
+    squares.map_err(|source| TrainError::Image { key, source })
 }
 
 /// A feed of single views, without randomness, of the given samples in order, each once. The last batch
@@ -220,15 +230,16 @@ pub(crate) fn evaluation_feed(
         let view = augmentation
             .view(&image, stream)
             .map_err(|source| TrainError::Image { key, source })?;
-        let pixels = vec![view.into_pixels()];
-        Ok(Views { sample_index: slot.sample_index, pixels, bad_samples: Vec::new() })
+        let squares = vec![Square { image: view, steps: Vec::new() }];
+        Ok(Views { sample_index: slot.sample_index, squares, bad_samples: Vec::new() })
     };
     let filled = n_samples.next_multiple_of(batch_size as u64);
     let slots = (0..filled).map(move |position| {
         let sample_index = position.min(n_samples.saturating_sub(1));
         Ok(Slot { epoch: 0, position, sample_index })
     });
-    let input = InputPlan { pairing: Pairing::SameImage, ..input.clone() };
+    let input =
+        InputPlan { pairing: Pairing::SameImage, finish_on: FinishOn::Cpu, ..input.clone() };
     stages(source, slots, draw, batch_size, (&input, workers, target))
 }
 
@@ -258,9 +269,9 @@ fn stages(
         let draw = Arc::clone(&draw);
         move |sample| -> Result<Views, StageError> { Ok(draw(sample)?) }
     })?;
-    let pairing = input.pairing;
+    let (pairing, finish_on) = (input.pairing, input.finish_on);
     let lanes = pipeline.batch("batch", lanes, batch_size, BATCHES_AHEAD, move |views| {
-        Ok(collate(&views, pairing))
+        Ok(collate(&views, pairing, finish_on))
     })?;
     let side = input.image_size as usize;
     let lanes = pipeline.map("upload", lanes, UPLOADED_AHEAD, |_| {
@@ -268,7 +279,7 @@ fn stages(
         move |batch: HostBatch| -> Result<Arriving, StageError> {
             let HostBatch { views, sample_indices, bad_samples } = batch;
             let dims = [sample_indices.len(), side, side];
-            let views = views.into_iter().map(|pixels| upload.start(pixels, dims));
+            let views = views.into_iter().map(|view| upload.start(view.pixels, dims, view.steps));
             let views = views.collect::<Result<_, _>>()?;
             Ok(Arriving { views, sample_indices, bad_samples })
         }
@@ -276,21 +287,33 @@ fn stages(
     Ok(DeviceFeed { feed: pipeline.feed(lanes), upload })
 }
 
-/// A batch of u8 views, `[N, H, W, 3]` each.
+/// One view of each image of a batch.
+struct HostView {
+    /// `[N, H, W, 3]`.
+    pixels: Vec<u8>,
+    /// What a GPU is to do to each; none at all for views that are finished.
+    steps: Vec<Vec<ImageStep>>,
+}
+
 struct HostBatch {
-    views: Vec<Vec<u8>>,
+    views: Vec<HostView>,
     sample_indices: Vec<u64>,
     bad_samples: Vec<BadSample>,
 }
 
-fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
-    let n_views = samples.first().map_or(0, |views| views.pixels.len());
+fn collate(samples: &[Views], pairing: Pairing, finish_on: FinishOn) -> HostBatch {
+    let n_views = samples.first().map_or(0, |views| views.squares.len());
     let views = (0..n_views)
         .map(|view| {
-            let of_view = |place| &samples[pairing.place_of(view, place, samples.len())];
-            (0..samples.len())
-                .flat_map(|place| of_view(place).pixels[view].iter().copied())
-                .collect()
+            let of_view =
+                |place| &samples[pairing.place_of(view, place, samples.len())].squares[view];
+            let squares = || (0..samples.len()).map(of_view);
+            let pixels = squares().flat_map(|square| square.image.pixels().iter().copied());
+            let steps = match finish_on {
+                FinishOn::Cpu => Vec::new(),
+                FinishOn::Gpu => squares().map(|square| image_steps(&square.steps)).collect(),
+            };
+            HostView { pixels: pixels.collect(), steps }
         })
         .collect();
     HostBatch {
@@ -302,12 +325,21 @@ fn collate(samples: &[Views], pairing: Pairing) -> HostBatch {
 
 #[cfg(test)]
 mod tests {
+    use moco_augment::Step;
+
     use super::*;
 
     fn samples() -> Vec<Views> {
+        let square = |rgb: [u8; 3], steps| {
+            let image = RgbImage::new(1, 1, rgb.to_vec()).unwrap();
+            Square { image, steps }
+        };
         let views = |i: u8| Views {
             sample_index: u64::from(i),
-            pixels: vec![vec![i, 0, 255], vec![100 + i, 51, 0]],
+            squares: vec![
+                square([i, 0, 255], vec![]),
+                square([100 + i, 51, 0], vec![Step::Blur { sigma: f64::from(i) }]),
+            ],
             bad_samples: Vec::new(),
         };
         (0..3).map(views).collect()
@@ -316,9 +348,18 @@ mod tests {
     #[test]
     fn the_control_pairs_each_query_with_another_image() {
         let first_of_key = |pairing| -> Vec<u8> {
-            collate(&samples(), pairing).views[1].chunks(3).map(|rgb| rgb[0]).collect()
+            collate(&samples(), pairing, FinishOn::Cpu).views[1]
+                .pixels
+                .chunks(3)
+                .map(|rgb| rgb[0])
+                .collect()
         };
         assert_eq!(first_of_key(Pairing::SameImage), [100, 101, 102]);
         assert_eq!(first_of_key(Pairing::Shuffled), [101, 102, 100]);
+        // Steps for a GPU travel with their view.
+        let batch = collate(&samples(), Pairing::Shuffled, FinishOn::Gpu);
+        let blur = |sigma| vec![ImageStep::Blur { sigma }];
+        assert_eq!(batch.views[1].steps, [blur(1.0), blur(2.0), blur(0.0)]);
+        assert_eq!(batch.views[0].steps, [vec![], vec![], vec![]]);
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod features;
 mod feeds;
+mod finish;
 mod measure;
 mod metrics;
 mod plan;
@@ -25,10 +26,11 @@ pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
 pub use feeds::{DeviceBatch, DeviceFeed, Target, decode, train_feed, train_sampler, view_streams};
+pub use finish::image_steps;
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
-    Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
-    OnBadSample, Pairing, PretrainPlan, ShardsPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationPlan, FinishOn, HealthPlan, InputPlan, KnnPlan, Length,
+    LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardsPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};

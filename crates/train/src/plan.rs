@@ -67,6 +67,18 @@ pub struct InputPlan {
     pub std: [f32; 3],
     /// Which view is the key's.
     pub pairing: Pairing,
+    /// Where training views are finished.
+    pub finish_on: FinishOn,
+}
+
+/// Where a training view is finished once it was cropped: color jitter, grayscale, blur and flip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishOn {
+    /// In the decoders' threads.
+    Cpu,
+    /// On the GPU that trains, a batch at a time, with the bits of exact fidelity; for machines whose
+    /// processors cannot feed it.
+    Gpu,
 }
 
 /// Which view is the key's.

@@ -31,6 +31,7 @@ crop_scale = [0.2, 1.0]
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]
 fidelity = "exact"
+finish_on = "cpu"
 pairing = "same_image"
 [encoder]
 arch = "resnet10"

@@ -51,6 +51,7 @@ fn impossible_values_are_named_with_their_rule() {
         ("data.verify=quick", "unknown data.verify \"quick\""),
         ("data.test_root=t", "data.test_root has no meaning with data.source = \"shards\""),
         ("augment.fidelity=rough", "unknown augment.fidelity \"rough\""),
+        ("augment.finish_on=tpu", "unknown augment.finish_on \"tpu\""),
         ("augment.image_size=0", "augment.image_size must be from 1 to 20000, got 0"),
         ("augment.crop_scale=[0.5, 0.2]", "augment.crop_scale must be two shares of the area"),
         (
@@ -172,7 +173,7 @@ fn an_override_shows_itself_and_what_it_hides() {
 1 | moco.temperature="big"
   |                  ^^^^^
   |
-  = note: `moco.temperature` was also set at fixture.toml:34:1"#
+  = note: `moco.temperature` was also set at fixture.toml:35:1"#
     );
 }
 
@@ -187,7 +188,7 @@ fn two_keys_that_disagree_are_both_shown() {
   |                   ^
   |
   = note: `optim.batch_size` is set at fixture.toml:41:1
-  = note: `encoder.bn_groups` was also set at fixture.toml:29:1"
+  = note: `encoder.bn_groups` was also set at fixture.toml:30:1"
     );
 }
 
@@ -212,7 +213,7 @@ fn the_nearest_name_is_offered() {
 1 | encoder.head="vit"
   |              ^^^^^
   |
-  = note: `encoder.head` was also set at fixture.toml:28:1
+  = note: `encoder.head` was also set at fixture.toml:29:1
   = help: allowed: fc, mlp"#
     );
 }
@@ -260,9 +261,9 @@ fn missing_keys_sections_and_lengths_are_named() {
     assert_eq!(
         folder.error_of("a.toml"),
         r#"error: missing key `moco.dim`
-  --> a.toml:31:2
+  --> a.toml:32:2
    |
-31 | [moco]
+32 | [moco]
    |  ^^^^
    |
    = help: each key must be set; `extends = "other.toml"` at the top takes over those of another file"#

@@ -137,6 +137,7 @@ fn every_key_changes_the_run() {
         "data.decoders=2",
         "augment.recipe=v1",
         "augment.fidelity=fast",
+        "augment.finish_on=gpu",
         "augment.image_size=31",
         "augment.crop_scale=[0.2, 0.9]",
         "augment.mean=[1, 0, 0]",
@@ -251,5 +252,5 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     let new = old.replace("dim = 128", "dim = 64");
     let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
     assert!(error.contains("moco.dim = 128; "), "{error}");
-    assert!(error.ends_with("fixture.toml:35 would change it to 64"), "{error}");
+    assert!(error.ends_with("fixture.toml:36 would change it to 64"), "{error}");
 }

@@ -8,7 +8,8 @@ use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_ingest::{EncodedSample, IngestError, Payload, Remedy, SampleKey, Sampler, Source};
 use moco_rng::Seed;
 use moco_train::{
-    DeviceBatch, DeviceFeed, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, train_feed,
+    DeviceBatch, DeviceFeed, FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan,
+    train_feed,
 };
 
 pub(crate) const SEED: Seed = Seed(11);
@@ -106,7 +107,13 @@ pub(crate) fn open(
 ) -> DeviceFeed {
     let source: Arc<dyn Source> = Arc::new(images.clone());
     let (mean, std) = ([0.0; 3], [1.0 / 255.0; 3]);
-    let input = InputPlan { image_size: IMAGE_SIZE, mean, std, pairing: Pairing::SameImage };
+    let input = InputPlan {
+        image_size: IMAGE_SIZE,
+        mean,
+        std,
+        pairing: Pairing::SameImage,
+        finish_on: FinishOn::Cpu,
+    };
     train_feed(
         &source,
         recipe(),
