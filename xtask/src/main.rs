@@ -80,6 +80,8 @@ enum Command {
     CudaSetup(cuda::SetupArgs),
     /// Pack the binaries for machines that have no Rust
     Dist(cuda::DistArgs),
+    /// Pack everything that proves the workspace on a machine with a GPU, in one archive
+    GpuCheck,
     /// Run every check, cheapest first, and stop at the first that fails
     Ci,
     /// Check the house rules: layers, sizes, words and the like
@@ -132,6 +134,7 @@ fn run(Cli { features, command }: Cli) -> anyhow::Result<()> {
         Command::Bench(bench) => return bench::run(&bench),
         Command::CudaSetup(args) => return cuda::setup(&args),
         Command::Dist(args) => return cuda::dist(&args),
+        Command::GpuCheck => return cuda::gpu_check(),
         Command::Ci => return ci::run(),
         Command::Tidy => return tidy::run(),
         Command::Golden(_) => return golden::run(),

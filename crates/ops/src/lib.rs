@@ -22,7 +22,7 @@ mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dense;
-mod device_memory;
+mod device;
 mod elementwise;
 mod error;
 mod exp;
@@ -53,7 +53,7 @@ pub use batch_norm::{
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
-pub use device_memory::peak_device_memory_bytes;
+pub use device::{convolution_choices, peak_device_memory_bytes, prefer_convolution_choices};
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;

@@ -9,7 +9,7 @@ use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
 use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, StepViews};
 use moco_encoders::Encoder;
-use moco_ops::peak_device_memory_bytes;
+use moco_ops::{peak_device_memory_bytes, prefer_convolution_choices};
 use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
@@ -113,6 +113,9 @@ pub fn pretrain(
         }
         let state = snapshot::state(&newest.checkpoint, &newest.path)?;
         moco.load_state(&state, newest.checkpoint.global_step)?;
+        if let Some(choices) = snapshot::convolutions(&newest.checkpoint) {
+            prefer_convolution_choices(&target.device, choices)?;
+        }
         seconds_before = snapshot::wall_seconds(&newest.checkpoint);
         n_bad_samples = snapshot::n_bad_samples(&newest.checkpoint);
         truncate_after(&metrics_file, newest.checkpoint.global_step)?;

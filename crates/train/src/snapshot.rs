@@ -7,6 +7,7 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use moco_checkpoint::{Checkpoint, CheckpointDir};
 use moco_core::{Moco, MocoState};
+use moco_ops::convolution_choices;
 use moco_pipeline::{PipelineError, Sink};
 
 use crate::error::{During, TrainError};
@@ -17,6 +18,9 @@ const CONFIG: &str = "config";
 const WALL_SECONDS: &str = "wall_seconds";
 /// Metadata key of the bad samples in the batches that were trained on.
 const BAD_SAMPLES: &str = "bad_samples";
+
+/// Metadata key of the algorithms of a GPU's convolutions.
+const CONVOLUTIONS: &str = "convolutions";
 
 /// A copy of a run's state that the writer owns: the model's own tensors change in place.
 pub(crate) struct Snapshot {
@@ -39,11 +43,14 @@ impl Snapshot {
             let copy = copy.during("copying the state")?;
             tensors.insert(name, copy);
         }
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             (CONFIG.to_owned(), config.to_owned()),
             (WALL_SECONDS.to_owned(), wall_seconds.to_string()),
             (BAD_SAMPLES.to_owned(), n_bad_samples.to_string()),
         ]);
+        // Another process would measure anew and might choose algorithms with other bits.
+        let choices = convolution_choices(moco.queue().keys().device())?;
+        metadata.extend(choices.map(|choices| (CONVOLUTIONS.to_owned(), choices)));
         Ok(Self { global_step: moco.global_step(), tensors, metadata })
     }
 }
@@ -65,6 +72,11 @@ pub(crate) fn wall_seconds(checkpoint: &Checkpoint) -> f64 {
 /// The bad samples that a run had met when a checkpoint was made.
 pub(crate) fn n_bad_samples(checkpoint: &Checkpoint) -> u64 {
     checkpoint.metadata.get(BAD_SAMPLES).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The algorithms that the convolutions of a run on a GPU were computed by.
+pub(crate) fn convolutions(checkpoint: &Checkpoint) -> Option<&str> {
+    checkpoint.metadata.get(CONVOLUTIONS).map(String::as_str)
 }
 
 /// The tensors of a verified checkpoint. `path` is for the error.

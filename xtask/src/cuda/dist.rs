@@ -35,8 +35,17 @@ pub(crate) struct DistArgs {
 /// Builds all binaries, checks what they need to start, and puts them into a folder of `target/dist`.
 pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
     let kit = args.cuda.then_some(Kit::Build);
-    let kind = if args.cuda { "cuda" } else { "cpu" };
-    let folder = tree::root().join("target").join("dist").join(kind);
+    let folder = pack(kit, if args.cuda { "cuda" } else { "cpu" })?;
+    if args.cuda {
+        println!("on the machine with the GPU: ./with-cuda ./pretrain CONFIG --device cuda:0");
+    }
+    println!("{}", folder.display());
+    Ok(())
+}
+
+/// The folder of that name below `target/dist`, with all binaries and what starts them.
+pub(super) fn pack(kit: Option<Kit>, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = tree::root().join("target").join("dist").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     }
@@ -58,15 +67,13 @@ pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
             needed.join(" ")
         );
     }
-    if args.cuda {
+    if kit.is_some() {
         let launcher = folder.join("with-cuda");
         fs::write(&launcher, LAUNCHER)
             .and_then(|()| fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)))
             .with_context(|| format!("writing {}", launcher.display()))?;
-        println!("on the machine with the GPU: ./with-cuda ./pretrain CONFIG --device cuda:0");
     }
-    println!("{}", folder.display());
-    Ok(())
+    Ok(folder)
 }
 
 fn file_name(path: &Path) -> String {

@@ -5,6 +5,7 @@
 //! kernels of a check for real ones.
 
 mod dist;
+mod gpu_check;
 mod lazy;
 pub(crate) mod nvcc;
 mod packages;
@@ -19,6 +20,7 @@ use clap::Args;
 use crate::tree;
 
 pub(crate) use self::dist::{DistArgs, run as dist};
+pub(crate) use self::gpu_check::run as gpu_check;
 
 /// Release of CUDA that the kit is of, as cudarc writes it.
 const VERSION: &str = "13000";

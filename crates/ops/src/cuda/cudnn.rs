@@ -205,6 +205,14 @@ impl Library for Cudnn {
         })
     }
 
+    fn number(&self, algorithm: Algorithm) -> u32 {
+        match algorithm {
+            Algorithm::Forward(algorithm) => algorithm as u32,
+            Algorithm::InputGradient(algorithm) => algorithm as u32,
+            Algorithm::WeightGradient(algorithm) => algorithm as u32,
+        }
+    }
+
     fn run(
         &self,
         what: &Descriptors,

@@ -27,6 +27,7 @@ use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Operands, Plans};
 use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel};
 
+const CHOICES: &str = "choosing algorithms";
 /// All kernels of the crate.
 const MODULE: &str = include_str!(concat!(env!("OUT_DIR"), "/moco.ptx"));
 
@@ -37,14 +38,31 @@ thread_local! {
 
 /// The GPU behind a candle device, for this thread.
 pub(crate) fn of(op: &'static str, device: &CudaDevice) -> Result<Rc<dyn Gpu>, OpError> {
+    Ok(opened(op, device)? as Rc<dyn Gpu>)
+}
+
+fn opened(op: &'static str, device: &CudaDevice) -> Result<Rc<Cuda>, OpError> {
     OPENED.with_borrow_mut(|opened| {
         if let Some((_, gpu)) = opened.iter().find(|(id, _)| *id == device.id()) {
-            return Ok(Rc::clone(gpu) as Rc<dyn Gpu>);
+            return Ok(Rc::clone(gpu));
         }
         let gpu = Rc::new(Cuda::new(op, device)?);
         opened.push((device.id(), Rc::clone(&gpu)));
-        Ok(gpu as Rc<dyn Gpu>)
+        Ok(gpu)
     })
+}
+
+/// What this thread's convolutions were planned to be computed by.
+pub(crate) fn convolution_choices(device: &CudaDevice) -> Result<String, OpError> {
+    opened(CHOICES, device)?.with_plans(CHOICES, |plans| Ok(plans.choices()))
+}
+
+/// Has this thread's convolutions planned as before.
+pub(crate) fn prefer_convolution_choices(
+    device: &CudaDevice,
+    choices: &str,
+) -> Result<(), OpError> {
+    opened(CHOICES, device)?.with_plans(CHOICES, |plans| plans.prefer(choices))
 }
 
 struct Cuda {
@@ -75,6 +93,23 @@ impl Cuda {
         let function = function.into_cuda_function();
         self.functions.borrow_mut().insert(kernel, function.clone());
         Ok(function)
+    }
+}
+
+impl Cuda {
+    /// Opens the library at the first call.
+    fn with_plans<R>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&mut Plans<Cudnn>) -> Result<R, String>,
+    ) -> Result<R, OpError> {
+        let library = |what: String| OpError::Library { op, library: "cuDNN", what };
+        let mut plans = self.plans.borrow_mut();
+        let plans = match &mut *plans {
+            Some(plans) => plans,
+            none => none.insert(Plans::new(Cudnn::new(&self.device).map_err(library)?)),
+        };
+        work(plans).map_err(library)
     }
 }
 
@@ -152,13 +187,7 @@ impl Gpu for Cuda {
         let out = self.alloc(op, &dims, convolution.dtype)?;
         let address = |x: &Tensor| self.address(op, x);
         let operands = Operands { a: address(a)?, b: address(b)?, out: address(&out)? };
-        let library = |what: String| OpError::Library { op, library: "cuDNN", what };
-        let mut plans = self.plans.borrow_mut();
-        let plans = match &mut *plans {
-            Some(plans) => plans,
-            none => none.insert(Plans::new(Cudnn::new(&self.device).map_err(library)?)),
-        };
-        plans.run(convolution, operands).map_err(library)?;
+        self.with_plans(op, |plans| plans.run(convolution, operands))?;
         Ok(out)
     }
 

@@ -1,7 +1,8 @@
 //! Which algorithm a convolution library uses for which shape: measured once, then kept.
 //!
 //! Only algorithms that give the same bits each time are taken, so that a step repeated on a device
-//! repeats its result. All convolutions share one workspace, as large as the neediest, so that none is
+//! repeats its result. What was chosen can be told and asked for again, since a second measurement may
+//! prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the neediest, so that none is
 //! allocated once each shape was seen.
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::btree_map::Entry;
 
 use super::Convolution;
 use super::convolution::Direction;
+use crate::Conv2dSpec;
 use crate::conv::Geometry;
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
@@ -36,6 +38,9 @@ pub(crate) trait Library {
         operands: Operands,
         workspace: &Self::Workspace,
     ) -> Result<Vec<Candidate<Self::Algorithm>>, String>;
+
+    /// An algorithm as a number that means the same in another process.
+    fn number(&self, algorithm: Self::Algorithm) -> u32;
 
     /// Computes by an algorithm that `measure` told of.
     fn run(
@@ -75,16 +80,49 @@ struct Plan<L: Library> {
 
 type Key = (Direction, Geometry, &'static str);
 
+/// A key for people and files.
+fn name((direction, geometry, dtype): &Key) -> String {
+    let Geometry { n, c, h, w, co, k, spec, .. } = geometry;
+    let Conv2dSpec { stride, padding, dilation, groups } = spec;
+    format!(
+        "{direction:?} {n}x{c}x{h}x{w} to {co} by {k} stride {stride} padding {padding} \
+         dilation {dilation} groups {groups} {dtype}"
+    )
+}
+
 /// The plans so far and the workspace.
 pub(crate) struct Plans<L: Library> {
     library: L,
     plans: BTreeMap<Key, Plan<L>>,
+    /// Algorithms that are taken where they can be, whatever is faster.
+    preferred: BTreeMap<String, u32>,
     workspace: Option<(usize, L::Workspace)>,
 }
 
 impl<L: Library> Plans<L> {
     pub(crate) fn new(library: L) -> Self {
-        Self { library, plans: BTreeMap::new(), workspace: None }
+        Self { library, plans: BTreeMap::new(), preferred: BTreeMap::new(), workspace: None }
+    }
+
+    /// The algorithm of each shape so far, a line each.
+    pub(crate) fn choices(&self) -> String {
+        let number = |plan: &Plan<L>| self.library.number(plan.algorithm);
+        let lines =
+            self.plans.iter().map(|(key, plan)| format!("{}: {}\n", name(key), number(plan)));
+        lines.collect()
+    }
+
+    /// Takes these choices again for shapes that are yet to come.
+    pub(crate) fn prefer(&mut self, choices: &str) -> Result<(), String> {
+        for line in choices.lines() {
+            let parsed = line
+                .rsplit_once(": ")
+                .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
+            let (name, number) =
+                parsed.ok_or_else(|| format!("`{line}` is no choice of an algorithm"))?;
+            self.preferred.insert(name, number);
+        }
+        Ok(())
     }
 
     /// Computes a convolution, after measuring if this is the first of its shape.
@@ -95,11 +133,12 @@ impl<L: Library> Plans<L> {
     ) -> Result<(), String> {
         let Convolution { direction, geometry, dtype } = *convolution;
         let key = (direction, geometry, dtype.as_str());
-        let Self { library, plans, workspace } = self;
+        let Self { library, plans, preferred, workspace } = self;
         let plan = match plans.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                place.insert(measure(library, workspace, convolution, operands)?)
+                let preferred = preferred.get(&name(&key)).copied();
+                place.insert(measure((library, preferred), workspace, convolution, operands)?)
             }
         };
         let workspace = workspace.as_ref().map(|(_, workspace)| workspace);
@@ -110,7 +149,7 @@ impl<L: Library> Plans<L> {
 
 /// Makes a plan, and the workspace as large as it needs.
 fn measure<L: Library>(
-    library: &L,
+    (library, preferred): (&L, Option<u32>),
     workspace: &mut Option<(usize, L::Workspace)>,
     convolution: &Convolution,
     operands: Operands,
@@ -122,23 +161,27 @@ fn measure<L: Library>(
     let candidates = library.measure(&what, operands, &large);
     drop(large);
     let candidates = candidates?;
-    let fastest = fastest(&candidates).ok_or_else(|| {
+    let usable = || candidates.iter().filter(|candidate| candidate.is_usable());
+    let known = usable().find(|candidate| Some(library.number(candidate.algorithm)) == preferred);
+    let chosen = known.or_else(|| fastest(usable())).ok_or_else(|| {
         format!("no algorithm computes {convolution:?} with the same bits each time")
     })?;
-    let wanted = fastest.workspace_bytes.max(before);
+    let wanted = chosen.workspace_bytes.max(before);
     if wanted > 0 {
         *workspace = Some((wanted, library.workspace(wanted)?));
     }
-    let Candidate { algorithm, workspace_bytes, .. } = *fastest;
+    let Candidate { algorithm, workspace_bytes, .. } = *chosen;
     Ok(Plan { what, algorithm, workspace_bytes })
 }
 
-/// The fastest of those that may be used.
-fn fastest<A>(candidates: &[Candidate<A>]) -> Option<&Candidate<A>> {
-    let usable = candidates.iter().filter(|candidate| {
-        candidate.works && candidate.deterministic && candidate.workspace_bytes <= WORKSPACE_LIMIT
-    });
-    usable.min_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds))
+impl<A> Candidate<A> {
+    fn is_usable(&self) -> bool {
+        self.works && self.deterministic && self.workspace_bytes <= WORKSPACE_LIMIT
+    }
+}
+
+fn fastest<'a, A>(candidates: impl Iterator<Item = &'a Candidate<A>>) -> Option<&'a Candidate<A>> {
+    candidates.min_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds))
 }
 
 /// Sizes as a library's descriptors take them: `[n, c, h, w]` of x and y, `[c_out, c, k, k]` of the
@@ -182,7 +225,6 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::Conv2dSpec;
 
     /// Records what it is asked; answers with the same candidates each time.
     struct Recorder {
@@ -221,6 +263,10 @@ mod tests {
             let what = format!("measure {:?} with {}", convolution.direction, workspace.0);
             self.calls.borrow_mut().push(what);
             Ok(self.candidates.clone())
+        }
+
+        fn number(&self, algorithm: u32) -> u32 {
+            algorithm
         }
 
         fn run(
@@ -292,8 +338,45 @@ mod tests {
         let varying = Candidate { deterministic: false, ..candidate(1, 0.2, 0) };
         let greedy = candidate(2, 0.3, WORKSPACE_LIMIT + 1);
         let (good, slow) = (candidate(3, 0.4, 7), candidate(4, 0.5, 0));
-        assert_eq!(fastest(&[broken, varying, greedy, slow, good]), Some(&good));
-        assert_eq!(fastest(&[broken, varying, greedy]), None);
+        let chosen = |candidates: Vec<Candidate<u32>>| {
+            let mut plans = Plans::new(Recorder { calls: Rc::default(), candidates });
+            plans.run(&convolution(Direction::Forward, 2), OPERANDS)?;
+            Ok::<_, String>(plans.choices())
+        };
+        let name = "Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
+        let all = vec![broken, varying, greedy, slow, good];
+        assert_eq!(chosen(all.clone()).unwrap(), format!("{name}: 3\n"));
+        assert!(chosen(all[..3].to_vec()).unwrap_err().contains("no algorithm"));
+    }
+
+    #[test]
+    fn a_choice_of_before_is_taken_again_where_it_can_be() {
+        let chosen = |preferred: &str| {
+            let candidates = vec![
+                candidate(1, 1.0, 0),
+                candidate(2, 2.0, 0),
+                Candidate { works: false, ..candidate(3, 0.5, 0) },
+            ];
+            let mut plans = Plans::new(Recorder { calls: Rc::default(), candidates });
+            plans.prefer(preferred)?;
+            plans.run(&convolution(Direction::Forward, 2), OPERANDS)?;
+            Ok::<_, String>(plans.choices())
+        };
+        let fastest = chosen("").unwrap();
+        assert!(fastest.ends_with("bf16: 1\n"), "{fastest}");
+        let slower = fastest.replace("bf16: 1", "bf16: 2");
+        assert_eq!(chosen(&slower).unwrap(), slower);
+        // Another shape's, one that is not there, and one that does not work here.
+        for other in ["2x4", "bf16: 7", "bf16: 3"] {
+            let preferred = if other == "2x4" {
+                slower.replace("2x4", "3x4")
+            } else {
+                fastest.replace("bf16: 1", other)
+            };
+            assert_eq!(chosen(&preferred).unwrap(), fastest, "{preferred}");
+        }
+        let error = chosen("Forward of something").unwrap_err();
+        assert!(error.contains("`Forward of something` is no choice"), "{error}");
     }
 
     #[test]

@@ -1,0 +1,151 @@
+//! Packs everything that proves this workspace on a GPU: `cargo xtask gpu-check`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::{Kit, dist};
+use crate::tree;
+
+/// Runs it all on the machine with the GPU.
+const CHECK: &str = include_str!("gpu_check.py");
+/// Packages with tests that a device can take, and their feature for it.
+const TESTED: [(&str, &str); 2] =
+    [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
+/// Their tests that a device takes part in.
+const TESTS: [&str; 9] = [
+    "emulated",
+    "emulated_activations",
+    "emulated_batch_norm",
+    "emulated_images",
+    "emulated_info_nce",
+    "emulated_updates",
+    "images_on_gpu",
+    "emulated_step",
+    "step_parity",
+];
+/// Files of the repository that the programs read there.
+const FILES: [&str; 3] = [
+    "configs/pretrain/default.toml",
+    "data-manifests/textures.toml",
+    "xtask/src/bench/torch_gpu.py",
+];
+
+/// Builds and packs; what comes out needs a driver and a Python with PyTorch.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let folder = dist::pack(Some(Kit::Build), "gpu-check")?;
+    let tests = folder.join("tests");
+    fs::create_dir_all(&tests).with_context(|| format!("making {}", tests.display()))?;
+    let built = build_tests()?;
+    for name in TESTS {
+        let found = built.iter().find(|(target, _)| target == name);
+        let (_, program) = found.with_context(|| format!("cargo built no test `{name}`"))?;
+        copy(program, &tests.join(name))?;
+    }
+    for file in FILES {
+        copy(&tree::root().join(file), &folder.join(file))?;
+    }
+    let check = folder.join("check.py");
+    fs::write(&check, CHECK)
+        .and_then(|()| fs::set_permissions(&check, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("writing {}", check.display()))?;
+    let archive = folder.with_extension("tar.gz");
+    let status = Command::new("tar")
+        .arg("--create")
+        .arg("--gzip")
+        .args([Path::new("--file"), &archive, Path::new("--directory")])
+        .arg(folder.parent().unwrap_or(&folder))
+        .arg("gpu-check")
+        .status()
+        .context("cannot start tar")?;
+    if !status.success() {
+        bail!("tar: {status}");
+    }
+    println!("{}", archive.display());
+    println!("on the machine with the GPU: tar -xf gpu-check.tar.gz && cd gpu-check && ./check.py");
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    fs::copy(from, to)
+        .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// The test programs by the names of their targets.
+fn build_tests() -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--release", "--locked", "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics").current_dir(tree::root());
+    for (package, feature) in TESTED {
+        cargo.args(["--package", package, "--features", feature]);
+    }
+    let output = cargo
+        .envs(Kit::Build.environment()?)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("cargo test --no-run: {}", output.status);
+    }
+    Ok(tests_in(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn tests_in(messages: &str) -> Vec<(String, PathBuf)> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let test = |message: Value| {
+        let program = message["executable"].as_str()?.into();
+        let is_test = message["profile"]["test"].as_bool()?;
+        Some((is_test, message["target"]["name"].as_str()?.to_owned(), program))
+    };
+    let tests = messages.filter_map(test).filter(|(is_test, _, _)| *is_test);
+    tests.map(|(_, name, program)| (name, program)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn test_programs_are_read_from_cargo() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"moco_ops"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"emulated"},"profile":{"test":true},"executable":"/t/emulated-1"}
+{"reason":"compiler-artifact","target":{"name":"bench"},"profile":{"test":false},"executable":"/t/bench"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(tests_in(messages), [("emulated".to_owned(), PathBuf::from("/t/emulated-1"))]);
+    }
+
+    /// A new test of the emulator is a test on a device too.
+    #[test]
+    fn every_test_of_the_emulator_is_packed() {
+        let mut found = BTreeSet::new();
+        for folder in ["crates/ops/tests", "tests"] {
+            for entry in fs::read_dir(tree::root().join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                if name.starts_with("emulated") || name.ends_with("on_gpu") || name == "step_parity"
+                {
+                    found.insert(name);
+                }
+            }
+        }
+        assert_eq!(found, TESTS.iter().map(|name| (*name).to_owned()).collect());
+    }
+
+    #[test]
+    fn what_is_packed_exists() {
+        for file in FILES {
+            assert!(tree::root().join(file).is_file(), "{file}");
+        }
+    }
+}
