@@ -10,8 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 
-use crate::cuda::Kit;
+use crate::cuda::{self, Kit};
 use crate::{golden, tidy, tree};
 
 /// A step by its name, and what it does.
@@ -95,12 +96,41 @@ struct Tests {
     failed: u64,
 }
 
+/// With NVIDIA's compiler, which is fetched on the way; a job of its own, for it takes minutes.
+const CUDA_STEPS: [Step; 4] = [
+    Step {
+        name: "kernels",
+        work: Work::Cargo {
+            args: "build --release --package moco-ops --features cuda --locked",
+            env: Environment::Cuda(Kit::Build),
+        },
+    },
+    Step {
+        name: "emulator",
+        work: Work::Cargo {
+            args: "test --release --package moco-ops --package moco-tests --features moco-tests/emulator --locked --no-fail-fast",
+            env: Environment::Plain,
+        },
+    },
+    Step { name: "pack", work: Work::Here(cuda::gpu_check) },
+    Step { name: "start", work: Work::Here(cuda::start_packed) },
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct CiArgs {
+    /// The CUDA job instead: kernels to PTX by NVIDIA's compiler, their tests on the host, portable
+    /// programs that start without a driver
+    #[arg(long)]
+    cuda: bool,
+}
+
 /// Runs the steps up to the first that fails and ends with the total of the tests.
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(args: &CiArgs) -> anyhow::Result<()> {
+    let steps: &[Step] = if args.cuda { &CUDA_STEPS } else { &STEPS };
     let mut tests = None;
     let mut table = Vec::new();
     let mut failure = None;
-    for step in &STEPS {
+    for step in steps {
         println!("== {}", step.name);
         let start = Instant::now();
         let result = perform(&step.work, &mut tests);
@@ -114,7 +144,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
     }
     println!("\n{}", table.join("\n"));
-    for step in &STEPS[table.len()..] {
+    for step in &steps[table.len()..] {
         println!("{:<8} {:>9}  not run", step.name, "");
     }
     if let Some(error) = &failure {

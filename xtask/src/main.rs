@@ -33,6 +33,7 @@ Examples:
   cargo xtask bench data                                views a second beside torchvision's
   cargo xtask bench gpu-model                           what a step costs an H100 at least
   cargo xtask ci                                        every check, as the continuous integration runs it
+  cargo xtask ci --cuda                                 kernels and portable programs, by NVIDIA's compiler
 
 A stage is built in release mode and then takes the place of this process: its signals, its output and
 its exit code are its own. Paths are relative to the root of the repository.";
@@ -83,7 +84,7 @@ enum Command {
     /// Pack everything that proves the workspace on a machine with a GPU, in one archive
     GpuCheck,
     /// Run every check, cheapest first, and stop at the first that fails
-    Ci,
+    Ci(ci::CiArgs),
     /// Check the house rules: layers, sizes, words and the like
     Tidy,
     /// Look after the golden files of the tests
@@ -135,7 +136,7 @@ fn run(Cli { features, command }: Cli) -> anyhow::Result<()> {
         Command::CudaSetup(args) => return cuda::setup(&args),
         Command::Dist(args) => return cuda::dist(&args),
         Command::GpuCheck => return cuda::gpu_check(),
-        Command::Ci => return ci::run(),
+        Command::Ci(args) => return ci::run(&args),
         Command::Tidy => return tidy::run(),
         Command::Golden(_) => return golden::run(),
     };

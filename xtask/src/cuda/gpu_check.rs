@@ -70,6 +70,25 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts a packed program on this machine: without a GPU it has to say what is missing and exit with 3.
+pub(crate) fn start_packed() -> anyhow::Result<()> {
+    if Path::new("/dev/nvidiactl").exists() {
+        println!("this machine has a driver: start check.py in the packed folder instead");
+        return Ok(());
+    }
+    let program = tree::root().join("target/dist/gpu-check/knn");
+    let output = Command::new(&program)
+        .args(["no-such-run", "--device", "cuda:0"])
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("exit {:?}: {message}", output.status.code());
+    if output.status.code() != Some(3) || !message.contains("cuda:0 is not available") {
+        bail!("{} must exit with 3 and name the device", program.display());
+    }
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -20,7 +20,7 @@ use clap::Args;
 use crate::tree;
 
 pub(crate) use self::dist::{DistArgs, run as dist};
-pub(crate) use self::gpu_check::run as gpu_check;
+pub(crate) use self::gpu_check::{run as gpu_check, start_packed};
 
 /// Release of CUDA that the kit is of, as cudarc writes it.
 const VERSION: &str = "13000";
