@@ -18,7 +18,7 @@ use clap::Args;
 
 use crate::tree;
 
-pub(crate) use self::dist::{DistArgs, run as dist};
+pub(crate) use self::dist::{DistArgs, FEATURES, run as dist};
 
 /// Release of CUDA that the kit is of, as cudarc writes it.
 const VERSION: &str = "13000";
@@ -93,6 +93,12 @@ impl Kit {
         }
         Ok(variables)
     }
+}
+
+/// The environment of cargo for real kernels: nothing but the machine's own where CUDA is installed, else
+/// that of the kit.
+pub(crate) fn build_environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
+    if in_path("nvcc").is_some() { Ok(Vec::new()) } else { Kit::Build.environment() }
 }
 
 /// `cargo xtask cuda-setup`.
