@@ -31,6 +31,7 @@ Examples:
   cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask bench data                                views a second beside torchvision's
+  cargo xtask bench gpu                                 training steps on a GPU beside PyTorch's
   cargo xtask bench gpu-model                           what a step costs an H100 at least
   cargo xtask ci                                        every check, as the continuous integration runs it
   cargo xtask ci --cuda                                 kernels and portable programs, by NVIDIA's compiler
@@ -116,7 +117,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            // The code that the stages end with on a machine that does not fit.
+            if error.is::<bench::Unfit>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -19,11 +19,21 @@ pub(crate) fn run(name: &str, features: &[String], args: &[OsString]) -> anyhow:
 
 /// Builds the binary and returns its path; what cargo says goes to stderr as usual.
 pub(crate) fn build(name: &str, features: &[String]) -> anyhow::Result<PathBuf> {
+    build_in(name, features, &[])
+}
+
+/// The same in an environment with these variables.
+pub(crate) fn build_in(
+    name: &str,
+    features: &[String],
+    environment: &[(&str, OsString)],
+) -> anyhow::Result<PathBuf> {
     let package = format!("moco-{name}");
     let output = Command::new("cargo")
         .args(["build", "--release", "--package", &package, "--bin", name])
         .arg(format!("--features={}", features.join(",")))
         .arg("--message-format=json-render-diagnostics")
+        .envs(environment.iter().map(|(key, value)| (key, value)))
         .current_dir(tree::root())
         .stderr(Stdio::inherit())
         .output()

@@ -1,9 +1,10 @@
-//! Our side of `cargo xtask bench`: does what a line of its input names and says how long it took, or
-//! models a step on a GPU.
+//! Our side of `cargo xtask bench`: does what a line of its input names and says how long it took, times
+//! a step on a GPU, or models one.
 #![forbid(unsafe_code)]
 
 mod case;
 mod gpu_model;
+mod gpu_step;
 mod ops;
 mod step;
 
@@ -49,12 +50,14 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     GpuModel(gpu_model::Args),
+    GpuStep(gpu_step::Args),
 }
 
 fn main() -> ExitCode {
     exit_code(match Args::parse().command {
         None => cases(),
         Some(Command::GpuModel(args)) => gpu_model::run(&args).map(|()| Exit::Done),
+        Some(Command::GpuStep(args)) => gpu_step::run(&args),
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod cases;
 mod data;
+mod gpu;
+mod gpu_table;
 mod python;
 mod side;
 mod step;
@@ -13,6 +15,8 @@ use clap::Subcommand;
 
 use crate::{StageArgs, stage};
 
+pub(crate) use self::gpu::Unfit;
+
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -20,6 +24,8 @@ pub(crate) enum Bench {
     Step(step::Args),
     /// Decoding and augmentation, beside torchvision and DALI
     Data(data::DataArgs),
+    /// Training steps on a GPU, whole and in phases, beside PyTorch eager and compiled
+    Gpu(gpu::Args),
     /// A model of what a step costs an H100; needs no GPU
     #[command(disable_help_flag = true)]
     GpuModel(StageArgs),
@@ -29,6 +35,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Step(args) => step::run(args),
         Bench::Data(args) => data::run(args),
+        Bench::Gpu(args) => gpu::run(args),
         Bench::GpuModel(StageArgs { args }) => {
             let args: Vec<_> = once("gpu-model".into()).chain(args.iter().cloned()).collect();
             stage::run("bench", &[], &args)

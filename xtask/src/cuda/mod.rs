@@ -19,7 +19,7 @@ use clap::Args;
 
 use crate::tree;
 
-pub(crate) use self::dist::{DistArgs, run as dist};
+pub(crate) use self::dist::{DistArgs, FEATURES, run as dist};
 pub(crate) use self::gpu_check::{run as gpu_check, start_packed};
 
 /// Release of CUDA that the kit is of, as cudarc writes it.
@@ -95,6 +95,12 @@ impl Kit {
         }
         Ok(variables)
     }
+}
+
+/// The environment of cargo for real kernels: nothing but the machine's own where CUDA is installed, else
+/// that of the kit.
+pub(crate) fn build_environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
+    if in_path("nvcc").is_some() { Ok(Vec::new()) } else { Kit::Build.environment() }
 }
 
 /// `cargo xtask cuda-setup`.

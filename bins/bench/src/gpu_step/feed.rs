@@ -1,0 +1,145 @@
+//! Steps on images that come through the pipeline of a run: sampled, batched, uploaded and normalized.
+//! They are decoded already and their views are themselves, so what it shows is the way of the pixels.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use moco_augment::{AugmentError, Augmentation, RgbImage};
+use moco_core::{Moco, StepViews};
+use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
+use moco_rng::Stream;
+use moco_train::{
+    DeviceFeed, FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, train_feed,
+};
+use serde_json::{Value, json};
+
+use super::setup::{LR, MEAN, SEED, STD, Setup, noise};
+use super::{Args, timed};
+
+/// Batches of different images.
+const N_BATCHES: usize = 2;
+const READERS: usize = 2;
+/// Steps between two readings of the statistics, as a run logs them.
+const READ_EVERY: u32 = 10;
+
+/// Milliseconds a batch.
+#[derive(Debug)]
+pub(super) struct Feed {
+    batch_size: u32,
+    /// With a training step on each.
+    training_ms: f64,
+    /// With nothing done with it: the most that the pipeline can do.
+    alone_ms: f64,
+}
+
+impl Feed {
+    /// Beside the rate of steps on views that stay on the device.
+    pub(super) fn json(&self, pure_images_per_second: f64) -> Value {
+        let rate = |ms: f64| 1e3 * f64::from(self.batch_size) / ms;
+        json!({
+            "images_per_second": rate(self.training_ms),
+            "alone_images_per_second": rate(self.alone_ms),
+            "share": rate(self.training_ms) / pure_images_per_second,
+        })
+    }
+}
+
+pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Result<Feed> {
+    let n_images = (N_BATCHES * setup.batch_size) as u64;
+    let images = (0..n_images).map(|index| noise(setup.size, index, 0)).collect();
+    let source: Arc<dyn Source> = Arc::new(Crops { side: args.size, images });
+    let n_batches = args.blocks * args.steps;
+    let ms_a_batch = |work: &mut dyn FnMut(StepViews) -> anyhow::Result<()>| {
+        let mut feed = feed(&source, setup, args)?;
+        // The first batches wait for the threads to start.
+        for _ in 0..args.warmup {
+            work(next(&mut feed)?)?;
+        }
+        let ((), ms) =
+            timed(&setup.device, || (0..n_batches).try_for_each(|_| work(next(&mut feed)?)))?;
+        anyhow::Ok(ms / f64::from(n_batches))
+    };
+    let mut waiting = Vec::new();
+    let training_ms = ms_a_batch(&mut |views| {
+        waiting.push(moco.step(&views, LR)?.statistics);
+        if waiting.len() >= READ_EVERY as usize {
+            for statistics in waiting.drain(..) {
+                statistics.read()?;
+            }
+        }
+        Ok(())
+    })?;
+    let alone_ms = ms_a_batch(&mut |_| Ok(()))?;
+    Ok(Feed { batch_size: args.batch_size, training_ms, alone_ms })
+}
+
+fn next(feed: &mut DeviceFeed) -> anyhow::Result<StepViews> {
+    let batch = feed.recv()?.context("the feed has an end")?;
+    let [im_q, im_k] = <[_; 2]>::try_from(batch.views).ok().context("two views")?;
+    Ok(StepViews { im_q, im_k })
+}
+
+fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<DeviceFeed> {
+    let sampler = Sampler::new(SEED, source.len(), u64::from(args.batch_size))?;
+    let input = InputPlan {
+        image_size: args.size,
+        mean: MEAN,
+        std: STD,
+        pairing: Pairing::SameImage,
+        finish_on: FinishOn::Cpu,
+    };
+    let workers = WorkerPlan { readers: READERS, decoders: args.decoders as usize };
+    let target = Target { device: setup.device.clone(), dtype: setup.dtype };
+    Ok(train_feed(
+        source,
+        Arc::new(Identity { side: args.size }),
+        (sampler, 0),
+        (SEED, setup.batch_size),
+        (&input, workers, &target),
+        OnBadSample::Fail,
+    )?)
+}
+
+/// Decoded images in memory, all of one size.
+struct Crops {
+    side: u32,
+    images: Vec<Vec<u8>>,
+}
+
+impl Source for Crops {
+    fn len(&self) -> u64 {
+        self.images.len() as u64
+    }
+
+    fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
+        let image = usize::try_from(sample_index).ok().and_then(|index| self.images.get(index));
+        let n_samples = self.len();
+        let pixels = image.ok_or(IngestError::SampleIndex { sample_index, n_samples })?.clone();
+        let key = SampleKey { shard: "memory".into(), name: sample_index.to_string() };
+        let payload = Payload::Rgb { width: self.side, height: self.side, pixels };
+        Ok(EncodedSample { key, sample_index, payload })
+    }
+
+    fn label(&self, _: u64) -> Result<Option<u32>, IngestError> {
+        Ok(None)
+    }
+
+    fn n_classes(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// Makes an image its own view.
+struct Identity {
+    side: u32,
+}
+
+impl Augmentation for Identity {
+    fn view(&self, image: &RgbImage, _: Stream) -> Result<RgbImage, AugmentError> {
+        Ok(image.clone())
+    }
+
+    fn image_size(&self) -> u32 {
+        self.side
+    }
+}

@@ -1,0 +1,41 @@
+//! Whole steps, queued one after the other without waiting for the device.
+
+use candle_core::Device;
+use moco_core::{Moco, StepViews};
+
+use super::setup::LR;
+use super::{Args, timed};
+
+/// What whole steps took.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Milliseconds of a step in each block.
+    pub(super) blocks_ms: Vec<f64>,
+    /// Of the first step of all and of the last.
+    pub(super) losses: [f64; 2],
+}
+
+pub(super) fn measure(
+    moco: &mut Moco,
+    views: &StepViews,
+    device: &Device,
+    args: &Args,
+) -> anyhow::Result<Whole> {
+    let first = moco.step(views, LR)?.statistics;
+    let mut last = first.clone();
+    for _ in 1..args.warmup {
+        moco.step(views, LR)?;
+    }
+    let mut blocks_ms = Vec::new();
+    for _ in 0..args.blocks {
+        let ((), ms) = timed(device, || {
+            for _ in 0..args.steps {
+                last = moco.step(views, LR)?.statistics;
+            }
+            Ok(())
+        })?;
+        blocks_ms.push(ms / f64::from(args.steps));
+    }
+    // Reading waits for the device.
+    Ok(Whole { blocks_ms, losses: [first.read()?.loss, last.read()?.loss] })
+}
