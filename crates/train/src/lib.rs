@@ -20,7 +20,7 @@ mod step_file;
 mod summary;
 mod tally;
 
-pub use bad_samples::BadSample;
+pub use bad_samples::{BadSample, Substitutes};
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
