@@ -2,7 +2,8 @@
 
 Usage: faults.py FOLDER. Prints its port, and ends when its standard input does. The first part of a path
 says how a file is served: `good`, `flaky` (each fifth request fails, in turns by a status, a connection
-that breaks and a body that is short), `reset`, `short`, `hang`, `whole` (knows no ranges) or a status.
+that breaks and a body that is short), `reset`, `short`, `hang`, `stall` (in the middle of the body), `whole`
+(knows no ranges) or a status.
 """
 
 import http.server
@@ -65,9 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if content_range:
             self.send_header("Content-Range", content_range)
         self.end_headers()
-        if mode in ("reset", "short"):
+        if mode in ("reset", "short", "stall"):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
+            if mode == "stall":
+                # The other side gives up first.
+                self.connection.recv(1)
             if mode == "reset":
                 # Closing with a lingering time of zero sends RST.
                 linger = struct.pack("ii", 1, 0)
