@@ -64,10 +64,11 @@ fn loaded(folder: &Path, sets: &[&str]) -> LoadedPretrain {
 
 /// The sources of a config whose store is a folder.
 fn opened(folder: &Path, loaded: &LoadedPretrain) -> Result<Sources, TrainError> {
-    open_sources(&loaded.data, 1, &|address| {
+    let store = |address: &str| {
         assert_eq!(address, "s3://bucket/small");
         Ok(Arc::new(FolderStore::new(folder)) as Arc<dyn Store>)
-    })
+    };
+    open_sources(&loaded.data, 1, &store, &mut |_, _, _| panic!("nothing is prepared"))
 }
 
 fn contents(source: &dyn Source) -> Vec<(Payload, Option<u32>)> {
@@ -186,7 +187,12 @@ fn archives_of_imagenet_are_both_splits() {
     let train = "ILSVRC2012_img_train.tar";
     write(train, &[("n02119789.tar", &cats), ("n02100735.tar", &dogs)]);
     let plan = loaded(folder.path(), &["data.source=imagenet", "data.root=FOLDER"]).data;
-    let open = || open_sources(&plan, 1, &|address| panic!("{address}"));
+    let mut told = Vec::new();
+    let mut open = || {
+        let mut preparing =
+            |what: &str, done: u64, total: u64| told.push((what.to_owned(), done, total));
+        open_sources(&plan, 1, &|address| panic!("{address}"), &mut preparing)
+    };
     let error = open().unwrap_err();
     let missing = folder.path().join("ILSVRC2012_devkit_t12.tar.gz");
     assert_eq!(error.to_string(), format!("cannot open {}", missing.display()));
@@ -225,4 +231,10 @@ fn archives_of_imagenet_are_both_splits() {
             missing.display()
         )
     );
+    // Each archive is walked over once, class by class.
+    let n_bytes = cats.len() as u64;
+    let [two, one] = [2, 1].map(|n| n * n_bytes);
+    let expected = [(n_bytes, two), (two, two), (n_bytes, one)];
+    let what = "bytes of the training archive".to_owned();
+    assert_eq!(told, expected.map(|(done, total)| (what.clone(), done, total)));
 }
