@@ -105,7 +105,7 @@ fn a_store_feeds_what_the_disk_feeds() {
     let disk = opened(path, &on_disk).unwrap();
     let expected = fed(&on_disk, &disk);
     assert_eq!(expected.len(), 10);
-    for place in [&cached[..], &cached[..1]] {
+    for place in [&cached[..], &cached[..1], &["data.verify=when_read"]] {
         let on_store = loaded(path, &[place, &["data.window_shards=2"]].concat());
         let store = opened(path, &on_store).unwrap();
         assert!(fed(&on_store, &store) == expected, "{place:?}");
@@ -131,6 +131,25 @@ fn without_windows_the_order_is_that_of_one_permutation() {
         let sources = opened(folder.path(), &loaded).unwrap();
         let sampler = train_sampler(&loaded.plan, sources.train.as_ref()).unwrap();
         assert!(sampler.slots_from(3).take(99).eq(plain.slots_from(3).take(99)), "{set}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_missing_is_found_at_the_start_or_when_it_is_read() {
+    let (folder, _) = written();
+    let gone = folder.path().join("train-000003.tar");
+    std::fs::remove_file(&gone).unwrap();
+    let expected =
+        format!("shard {} is missing; download it, or correct the data folder", gone.display());
+    for verify in ["checksums", "sizes"] {
+        let loaded = loaded(folder.path(), &[&format!("data.verify={verify}")]);
+        assert_eq!(opened(folder.path(), &loaded).unwrap_err().to_string(), expected);
+    }
+    let loaded = loaded(folder.path(), &["data.verify=when_read"]);
+    let train = opened(folder.path(), &loaded).unwrap().train;
+    for (sample_index, is_there) in [(23, true), (24, false), (31, false), (32, true)] {
+        let error = train.read(sample_index).err().map(|error| error.to_string());
+        assert_eq!(error, (!is_there).then(|| expected.clone()), "{sample_index}");
     }
 }
 

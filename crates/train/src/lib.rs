@@ -28,7 +28,7 @@ pub use feeds::{DeviceBatch, decode, train_feed, train_sampler, view_streams};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, HealthPlan, InputPlan, KnnPlan, Length, LinearPlan,
-    OnBadSample, Pairing, PretrainPlan, ShardsPlan, WorkerPlan,
+    OnBadSample, Pairing, PretrainPlan, ShardCheck, ShardsPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};

@@ -12,7 +12,7 @@ use moco_textures::TexturesConfig;
 
 use crate::error::{OnFile, TrainError};
 use crate::measure::Labeled;
-use crate::plan::{DataPlan, ShardsPlan};
+use crate::plan::{DataPlan, ShardCheck, ShardsPlan};
 
 /// Shards that are fetched from a store at a time.
 const FETCHERS: usize = 4;
@@ -89,12 +89,19 @@ fn open_shards(
         Ok(pair(train, Arc::new(open(Split::Test)?)))
     };
     let place = match place {
-        ShardsPlan::Folder { root, verify_checksums } => {
+        ShardsPlan::Folder { root, check } => {
             if manifest.generator.as_deref() == Some("textures") {
                 generate_if_missing(root, manifest, n_workers, preparing)?;
             }
-            let verify = if *verify_checksums { Verify::Checksums } else { Verify::Sizes };
-            return both(&|split| ShardSet::open(root, manifest, split, verify));
+            let verify = match check {
+                ShardCheck::Checksums => Some(Verify::Checksums),
+                ShardCheck::Sizes => Some(Verify::Sizes),
+                ShardCheck::WhenRead => None,
+            };
+            return both(&|split| match verify {
+                Some(verify) => ShardSet::open(root, manifest, split, verify),
+                None => ShardSet::lazy(ShardPlace::Folder(root.clone()), manifest, split),
+            });
         }
         ShardsPlan::Cached { address, cache, cache_bytes } => {
             let store = open_store(address)?;
