@@ -1,7 +1,7 @@
 //! Every check, cheapest first: what the continuous integration runs and the README tells.
 //!
 //! It needs no terminal and no network once the packages are there. All it installs is below the target
-//! folder: the pinned Python packages of the local S3 server that a test of `ingest` starts. A missing C
+//! folder: the pinned Python packages of the local S3 server that tests start. A missing C
 //! compiler cannot be met here, since this program would not have been linked without one.
 
 use std::ffi::OsString;
@@ -55,7 +55,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "clippy",
         work: Work::Cargo {
-            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-shard/remote --locked -- -D warnings",
+            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-shard/remote --locked -- -D warnings",
             env: Environment::Plain,
         },
     },
@@ -76,7 +76,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "test",
         work: Work::Cargo {
-            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-shard/remote --locked --no-fail-fast",
+            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-shard/remote --locked --no-fail-fast",
             env: Environment::Plain,
         },
     },

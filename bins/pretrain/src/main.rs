@@ -84,7 +84,12 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let device = args.device.open(loaded.plan.precision)?;
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
-    train((args, &device), &loaded, (&folder, &loaded.resolved), None, &stop)
+    let outcome = train((args, &device), &loaded, (&folder, &loaded.resolved), None, &stop);
+    if outcome.is_err() {
+        // What the run failed for is told, whatever becomes of its folder.
+        drop(folder.give_back());
+    }
+    outcome
 }
 
 fn train(

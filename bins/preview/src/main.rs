@@ -92,7 +92,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     sheet::check_size(loaded.recipe.image_size, indices.len(), args.draws)?;
     let wanted = Wanted { step: args.step, indices, n_draws: args.draws };
     let recipe = recipe(&loaded)?;
-    let shown = rows::draw(&loaded.plan, sources(&loaded)?.train.as_ref(), &recipe, &wanted)?;
+    let shown = rows::draw(&loaded.plan, &sources(&loaded)?.train, &recipe, &wanted)?;
     for row in &shown.rows {
         print_result(&shown.describe(row));
     }

@@ -1,11 +1,15 @@
 //! Which images are shown, and their views, drawn as the trainer draws them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use moco_augment::{AugmentError, DrawnView, Frame, JitterOp, Recipe, RgbImage, Step};
 use moco_cli::{Exit, usage};
-use moco_ingest::{Sampler, Source};
-use moco_train::{PretrainPlan, TrainError, decode, train_sampler, view_streams};
+use moco_ingest::{EncodedSample, Sampler, Slot, Source};
+use moco_train::{
+    BadSample, OnBadSample, PretrainPlan, Substitutes, TrainError, decode, train_sampler,
+    view_streams,
+};
 
 /// What is asked for.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(crate) struct Row {
     pub(crate) step: u64,
     pub(crate) index: u64,
     pub(crate) sample_index: u64,
+    /// What the image stands in for, where that cannot be used and the run skips it.
+    pub(crate) bad_samples: Vec<BadSample>,
     /// For each draw the query's view and the key's.
     pub(crate) draws: Vec<[View; 2]>,
 }
@@ -55,17 +61,44 @@ pub(crate) struct Shown {
 /// Reads the images of the places wanted and draws their views.
 pub(crate) fn draw(
     plan: &PretrainPlan,
-    source: &dyn Source,
+    source: &Arc<dyn Source>,
     recipe: &Recipe,
     wanted: &Wanted,
 ) -> anyhow::Result<Shown> {
-    let sampler = train_sampler(plan, source)?;
+    let sampler = train_sampler(plan, source.as_ref())?;
+    let substitutes = Substitutes::new(source, &sampler, plan.seed);
+    let order = Order { sampler, source: Arc::clone(source), substitutes };
     let mut shown = Shown { images: BTreeMap::new(), rows: Vec::new() };
     for index in &wanted.indices {
         let place = Place::new(wanted.step, *index, plan.batch_size as u64)?;
-        shown.add(plan, source, recipe, (&sampler, &place, wanted.n_draws))?;
+        shown.add(plan, &order, recipe, (&place, wanted.n_draws))?;
     }
     Ok(shown)
+}
+
+/// Which image comes where.
+struct Order {
+    sampler: Sampler,
+    source: Arc<dyn Source>,
+    substitutes: Substitutes,
+}
+
+impl Order {
+    /// The image of a slot by its number, and those that it stands in for.
+    fn image(
+        &self,
+        slot: Slot,
+        on_bad_sample: OnBadSample,
+    ) -> Result<(Vec<BadSample>, (u64, Image)), TrainError> {
+        let image = |sample: EncodedSample| {
+            let (sample_index, key) = (sample.sample_index, sample.key.to_string());
+            Ok((sample_index, Image { key, pixels: decode(sample)? }))
+        };
+        match on_bad_sample {
+            OnBadSample::Fail => Ok((Vec::new(), image(self.source.read(slot.sample_index)?)?)),
+            OnBadSample::Skip { .. } => self.substitutes.sample(slot, image),
+        }
+    }
 }
 
 /// A place in the order of a run.
@@ -92,29 +125,33 @@ impl Shown {
     fn add(
         &mut self,
         plan: &PretrainPlan,
-        source: &dyn Source,
+        order: &Order,
         recipe: &Recipe,
-        (sampler, place, n_draws): (&Sampler, &Place, u32),
+        (place, n_draws): (&Place, u32),
     ) -> anyhow::Result<()> {
         let slots = [0, 1].map(|view| {
             let at = plan.input.pairing.place_of(view, place.index as usize, plan.batch_size);
-            sampler.slot(place.start + at as u64)
+            order.sampler.slot(place.start + at as u64)
         });
-        for slot in &slots {
-            if let std::collections::btree_map::Entry::Vacant(entry) =
-                self.images.entry(slot.sample_index)
-            {
-                let sample = source.read(slot.sample_index).map_err(TrainError::from)?;
-                let key = sample.key.to_string();
-                entry.insert(Image { key, pixels: decode(sample)? });
+        let mut indices = [0; 2];
+        let mut bad_samples = Vec::new();
+        for (view, slot) in slots.iter().enumerate() {
+            if view == 1 && slot.position == slots[0].position {
+                indices[1] = indices[0];
+                continue;
             }
+            let (bad, (sample_index, image)) = order.image(*slot, plan.on_bad_sample)?;
+            indices[view] = sample_index;
+            bad_samples.extend(bad);
+            self.images.insert(sample_index, image);
         }
         let mut draws = Vec::new();
         for draw in 0..n_draws {
             let view = |view: usize| -> Result<View, TrainError> {
-                let (sample_index, epoch) = (slots[view].sample_index, slots[view].epoch);
-                let (image, epoch) = (&self.images[&sample_index], epoch.wrapping_add(draw));
-                let [query, key] = view_streams(plan.seed, epoch, sample_index);
+                let (sample_index, slot) = (indices[view], slots[view]);
+                let (image, epoch) = (&self.images[&sample_index], slot.epoch.wrapping_add(draw));
+                // A substitute has the streams of the sample that it stands in for.
+                let [query, key] = view_streams(plan.seed, epoch, slot.sample_index);
                 let (width, height) = (image.pixels.width(), image.pixels.height());
                 let drawn = recipe.draw(width, height, if view == 0 { query } else { key });
                 let failed =
@@ -124,8 +161,8 @@ impl Shown {
             };
             draws.push([view(0)?, view(1)?]);
         }
-        let sample_index = slots[0].sample_index;
-        self.rows.push(Row { step: place.step, index: place.index, sample_index, draws });
+        let (step, index, sample_index) = (place.step, place.index, indices[0]);
+        self.rows.push(Row { step, index, sample_index, bad_samples, draws });
         Ok(())
     }
 
@@ -138,6 +175,7 @@ impl Shown {
             "step {step}, index {index}: image {sample_index}, {}, {width}x{height} pixels",
             image.key
         )];
+        lines.extend(row.bad_samples.iter().map(|bad| format!("  stands in for {bad}")));
         for (name, view) in row.draws.iter().flat_map(|[q, k]| [("query", q), ("key", k)]) {
             let mut words = vec![match view.drawn.frame {
                 Frame::ResizedCrop(b) => {

@@ -179,6 +179,45 @@ fn a_dump_holds_what_the_trainer_gets_and_the_numbers_that_make_it() {
 }
 
 #[test]
+fn a_substitute_is_shown_as_the_trainer_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sets = data(folder.path());
+    let shard = folder.path().join("train-000000.tar");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    // The body of the first image, behind its 512-byte header, no longer starts like a JPEG.
+    bytes[512..516].copy_from_slice(b"none");
+    std::fs::write(shard, bytes).unwrap();
+    sets.push("data.verify=\"sizes\"".into());
+    let place_of_it = |loaded: &LoadedPretrain| {
+        let source = moco_cli::sources(loaded).unwrap().train;
+        let sampler = train_sampler(&loaded.plan, source.as_ref()).unwrap();
+        sampler.slots_from(0).position(|slot| slot.sample_index == 0).unwrap() as u64
+    };
+    let position = place_of_it(&load_pretrain(Path::new(CONFIG), &sets).unwrap());
+    let (step, index) = (position / 64, position % 64);
+    let args = format!("--step {step} --index {index} --dump dump.safetensors");
+    let (code, _, stderr) = preview(folder.path(), &sets, &args);
+    assert_eq!(code, Some(3));
+    assert!(stderr.starts_with("error: image train-000000.tar/000000: "), "{stderr}");
+
+    sets.extend(["data.on_bad_sample=\"skip\"", "data.bad_sample_budget=9"].map(str::to_owned));
+    let loaded = load_pretrain(Path::new(CONFIG), &sets).unwrap();
+    let (code, stdout, stderr) = preview(folder.path(), &sets, &args);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let told = "  stands in for image train-000000.tar/000000: image is neither JPEG nor PNG";
+    assert!(stdout.lines().nth(1).unwrap().starts_with(told), "{stdout}");
+    let (dump, (batch, sample_indices)) = (Dump::read(folder.path()), feed(&loaded, step));
+    let index = usize::try_from(index).unwrap();
+    for (entry, view) in dump.views().iter().zip(batch) {
+        assert_eq!(entry["image"], format!("image.{}", sample_indices[index]));
+        let in_batch = view.i(index).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let bits: Vec<u32> = in_batch.into_iter().map(f32::to_bits).collect();
+        assert!(bits == normalized(dump.tensor(&entry["tensor"]), &loaded), "{entry}");
+    }
+    assert_eq!(dump.views().len(), 2);
+}
+
+#[test]
 fn a_number_of_the_dump_that_is_off_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let sets = [data(folder.path()), vec!["augment.recipe=\"v2\"".into()]].concat();

@@ -61,6 +61,11 @@ impl Console {
         }
     }
 
+    /// Whether [`Console::start`] was called.
+    pub(crate) fn is_started(&self) -> bool {
+        self.total > 0
+    }
+
     /// Moves the bar.
     pub fn advance(&self, done: u64) {
         self.bar.set_position(done);

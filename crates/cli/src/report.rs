@@ -144,20 +144,23 @@ pub fn summary_table(summary: &Summary) -> String {
     let on_device = summary.peak_device_memory_bytes;
     let on_device =
         on_device.map_or(String::new(), |bytes| format!(", {} on the device", format_bytes(bytes)));
+    let cost = format!(
+        "{} steps, {:.0} images/s, {} in all, {memory} at most{on_device}",
+        format_count(summary.steps),
+        summary.images_per_second,
+        format_duration(std::time::Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
+    );
+    if [&summary.knn, &summary.linear].into_iter().all(|trio| *trio == Trio::default()) {
+        return format!("no accuracy was measured; {cost}");
+    }
+    let (n_neighbors, temperature) = (summary.knn_n_neighbors, summary.knn_temperature);
     [
         format!("{:<16} {:>8} {:>8}", "accuracy in %", "kNN", "linear"),
         row("raw pixels", |trio| trio.pixels),
         row("random encoder", |trio| trio.random),
         row("trained encoder", |trio| trio.trained),
         String::new(),
-        format!(
-            "kNN: {} neighbors, temperature {}; {} steps, {:.0} images/s, {} in all, {memory} at most{on_device}",
-            summary.knn_n_neighbors,
-            summary.knn_temperature,
-            format_count(summary.steps),
-            summary.images_per_second,
-            format_duration(std::time::Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
-        ),
+        format!("kNN: {n_neighbors} neighbors, temperature {temperature}; {cost}"),
     ]
     .join("\n")
 }
@@ -188,6 +191,11 @@ mod tests {
         assert!(table.contains("trained encoder      65.5     80.0"), "{table}");
         assert!(table.contains("200 neighbors, temperature 0.1"), "{table}");
         assert!(table.ends_with("512 MiB at most, 3.0 GiB on the device"), "{table}");
+        let (knn, linear) = (Trio::default(), Trio::default());
+        assert_eq!(
+            summary_table(&Summary { knn, linear, ..summary() }),
+            "no accuracy was measured; 1 500 steps, 812 images/s, 3 min 12 s in all, 512 MiB at most, 3.0 GiB on the device"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
 use moco_train::{FinishOn, Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
 
+use crate::console::Console;
 use crate::exit::{Exit, usage};
 use crate::store::open_store;
 
@@ -38,13 +39,24 @@ fn encoder(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<ResNet> {
     Ok(encoder)
 }
 
-/// Opens the data of a config.
+/// Opens the data of a config, with a bar on standard error while it is drawn or indexed.
 ///
 /// # Errors
 /// If files are missing or not what they should be.
 pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
     let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
-    Ok(open_sources(&loaded.data, n_workers, &|address| Ok(open_store(address)?))?)
+    let mut console = Console::detect();
+    let mut preparing = |what: &str, done: u64, total: u64| {
+        if !console.is_started() {
+            console.start(0, total);
+        }
+        console.advance(done);
+        console.status(done, what);
+    };
+    let store = |address: &str| Ok(open_store(address)?);
+    let opened = open_sources(&loaded.data, n_workers, &store, &mut preparing);
+    console.finish();
+    Ok(opened?)
 }
 
 /// The augmentation of a config.

@@ -64,10 +64,11 @@ fn loaded(folder: &Path, sets: &[&str]) -> LoadedPretrain {
 
 /// The sources of a config whose store is a folder.
 fn opened(folder: &Path, loaded: &LoadedPretrain) -> Result<Sources, TrainError> {
-    open_sources(&loaded.data, 1, &|address| {
+    let store = |address: &str| {
         assert_eq!(address, "s3://bucket/small");
         Ok(Arc::new(FolderStore::new(folder)) as Arc<dyn Store>)
-    })
+    };
+    open_sources(&loaded.data, 1, &store, &mut |_, _, _| panic!("nothing is prepared"))
 }
 
 fn contents(source: &dyn Source) -> Vec<(Payload, Option<u32>)> {
@@ -104,7 +105,7 @@ fn a_store_feeds_what_the_disk_feeds() {
     let disk = opened(path, &on_disk).unwrap();
     let expected = fed(&on_disk, &disk);
     assert_eq!(expected.len(), 10);
-    for place in [&cached[..], &cached[..1]] {
+    for place in [&cached[..], &cached[..1], &["data.verify=when_read"]] {
         let on_store = loaded(path, &[place, &["data.window_shards=2"]].concat());
         let store = opened(path, &on_store).unwrap();
         assert!(fed(&on_store, &store) == expected, "{place:?}");
@@ -130,6 +131,25 @@ fn without_windows_the_order_is_that_of_one_permutation() {
         let sources = opened(folder.path(), &loaded).unwrap();
         let sampler = train_sampler(&loaded.plan, sources.train.as_ref()).unwrap();
         assert!(sampler.slots_from(3).take(99).eq(plain.slots_from(3).take(99)), "{set}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_missing_is_found_at_the_start_or_when_it_is_read() {
+    let (folder, _) = written();
+    let gone = folder.path().join("train-000003.tar");
+    std::fs::remove_file(&gone).unwrap();
+    let expected =
+        format!("shard {} is missing; download it, or correct the data folder", gone.display());
+    for verify in ["checksums", "sizes"] {
+        let loaded = loaded(folder.path(), &[&format!("data.verify={verify}")]);
+        assert_eq!(opened(folder.path(), &loaded).unwrap_err().to_string(), expected);
+    }
+    let loaded = loaded(folder.path(), &["data.verify=when_read"]);
+    let train = opened(folder.path(), &loaded).unwrap().train;
+    for (sample_index, is_there) in [(23, true), (24, false), (31, false), (32, true)] {
+        let error = train.read(sample_index).err().map(|error| error.to_string());
+        assert_eq!(error, (!is_there).then(|| expected.clone()), "{sample_index}");
     }
 }
 
@@ -186,7 +206,12 @@ fn archives_of_imagenet_are_both_splits() {
     let train = "ILSVRC2012_img_train.tar";
     write(train, &[("n02119789.tar", &cats), ("n02100735.tar", &dogs)]);
     let plan = loaded(folder.path(), &["data.source=imagenet", "data.root=FOLDER"]).data;
-    let open = || open_sources(&plan, 1, &|address| panic!("{address}"));
+    let mut told = Vec::new();
+    let mut open = || {
+        let mut preparing =
+            |what: &str, done: u64, total: u64| told.push((what.to_owned(), done, total));
+        open_sources(&plan, 1, &|address| panic!("{address}"), &mut preparing)
+    };
     let error = open().unwrap_err();
     let missing = folder.path().join("ILSVRC2012_devkit_t12.tar.gz");
     assert_eq!(error.to_string(), format!("cannot open {}", missing.display()));
@@ -225,4 +250,10 @@ fn archives_of_imagenet_are_both_splits() {
             missing.display()
         )
     );
+    // Each archive is walked over once, class by class.
+    let n_bytes = cats.len() as u64;
+    let [two, one] = [2, 1].map(|n| n * n_bytes);
+    let expected = [(n_bytes, two), (two, two), (n_bytes, one)];
+    let what = "bytes of the training archive".to_owned();
+    assert_eq!(told, expected.map(|(done, total)| (what.clone(), done, total)));
 }

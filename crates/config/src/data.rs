@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moco_train::ShardsPlan;
+use moco_train::{ShardCheck, ShardsPlan};
 
 use crate::check::{at_least_one, present, unused};
 use crate::complaint::Complaint;
@@ -58,11 +58,12 @@ pub(crate) fn shards_plan(
                 return Err(Complaint::key(key, needless(key)).and(ROOT));
             }
         }
-        let verify_checksums = match present("data.verify", verify, SOURCE, "shards")? {
-            RawVerify::Checksums => true,
-            RawVerify::Sizes => false,
+        let check = match present("data.verify", verify, SOURCE, "shards")? {
+            RawVerify::Checksums => ShardCheck::Checksums,
+            RawVerify::Sizes => ShardCheck::Sizes,
+            RawVerify::WhenRead => ShardCheck::WhenRead,
         };
-        return Ok(ShardsPlan::Folder { root, verify_checksums });
+        return Ok(ShardsPlan::Folder { root, check });
     };
     if verify.is_some() {
         let message = "data.verify has no meaning with shards on a store; \

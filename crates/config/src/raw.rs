@@ -77,7 +77,7 @@ pub(crate) struct RawData {
     pub(crate) cache: Option<PathBuf>,
     /// Bytes that `cache` may hold; goes with it.
     pub(crate) cache_bytes: Option<u64>,
-    /// What of the shards is checked before the run; for shards in a folder only.
+    /// What of the shards is checked, and when; for shards in a folder only.
     pub(crate) verify: Option<RawVerify>,
     /// What becomes of a training image that cannot be used.
     pub(crate) on_bad_sample: RawOnBadSample,
@@ -104,6 +104,7 @@ pub(crate) enum RawSource {
 pub(crate) enum RawVerify {
     Checksums,
     Sizes,
+    WhenRead,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -46,15 +46,39 @@ impl BadSample {
 }
 
 /// Draws substitutes: a pure function of the seed, the position and the data.
-pub(crate) struct Substitutes {
+pub struct Substitutes {
     source: Arc<dyn Source>,
     sampler: Sampler,
     seed: Seed,
 }
 
+impl fmt::Debug for Substitutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Substitutes").field("sampler", &self.sampler).finish_non_exhaustive()
+    }
+}
+
 impl Substitutes {
-    pub(crate) fn new(source: &Arc<dyn Source>, sampler: &Sampler, seed: Seed) -> Self {
+    /// Those of a run.
+    #[must_use]
+    pub fn new(source: &Arc<dyn Source>, sampler: &Sampler, seed: Seed) -> Self {
         Self { source: Arc::clone(source), sampler: sampler.clone(), seed }
+    }
+
+    /// What `make` makes of the sample of a slot, or of its substitute where it cannot be used, and the
+    /// samples that could not be used: what a run that skips them sees there.
+    ///
+    /// # Errors
+    /// If there is no substitute, or it is not the samples that are bad.
+    pub fn sample<T>(
+        &self,
+        slot: Slot,
+        make: impl Fn(EncodedSample) -> Result<T, TrainError>,
+    ) -> Result<(Vec<BadSample>, T), TrainError> {
+        match self.source.read(slot.sample_index).map_err(TrainError::from).and_then(&make) {
+            Err(error) if error.is_of_one_sample() => self.find(slot, &error, make),
+            made => Ok((Vec::new(), made?)),
+        }
     }
 
     /// What `make` makes of the first sample drawn that it can use, and the samples that could not be

@@ -21,7 +21,7 @@ mod step_file;
 mod summary;
 mod tally;
 
-pub use bad_samples::BadSample;
+pub use bad_samples::{BadSample, Substitutes};
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine, StageLine};
 pub use features::encode;
@@ -30,11 +30,11 @@ pub use finish::image_steps;
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
     Cadence, DataPlan, EvaluationPlan, FinishOn, HealthPlan, InputPlan, KnnPlan, Length,
-    LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardsPlan, WorkerPlan,
+    LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardCheck, ShardsPlan, WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
 pub use snapshot::load_state;
-pub use sources::{OpenStore, Sources, open_sources};
+pub use sources::{OpenStore, Preparing, Sources, open_sources};
 pub use step_file::{StepConfig, run_step_file};
 pub use summary::{Summary, Trio};

@@ -220,6 +220,18 @@ pub enum DataPlan {
     },
 }
 
+/// What of shards in a folder is compared with the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardCheck {
+    /// All bytes, before the run.
+    Checksums,
+    /// Length and members, before the run.
+    Sizes,
+    /// Length and members of a shard when its first sample is read: the start does not depend on the
+    /// number of shards.
+    WhenRead,
+}
+
 /// Where tar shards lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardsPlan {
@@ -227,8 +239,8 @@ pub enum ShardsPlan {
     Folder {
         /// The folder.
         root: PathBuf,
-        /// Whether each shard's checksum is computed before the run, or its size only.
-        verify_checksums: bool,
+        /// What is compared with the manifest, and when.
+        check: ShardCheck,
     },
     /// On a store, from which whole shards are fetched to a local disk.
     Cached {

@@ -1,6 +1,7 @@
 //! The folder of a run: `runs/NAME/`.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub use moco_checkpoint::Newest;
@@ -71,6 +72,33 @@ impl RunFolder {
         }
         let newest = newest_valid(&checkpoints)?;
         Ok(Resume { folder: Self { path, _lock: lock }, config, newest })
+    }
+
+    /// Removes the files of a new run that failed before its first line of metrics and its first
+    /// checkpoint, and the folder with them if it holds nothing else; its name is free again. Any other run
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn give_back(self) -> Result<(), TrainError> {
+        let told = std::fs::metadata(self.file("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+        if told || !is_stillborn(&self.path) {
+            return Ok(());
+        }
+        for name in ["metrics.jsonl", "run.log", "config.toml", ".lock"] {
+            let file = self.file(name);
+            if file.exists() {
+                std::fs::remove_file(&file).on_file("remove", &file)?;
+            }
+        }
+        for folder in [self.file("checkpoints"), self.path.clone()] {
+            match std::fs::remove_dir(&folder) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.on_file("remove", &folder)?,
+            }
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -159,5 +187,32 @@ mod tests {
         assert!(message.contains("exists already"), "{message}");
         let message = RunFolder::resume(root.path(), "frist").unwrap_err().to_string();
         assert!(message.contains("runs there are: first"), "{message}");
+    }
+    #[test]
+    fn a_name_is_given_back_unless_something_would_be_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x");
+        for (name, content, is_kept) in [
+            ("run.log", "plan", false),
+            ("metrics.jsonl", "", false),
+            ("checkpoints/", "", false),
+            ("metrics.jsonl", "{}", true),
+            ("checkpoints/step-0000000001.safetensors", "", true),
+            ("notes.txt", "mine", true),
+        ] {
+            let folder = RunFolder::create(root.path(), "x", "").unwrap();
+            let file = folder.file(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            if !name.ends_with('/') {
+                std::fs::write(&file, content).unwrap();
+            } else {
+                std::fs::create_dir_all(&file).unwrap();
+            }
+            folder.give_back().unwrap();
+            assert_eq!((path.exists(), file.exists()), (is_kept, is_kept), "{name}");
+            if is_kept {
+                std::fs::remove_dir_all(&path).unwrap();
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use moco_textures::TexturesConfig;
 
 use crate::error::{OnFile, TrainError};
 use crate::measure::Labeled;
-use crate::plan::{DataPlan, ShardsPlan};
+use crate::plan::{DataPlan, ShardCheck, ShardsPlan};
 
 /// Shards that are fetched from a store at a time.
 const FETCHERS: usize = 4;
@@ -36,6 +36,9 @@ impl std::fmt::Debug for Sources {
 /// Reaches the store at an address; who does it knows the credentials.
 pub type OpenStore<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Store>, TrainError>;
 
+/// Is told what is prepared before it can be read, and how much of how much is done.
+pub type Preparing<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
 /// Opens the sources of a plan. Shards of the embedded data set that are not there yet are generated
 /// first and must come out as the manifest says.
 ///
@@ -45,13 +48,14 @@ pub fn open_sources(
     plan: &DataPlan,
     n_workers: usize,
     open_store: OpenStore<'_>,
+    preparing: Preparing<'_>,
 ) -> Result<Sources, TrainError> {
     match plan {
         DataPlan::Shards { place, manifest } => {
             let manifest = Manifest::load(manifest)?;
-            open_shards(place, &manifest, (n_workers, open_store))
+            open_shards(place, &manifest, (n_workers, open_store), preparing)
         }
-        DataPlan::ImageNet { root } => open_imagenet(root),
+        DataPlan::ImageNet { root } => open_imagenet(root, preparing),
         DataPlan::ImageFolder { root, test_root } => {
             let open = |root: &Path| ImageFolder::open(root).map(Arc::new);
             let train: Arc<dyn Source> = open(root)?;
@@ -75,6 +79,7 @@ fn open_shards(
     place: &ShardsPlan,
     manifest: &Manifest,
     (n_workers, open_store): (usize, OpenStore<'_>),
+    preparing: Preparing<'_>,
 ) -> Result<Sources, TrainError> {
     let both = |open: &dyn Fn(Split) -> Result<ShardSet, IngestError>| {
         let train: Arc<dyn Source> = Arc::new(open(Split::Train)?);
@@ -84,12 +89,19 @@ fn open_shards(
         Ok(pair(train, Arc::new(open(Split::Test)?)))
     };
     let place = match place {
-        ShardsPlan::Folder { root, verify_checksums } => {
+        ShardsPlan::Folder { root, check } => {
             if manifest.generator.as_deref() == Some("textures") {
-                generate_if_missing(root, manifest, n_workers)?;
+                generate_if_missing(root, manifest, n_workers, preparing)?;
             }
-            let verify = if *verify_checksums { Verify::Checksums } else { Verify::Sizes };
-            return both(&|split| ShardSet::open(root, manifest, split, verify));
+            let verify = match check {
+                ShardCheck::Checksums => Some(Verify::Checksums),
+                ShardCheck::Sizes => Some(Verify::Sizes),
+                ShardCheck::WhenRead => None,
+            };
+            return both(&|split| match verify {
+                Some(verify) => ShardSet::open(root, manifest, split, verify),
+                None => ShardSet::lazy(ShardPlace::Folder(root.clone()), manifest, split),
+            });
         }
         ShardsPlan::Cached { address, cache, cache_bytes } => {
             let store = open_store(address)?;
@@ -101,9 +113,10 @@ fn open_shards(
     both(&|split| ShardSet::lazy(place.clone(), manifest, split))
 }
 
-fn open_imagenet(root: &Path) -> Result<Sources, TrainError> {
+fn open_imagenet(root: &Path, preparing: Preparing<'_>) -> Result<Sources, TrainError> {
     let archive = |name| root.join(format!("ILSVRC2012_{name}"));
-    let train = ImageNet::train(&archive("img_train.tar"), IndexFiles::Beside, &mut |_, _| ())?;
+    let mut indexing = |done, total| preparing("bytes of the training archive", done, total);
+    let train = ImageNet::train(&archive("img_train.tar"), IndexFiles::Beside, &mut indexing)?;
     let (images, devkit) = (archive("img_val.tar"), archive("devkit_t12.tar.gz"));
     let test = ImageNet::validation(&images, &devkit, IndexFiles::Beside)?;
     if train.classes() != test.classes() {
@@ -126,12 +139,14 @@ fn generate_if_missing(
     root: &Path,
     manifest: &Manifest,
     n_workers: usize,
+    preparing: Preparing<'_>,
 ) -> Result<(), TrainError> {
     let is_used = manifest.shards(Split::Train).iter().any(|entry| root.join(&entry.file).exists());
     if is_used {
         return Ok(());
     }
     std::fs::create_dir_all(root).on_file("create", root)?;
-    moco_textures::write(root, &TexturesConfig::standard(n_workers), &mut |_, _| ())?;
+    let mut drawing = |done, total| preparing("images drawn", done, total);
+    moco_textures::write(root, &TexturesConfig::standard(n_workers), &mut drawing)?;
     Ok(())
 }

@@ -64,6 +64,33 @@ fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
 }
 
 #[test]
+fn a_run_that_fails_before_its_first_step_leaves_no_folder() {
+    let bench = Bench::new();
+    let bytes = std::fs::read(shard(&bench)).unwrap();
+    let start = |more: &[&'static str]| {
+        let sets = more.iter().flat_map(|set| ["--set", set]);
+        ["tiny.toml", "--name", "x"].into_iter().chain(sets).collect::<Vec<_>>()
+    };
+    let whole = ["data.verify=sizes", "optim.batch_size=200", "moco.queue_size=200"];
+    for (damaged, more, code, expected) in [
+        (None, &["optim.batch_size=202"][..], 2, "a batch of 202 samples cannot be drawn from 200"),
+        (Some(0), &[], 3, "train-000000.tar"),
+        // All images are in the first batch.
+        (Some(512), &whole, 3, "neither JPEG nor PNG"),
+    ] {
+        let mut now = bytes.clone();
+        if let Some(at) = damaged {
+            now[at] ^= 1;
+        }
+        std::fs::write(shard(&bench), now).unwrap();
+        check(&bench, &start(more), code, &[expected]);
+        assert_eq!(std::fs::read_dir(bench.path("runs")).unwrap().count(), 0, "{expected}");
+    }
+    std::fs::write(shard(&bench), bytes).unwrap();
+    bench.finish(&start(&["run.steps=1"]));
+}
+
+#[test]
 fn bad_images_are_skipped_within_a_budget_that_outlives_a_resume() {
     let bench = Bench::new();
     let mut bytes = std::fs::read(shard(&bench)).unwrap();

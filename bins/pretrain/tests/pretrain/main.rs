@@ -3,5 +3,10 @@
 
 mod bad_input;
 mod common;
+#[cfg(feature = "remote")]
+mod remote;
 mod resume;
 mod run_folder;
+#[cfg(feature = "remote")]
+#[path = "../../../../crates/ingest/tests/remote/servers.rs"]
+mod servers;

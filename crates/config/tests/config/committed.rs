@@ -6,7 +6,7 @@ use moco_augment::{RecipeConfig, RecipeKind};
 use moco_core::MocoConfig;
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
-use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan};
+use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan, ShardsPlan};
 
 use crate::{config_path, load};
 
@@ -22,12 +22,20 @@ fn each_loads_and_its_head_says_how_to_run_it() {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.len() >= 6, "{names:?}");
     for name in names {
-        if let Err(error) = load(&name, &[]) {
-            panic!("{}", error.render());
-        }
+        let data = match load(&name, &[]) {
+            Ok(loaded) => loaded.data,
+            Err(error) => panic!("{}", error.render()),
+        };
         let text = fs::read_to_string(config_path(&name)).unwrap();
+        let on_store = matches!(
+            data,
+            DataPlan::Shards { place: ShardsPlan::Cached { .. } | ShardsPlan::Ranges { .. }, .. }
+        );
         let command = match name.as_str() {
             "default.toml" => "cargo xtask pretrain\n".to_owned(),
+            _ if on_store => {
+                format!("cargo xtask --features remote pretrain configs/pretrain/{name}\n")
+            }
             _ => format!("cargo xtask pretrain configs/pretrain/{name}\n"),
         };
         for head in ["# Source ", "# Hardware ", "# Time ", "# Expected ", &command] {
@@ -98,8 +106,14 @@ fn v2_differs_from_v1_by_the_four_changes_of_its_table() {
 }
 
 #[test]
-fn ig1b_counts_iterations() {
-    let (plan, recipe) = plan("moco-v1-ig1b.toml");
+fn ig1b_counts_iterations_and_reads_a_store_in_windows() {
+    let loaded = load("moco-v1-ig1b.toml", &[]).unwrap();
+    let DataPlan::Shards { place: ShardsPlan::Cached { cache_bytes, .. }, .. } = loaded.data else {
+        panic!("{:?}", loaded.data);
+    };
+    let (plan, recipe) = (loaded.plan, loaded.recipe);
+    // Two windows of shards of a gigabyte.
+    assert!(plan.window_shards > 0 && cache_bytes >= 2 * plan.window_shards as u64 * 1_000_000_000);
     assert_eq!((recipe.kind, plan.head, &plan.moco), (RecipeKind::V1, HeadKind::Fc, &V1));
     assert_eq!((plan.length, plan.batch_size), (Length::Steps(1_250_000), 1024));
     assert_eq!((plan.encoder, plan.sgd), (resnet50(64), SGD));

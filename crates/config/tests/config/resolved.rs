@@ -3,7 +3,7 @@
 use std::fs;
 
 use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text};
-use moco_train::{DataPlan, Length, ShardsPlan};
+use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
 
 use crate::{load, load_fixture, meaning};
@@ -109,9 +109,15 @@ fn a_root_that_is_a_store_drops_what_belongs_to_folders_and_back() {
         let cache_bytes = 1_000_000_000_000;
         let cached = ShardsPlan::Cached { address, cache: "c".into(), cache_bytes };
         assert_eq!(place(&[&root, cache[0], cache[1]]), cached);
-        let folder = ShardsPlan::Folder { root: "f".into(), verify_checksums: false };
-        let back = [&root, cache[0], cache[1], "data.root=f", "data.verify=sizes"];
-        assert_eq!(place(&back), folder);
+        for (name, check) in [
+            ("checksums", ShardCheck::Checksums),
+            ("sizes", ShardCheck::Sizes),
+            ("when_read", ShardCheck::WhenRead),
+        ] {
+            let verify = format!("data.verify={name}");
+            let back = [&root, cache[0], cache[1], "data.root=f", &verify];
+            assert_eq!(place(&back), ShardsPlan::Folder { root: "f".into(), check });
+        }
         // A run may move between the disk and a store.
         let [old, new] = [&["data.window_shards=0"][..], &[&root, cache[0], cache[1]]]
             .map(|sets| load_fixture(sets).unwrap().resolved);

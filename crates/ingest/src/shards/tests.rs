@@ -129,6 +129,22 @@ fn a_split_without_shards_is_refused() {
 }
 
 #[test]
+fn an_image_without_bytes_is_the_fault_of_one_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = ShardWriter::new(folder.path(), "train", 3).unwrap();
+    for (key, image) in [("a", &b"1"[..]), ("b", b""), ("c", b"3")] {
+        writer.push(key, ImageFormat::Jpeg, image, None).unwrap();
+    }
+    let manifest = Manifest { train: writer.finish().unwrap(), ..Manifest::default() };
+    let set = open(&folder, &manifest, Verify::Checksums).unwrap();
+    let error = set.read(1).unwrap_err();
+    let expected = "/train-000000.tar holds no byte of the image \"b\" at offset 1536; make the shard \
+                    again without it";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(error.is_of_one_sample() && set.read(0).is_ok() && set.read(2).is_ok());
+}
+
+#[test]
 fn a_shard_cut_after_opening_gives_no_short_image() {
     let (folder, manifest) = written();
     let set = open(&folder, &manifest, Verify::Checksums).unwrap();

@@ -2,7 +2,8 @@
 
 Usage: faults.py FOLDER. Prints its port, and ends when its standard input does. The first part of a path
 says how a file is served: `good`, `flaky` (each fifth request fails, in turns by a status, a connection
-that breaks and a body that is short), `reset`, `short`, `hang`, `whole` (knows no ranges) or a status.
+that breaks and a body that is short), `reset`, `short`, `hang`, `stall` (in the middle of the body), `whole`
+(knows no ranges) or a status.
 """
 
 import http.server
@@ -31,6 +32,8 @@ def next_mode():
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # The body is written behind the header; else it would wait 40 ms for the other side's delayed ACK.
+    disable_nagle_algorithm = True
 
     def do_GET(self):
         mode, _, name = self.path.lstrip("/").partition("/")
@@ -63,9 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if content_range:
             self.send_header("Content-Range", content_range)
         self.end_headers()
-        if mode in ("reset", "short"):
+        if mode in ("reset", "short", "stall"):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
+            if mode == "stall":
+                # The other side gives up first.
+                self.connection.recv(1)
             if mode == "reset":
                 # Closing with a lingering time of zero sends RST.
                 linger = struct.pack("ii", 1, 0)

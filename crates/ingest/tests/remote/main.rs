@@ -158,11 +158,12 @@ fn what_stays_is_an_error_at_once_and_what_may_pass_after_some_attempts() {
         ("reset", &format!("{failed}while the answer came; try again later"), 2),
         ("short", &format!("{failed}while the answer came; try again later"), 2),
         ("hang", &format!("{failed}with no whole answer within 300ms; try again later"), 2),
+        ("stall", &format!("{failed}with no whole answer within 300ms; try again later"), 2),
     ];
     for (mode, expected, n_retries) in cases {
         let address = format!("http://127.0.0.1:{}/{mode}", server.port);
-        let timeout =
-            if mode == "hang" { Duration::from_millis(300) } else { PATIENCE.request_timeout };
+        let ends = !matches!(mode, "hang" | "stall");
+        let timeout = if ends { PATIENCE.request_timeout } else { Duration::from_millis(300) };
         let patience = Patience { n_attempts: 3, request_timeout: timeout, ..PATIENCE };
         let remote = Remote::open(&address, &S3Access::default(), patience).unwrap();
         let error = remote.read(key, part).unwrap_err();

@@ -1,4 +1,5 @@
-//! The servers of these tests: Python programs beside this file, which end with the test.
+//! The servers of these tests and of those of `pretrain`: Python programs beside this file, which end with
+//! the test.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,8 @@ impl Drop for Server {
 }
 
 fn here() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/remote")
+    // The same from each crate that compiles this file.
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/ingest/tests/remote")
 }
 
 fn python_with_moto() -> PathBuf {
