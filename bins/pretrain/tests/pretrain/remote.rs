@@ -92,3 +92,22 @@ fn a_store_trains_what_the_disk_trains() {
     run(&["--resume", "killed"].map(str::to_owned));
     assert!((bench.state("killed"), numbers(&bench, "killed")) == expected, "killed");
 }
+
+#[test]
+fn windows_without_room_in_the_cache_are_refused_before_anything_is_left() {
+    let bench = Bench::new();
+    repack(&bench);
+    let manifest = Manifest::load(&bench.path("many.toml")).unwrap();
+    let largest = manifest.train.iter().map(|shard| shard.bytes).max().unwrap();
+    let bytes = format!("data.cache_bytes={}", 5 * largest);
+    let sets = ["data.root=s3://data/shards", "data.manifest=many.toml", "data.cache=c", &bytes];
+    let sets = sets.into_iter().chain(["data.window_shards=3"]).flat_map(|set| ["--set", set]);
+    let arguments: Vec<&str> = ["tiny.toml", "--name", "x"].into_iter().chain(sets).collect();
+    let output = bench.run(&arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let expected = "data.window_shards = 3 mixes 3 shards at a time, but data.cache_bytes has room for \
+                    windows of at most 2; choose from 1 to that, or raise data.cache_bytes";
+    assert!(stderr.contains(expected), "{stderr}");
+    assert_eq!(std::fs::read_dir(bench.path("runs")).unwrap().count(), 0);
+}
