@@ -35,6 +35,10 @@ fn the_report_has_all_numbers() {
         "/feed/images_per_second",
         "/feed/alone_images_per_second",
         "/feed/share",
+        "/feed/busy/read",
+        "/feed/busy/decode",
+        "/feed/busy/batch",
+        "/feed/busy/upload",
     ] {
         positive(path);
     }

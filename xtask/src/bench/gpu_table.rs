@@ -171,6 +171,7 @@ impl Reports {
                 table += &format!("{}: {fed:.1}, {share} % of the above\n", feed.name);
             }
         }
+        table += &self.busy_stages();
         for (side, reports) in &self.reports {
             let steps = reports.iter().filter_map(|report| report["step_ms"].as_f64());
             let steps: Vec<String> = steps.map(|ms| format!("{ms:.2}")).collect();
@@ -187,6 +188,21 @@ impl Reports {
             table += &format!("{} did not run: {why}\n", side.name());
         }
         table
+    }
+
+    /// How busy each stage of the pipeline is when it runs alone, in the last trial.
+    fn busy_stages(&self) -> String {
+        let last = self.reports.get(&Side::Ours).and_then(|reports| reports.last());
+        let stages = last.and_then(|report| report["feed"]["busy"].as_object());
+        let shares = stages
+            .into_iter()
+            .flatten()
+            .filter_map(|(stage, share)| Some(format!("{stage} {:.0} %", 100.0 * share.as_f64()?)));
+        let shares: Vec<String> = shares.collect();
+        if shares.is_empty() {
+            return String::new();
+        }
+        format!("its stages are busy for {} of their time\n", shares.join(", "))
     }
 }
 
@@ -232,6 +248,7 @@ mod tests {
             let mut ours = report(ms, &json!(1_u64 << 31));
             ours["feed"] = json!({
                 "images_per_second": 4864.0, "alone_images_per_second": 10240.0, "share": 0.95,
+                "busy": {"batch": 0.99, "upload": 0.125},
             });
             reports.take(Side::Ours, Ok(ours));
             reports.take(Side::Eager, Ok(report(2.0 * ms, &json!(1_u64 << 32))));
@@ -254,6 +271,7 @@ sum of the phases, ms        75.00    150.00   0.50
 peak memory, GiB              2.00      4.00   0.50
 images a second through the pipeline: 4864.0, 95.0 % of the above
 images a second, the pipeline alone: 10240.0, 200.0 % of the above
+its stages are busy for batch 99 %, upload 12 % of their time
 ours: step ms 40.00 50.00 90.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250
 eager: step ms 80.00 100.00 180.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250
 torch.compile did not run: exit status: 1

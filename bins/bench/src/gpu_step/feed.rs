@@ -1,6 +1,7 @@
 //! Steps on images that come through the pipeline of a run: sampled, batched, uploaded and normalized.
 //! They are decoded already and their views are themselves, so what it shows is the way of the pixels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -30,6 +31,9 @@ pub(super) struct Feed {
     training_ms: f64,
     /// With nothing done with it: the most that the pipeline can do.
     alone_ms: f64,
+    /// The share of its time that a stage's threads work while the pipeline runs alone: the busiest is
+    /// what bounds it.
+    busy: BTreeMap<String, f64>,
 }
 
 impl Feed {
@@ -40,6 +44,7 @@ impl Feed {
             "images_per_second": rate(self.training_ms),
             "alone_images_per_second": rate(self.alone_ms),
             "share": rate(self.training_ms) / pure_images_per_second,
+            "busy": self.busy,
         })
     }
 }
@@ -57,10 +62,11 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
         }
         let ((), ms) =
             timed(&setup.device, || (0..n_batches).try_for_each(|_| work(next(&mut feed)?)))?;
-        anyhow::Ok(ms / f64::from(n_batches))
+        let busy = feed.meters().into_iter().map(|stage| (stage.stage.clone(), stage.busy_share()));
+        anyhow::Ok((ms / f64::from(n_batches), busy.collect()))
     };
     let mut waiting = Vec::new();
-    let training_ms = ms_a_batch(&mut |views| {
+    let (training_ms, _) = ms_a_batch(&mut |views| {
         waiting.push(moco.step(&views, LR)?.statistics);
         if waiting.len() >= READ_EVERY as usize {
             for statistics in waiting.drain(..) {
@@ -69,8 +75,8 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
         }
         Ok(())
     })?;
-    let alone_ms = ms_a_batch(&mut |_| Ok(()))?;
-    Ok(Feed { batch_size: args.batch_size, training_ms, alone_ms })
+    let (alone_ms, busy) = ms_a_batch(&mut |_| Ok(()))?;
+    Ok(Feed { batch_size: args.batch_size, training_ms, alone_ms, busy })
 }
 
 fn next(feed: &mut DeviceFeed) -> anyhow::Result<StepViews> {
