@@ -308,12 +308,13 @@ fn collate(samples: &[Views], pairing: Pairing, finish_on: FinishOn) -> HostBatc
             let of_view =
                 |place| &samples[pairing.place_of(view, place, samples.len())].squares[view];
             let squares = || (0..samples.len()).map(of_view);
-            let pixels = squares().flat_map(|square| square.image.pixels().iter().copied());
+            // Whole images at a time: byte by byte this stage would hold a GPU up.
+            let pixels: Vec<&[u8]> = squares().map(|square| square.image.pixels()).collect();
             let steps = match finish_on {
                 FinishOn::Cpu => Vec::new(),
                 FinishOn::Gpu => squares().map(|square| image_steps(&square.steps)).collect(),
             };
-            HostView { pixels: pixels.collect(), steps }
+            HostView { pixels: pixels.concat(), steps }
         })
         .collect();
     HostBatch {
