@@ -188,6 +188,7 @@ mod tests {
         let message = RunFolder::resume(root.path(), "frist").unwrap_err().to_string();
         assert!(message.contains("runs there are: first"), "{message}");
     }
+
     #[test]
     fn a_name_is_given_back_unless_something_would_be_lost() {
         let root = tempfile::tempdir().unwrap();

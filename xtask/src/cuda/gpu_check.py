@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Proves the programs beside it on the first GPU of this machine, and writes results.json.
 
-Needs an NVIDIA driver from 580 on and a Python with PyTorch for CUDA 13 (name it by PYTHON=...). Every part
-runs even if one before it failed; the exit code is 0 only if all passed.
+Needs an NVIDIA driver from 580 on and a Python with PyTorch for CUDA 13 and torchvision (name it by PYTHON=...). Every part
+runs even if one before it failed; the exit code is 0 only if all passed. `--only PREFIX` does some of the
+parts, `--device cpu --only resume/f32` tries the script itself out on a machine without a GPU.
 """
+import argparse
 import json
 import os
 import pathlib
@@ -14,7 +16,11 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON = os.environ.get("PYTHON", sys.executable)
-WITH_CUDA = [str(HERE / "with-cuda")]
+ARGUMENTS = argparse.ArgumentParser(description=__doc__)
+ARGUMENTS.add_argument("--device", default="cuda:0")
+ARGUMENTS.add_argument("--only", default="", metavar="PREFIX")
+ARGUMENTS = ARGUMENTS.parse_args()
+WITH_CUDA = [] if ARGUMENTS.device == "cpu" else [str(HERE / "with-cuda")]
 CONFIG = "configs/pretrain/default.toml"
 STEPS = 120
 
@@ -62,7 +68,7 @@ def checkpoint(run_name):
 
 
 def pretrain(*arguments):
-    return [*WITH_CUDA, "./pretrain", *arguments, "--device", "cuda:0"]
+    return [*WITH_CUDA, "./pretrain", *arguments, "--device", ARGUMENTS.device]
 
 
 def resume(precision):
@@ -122,8 +128,8 @@ def main():
     for precision in ("f32", "bf16"):
         parts[f"resume/{precision}"] = lambda precision=precision: resume(precision)
     parts["finish_on"] = finish_on
-    ours = [*WITH_CUDA, "./bench", "gpu-step", "--device", "cuda:0"]
-    torch = [PYTHON, "xtask/src/bench/torch_gpu.py", "--device", "cuda:0"]
+    ours = [*WITH_CUDA, "./bench", "gpu-step", "--device", ARGUMENTS.device]
+    torch = [PYTHON, "xtask/src/bench/torch_gpu.py", "--device", ARGUMENTS.device]
     for precision in ("bf16", "tf32"):
         parts[f"bench/ours/{precision}"] = lambda precision=precision: benchmark([*ours, "--precision", precision])
         parts[f"bench/torch/{precision}"] = lambda precision=precision: benchmark([*torch, "--precision", precision])
@@ -131,6 +137,8 @@ def main():
     parts["bench/torch/compile"] = lambda: benchmark([*torch, "--precision", "bf16", "--compile"])
     results, began = {}, time.time()
     for name, part in parts.items():
+        if not name.startswith(ARGUMENTS.only):
+            continue
         results[name] = part()
         print(f"{'ok    ' if results[name]['passed'] else 'FAILED'}  {time.time() - began:6.1f} s  {name}", flush=True)
         # Written after each part: whatever ends this program, what was found stays.
