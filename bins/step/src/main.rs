@@ -43,6 +43,9 @@ struct Args {
     /// Steps to do; as many as the input has views for if left out.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
+    /// Steps whose gradients are written; all if left out.
+    #[arg(long)]
+    gradients: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -60,8 +63,9 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         sgd: plan.sgd,
         seed: plan.seed,
     };
-    let n_steps = args.steps.unwrap_or(u32::MAX) as usize;
-    let losses = run_step_file(&config, &args.input, &args.output, n_steps)?;
+    let [n_steps, n_gradients] =
+        [args.steps, args.gradients].map(|n| n.unwrap_or(u32::MAX) as usize);
+    let losses = run_step_file(&config, &args.input, &args.output, (n_steps, n_gradients))?;
     for (step, loss) in losses.iter().enumerate() {
         print_result(&format!("step {step}  loss {loss}"));
     }

@@ -41,8 +41,8 @@ pub struct StepConfig {
     pub seed: Seed,
 }
 
-/// Does every step that `input` holds views for, at most `n_steps`, and writes `output`; gives the
-/// losses.
+/// Does every step that `input` holds views for, at most `n_steps`, and writes `output`, with the
+/// gradients of the first `n_gradients` steps; gives the losses.
 ///
 /// # Errors
 /// If a tensor is missing or does not fit the configuration.
@@ -50,15 +50,18 @@ pub fn run_step_file(
     config: &StepConfig,
     input: &Path,
     output: &Path,
-    n_steps: usize,
+    (n_steps, n_gradients): (usize, usize),
 ) -> Result<Vec<f64>, TrainError> {
     let tensors =
         candle_core::safetensors::load(input, &Device::Cpu).during("reading the input")?;
     let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    let (results, losses) = run_steps(config, &tensors, n_steps).map_err(|error| match error {
-        TrainError::Content { what, .. } => TrainError::Content { path: input.to_owned(), what },
-        error => error,
-    })?;
+    let (results, losses) =
+        run_steps(config, &tensors, (n_steps, n_gradients)).map_err(|error| match error {
+            TrainError::Content { what, .. } => {
+                TrainError::Content { path: input.to_owned(), what }
+            }
+            error => error,
+        })?;
     let on_host =
         results.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)));
     let results: BTreeMap<String, Tensor> =
@@ -71,7 +74,7 @@ pub fn run_step_file(
 fn run_steps(
     config: &StepConfig,
     tensors: &BTreeMap<String, Tensor>,
-    n_steps: usize,
+    (n_steps, n_gradients): (usize, usize),
 ) -> Result<(BTreeMap<String, Tensor>, Vec<f64>), TrainError> {
     let mut moco = model(config, tensors)?;
     let mut results = BTreeMap::new();
@@ -102,7 +105,8 @@ fn run_steps(
         results.insert(format!("step{step}.loss"), loss);
         results.insert(format!("step{step}.q"), output.q);
         results.insert(format!("step{step}.k"), output.k);
-        for (name, gradient) in output.gradients {
+        let gradients = if step < n_gradients { output.gradients } else { BTreeMap::new() };
+        for (name, gradient) in gradients {
             results.insert(format!("step{step}.grad.{name}"), gradient);
         }
     }

@@ -113,6 +113,7 @@ def finish_on():
 
 
 def benchmark(command):
+    """A program that prints a JSON object last."""
     part = run(command, 150)
     try:
         part["result"] = json.loads(part["stdout"].strip().splitlines()[-1])
@@ -128,6 +129,9 @@ def main():
     for precision in ("f32", "bf16"):
         parts[f"resume/{precision}"] = lambda precision=precision: resume(precision)
     parts["finish_on"] = finish_on
+    curve = [PYTHON, "xtask/src/cuda/gpu_curve.py", "--device", ARGUMENTS.device]
+    for precision in ("f32", "bf16"):
+        parts[f"curve/{precision}"] = lambda precision=precision: benchmark([*curve, "--precision", precision, "--", *WITH_CUDA, "./step"])
     ours = [*WITH_CUDA, "./bench", "gpu-step", "--device", ARGUMENTS.device]
     torch = [PYTHON, "xtask/src/bench/torch_gpu.py", "--device", ARGUMENTS.device]
     for precision in ("bf16", "tf32"):

@@ -29,10 +29,11 @@ const TESTS: [&str; 9] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there.
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "configs/pretrain/default.toml",
     "data-manifests/textures.toml",
     "xtask/src/bench/torch_gpu.py",
+    "xtask/src/cuda/gpu_curve.py",
 ];
 
 /// Builds and packs; what comes out needs a driver and a Python with PyTorch.
