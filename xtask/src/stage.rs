@@ -47,12 +47,20 @@ pub(crate) fn build_in(
 
 /// The path in cargo's messages, which holds wherever the target folder is.
 fn executable(messages: &str, name: &str) -> Option<PathBuf> {
-    let built = |line: &str| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let ours = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
-        ours.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    let mut programs = programs(messages);
+    let is_ours = |message: &Value| {
+        message["target"]["name"] == name && message["target"]["kind"][0] == "bin"
     };
-    messages.lines().find_map(built)
+    programs.find_map(|(message, path)| is_ours(&message).then_some(path))
+}
+
+/// The programs in cargo's messages, each with the message that tells of it.
+pub(crate) fn programs(messages: &str) -> impl Iterator<Item = (Value, PathBuf)> {
+    messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str()?.into();
+        Some((message, path))
+    })
 }
 
 #[cfg(test)]

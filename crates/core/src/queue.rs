@@ -44,7 +44,7 @@ impl Queue {
     ///
     /// # Errors
     /// If memory cannot be had.
-    pub(crate) fn to_device(&self, device: &Device) -> Result<Self, MocoError> {
+    pub fn to_device(&self, device: &Device) -> Result<Self, MocoError> {
         let keys = self.keys.to_device(device).during("moving the queue")?;
         Ok(Self { keys, ptr: self.ptr })
     }

@@ -68,8 +68,8 @@ impl Moco {
         sgd: SgdConfig,
         seed: Seed,
     ) -> Result<Self, MocoError> {
-        let first = encoder.params().parameters().next().map(|(_, t)| (t.dtype(), t.device()));
-        let (dtype, device) = first.unwrap_or((DType::F32, &Device::Cpu));
+        let place = encoder.params().dtype_and_device();
+        let (dtype, device) = place.unwrap_or((DType::F32, &Device::Cpu));
         let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
         head.params_mut().to_device(device)?;
         let queue = Queue::random(seed, config.dim, config.queue_size, dtype)?.to_device(device)?;

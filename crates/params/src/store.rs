@@ -145,6 +145,12 @@ impl ParamStore {
         self.of_role(Role::Buffer)
     }
 
+    /// Type and device of the parameters, which they share; `None` without any.
+    #[must_use]
+    pub fn dtype_and_device(&self) -> Option<(DType, &Device)> {
+        self.parameters().next().map(|(_, tensor)| (tensor.dtype(), tensor.device()))
+    }
+
     /// Moves everything to a device but counters (i64), which the host counts.
     ///
     /// # Errors

@@ -42,8 +42,8 @@ impl Target {
 
     /// f32 on the encoder's device.
     pub(crate) fn of(encoder: &dyn Encoder) -> Self {
-        let first = encoder.params().parameters().next();
-        let device = first.map_or(Device::Cpu, |(_, tensor)| tensor.device().clone());
+        let place = encoder.params().dtype_and_device();
+        let device = place.map_or(Device::Cpu, |(_, device)| device.clone());
         Self { device, dtype: DType::F32 }
     }
 }

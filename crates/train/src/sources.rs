@@ -93,15 +93,12 @@ fn open_shards(
             if manifest.generator.as_deref() == Some("textures") {
                 generate_if_missing(root, manifest, n_workers, preparing)?;
             }
-            let verify = match check {
-                ShardCheck::Checksums => Some(Verify::Checksums),
-                ShardCheck::Sizes => Some(Verify::Sizes),
-                ShardCheck::WhenRead => None,
-            };
-            return both(&|split| match verify {
-                Some(verify) => ShardSet::open(root, manifest, split, verify),
-                None => ShardSet::lazy(ShardPlace::Folder(root.clone()), manifest, split),
-            });
+            let open = |verify| both(&|split| ShardSet::open(root, manifest, split, verify));
+            match check {
+                ShardCheck::Checksums => return open(Verify::Checksums),
+                ShardCheck::Sizes => return open(Verify::Sizes),
+                ShardCheck::WhenRead => ShardPlace::Folder(root.clone()),
+            }
         }
         ShardsPlan::Cached { address, cache, cache_bytes } => {
             let store = open_store(address)?;

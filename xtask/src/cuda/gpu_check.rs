@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
 
 use super::{Kit, dist};
-use crate::tree;
+use crate::{stage, tree};
 
 /// Runs it all on the machine with the GPU.
 const CHECK: &str = include_str!("gpu_check.py");
@@ -119,14 +118,10 @@ fn build_tests() -> anyhow::Result<Vec<(String, PathBuf)>> {
 }
 
 fn tests_in(messages: &str) -> Vec<(String, PathBuf)> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let test = |message: Value| {
-        let program = message["executable"].as_str()?.into();
-        let is_test = message["profile"]["test"].as_bool()?;
-        Some((is_test, message["target"]["name"].as_str()?.to_owned(), program))
-    };
-    let tests = messages.filter_map(test).filter(|(is_test, _, _)| *is_test);
-    tests.map(|(_, name, program)| (name, program)).collect()
+    let tests = stage::programs(messages).filter(|(message, _)| message["profile"]["test"] == true);
+    tests
+        .filter_map(|(message, path)| Some((message["target"]["name"].as_str()?.to_owned(), path)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Setup {
 
     pub(super) fn queue(&self) -> anyhow::Result<Queue> {
         let queue = Queue::random(SEED, DIM, self.queue_size, DType::F32)?;
-        Ok(Queue::from_parts(&queue.keys().to_device(&self.device)?, 0)?)
+        Ok(queue.to_device(&self.device)?)
     }
 
     fn encoder(&self) -> anyhow::Result<ResNet> {

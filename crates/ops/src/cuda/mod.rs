@@ -94,9 +94,7 @@ impl Cuda {
         self.functions.borrow_mut().insert(kernel, function.clone());
         Ok(function)
     }
-}
 
-impl Cuda {
     /// Opens the library at the first call.
     fn with_plans<R>(
         &self,

@@ -66,41 +66,34 @@ impl Gpu for Proxy {
     ) -> Result<(), OpError> {
         let (device, gpu) = Self::device(op)?;
         let in_tables = self.in_tables.take();
-        let mut tensors = Vec::new();
+        // For each argument what it is on the device, if it is a tensor.
+        let mut tensors: Vec<Option<Tensor>> = Vec::new();
         let mut written: Vec<(Memory, Tensor)> = Vec::new();
         for arg in args {
-            match arg {
-                Arg::In(x) => tensors.push(x.to_device(&device).in_op(op)?),
+            tensors.push(match arg {
+                Arg::In(x) => Some(x.to_device(&device).in_op(op)?),
                 Arg::Out(x) => {
                     let on_device = x.to_device(&device).in_op(op)?;
                     written.push((Memory::of(op, x)?, on_device.clone()));
-                    tensors.push(on_device);
+                    Some(on_device)
                 }
                 Arg::Changed(x) => {
                     let host = Memory::of(op, x)?;
                     let known = in_tables.iter().find(|(memory, _)| memory.is(&host));
                     let (_, on_device) = known.ok_or(OpError::Strided { op, tensor: "changed" })?;
                     written.push((host, on_device.clone()));
-                    tensors.push(on_device.clone());
+                    Some(on_device.clone())
                 }
-                Arg::U32(_) | Arg::U64(_) | Arg::F32(_) => {}
-            }
-        }
-        let mut tensors = tensors.iter();
-        let mut on_device = Vec::new();
-        for arg in args {
-            let tensor = match arg {
-                Arg::In(_) | Arg::Out(_) | Arg::Changed(_) => tensors.next(),
                 Arg::U32(_) | Arg::U64(_) | Arg::F32(_) => None,
-            };
-            on_device.push(match (arg, tensor) {
-                (Arg::In(_), Some(x)) => Arg::In(x),
-                (Arg::Out(_), Some(x)) => Arg::Out(x),
-                (Arg::Changed(_), Some(x)) => Arg::Changed(x),
-                (number, _) => *number,
             });
         }
-        gpu.launch(op, kernel, grid, &on_device)?;
+        let on_device = args.iter().zip(&tensors).map(|(arg, tensor)| match (arg, tensor) {
+            (Arg::In(_), Some(x)) => Arg::In(x),
+            (Arg::Out(_), Some(x)) => Arg::Out(x),
+            (Arg::Changed(_), Some(x)) => Arg::Changed(x),
+            (number, _) => *number,
+        });
+        gpu.launch(op, kernel, grid, &on_device.collect::<Vec<_>>())?;
         for (host, on_device) in &written {
             bring_back(op, host, on_device)?;
         }
