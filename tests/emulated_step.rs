@@ -173,6 +173,7 @@ fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
     let expected = [
         "Forward",
         "InputGradient",
+        "Product",
         "WeightGradient",
         "add_f32",
         "bn_blend",

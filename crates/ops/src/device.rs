@@ -12,7 +12,7 @@ use crate::error::OpError;
 pub fn peak_device_memory_bytes(device: &Device) -> Result<Option<u64>, OpError> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => crate::cuda::device::peak_memory_bytes(device).map(Some),
+        Device::Cuda(device) => crate::cuda::peak_memory_bytes(device).map(Some),
         _ => Ok(None),
     }
 }

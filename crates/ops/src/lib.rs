@@ -19,6 +19,7 @@
 mod add;
 mod batch_norm;
 mod conv;
+mod copy;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dense;
@@ -39,6 +40,7 @@ mod normalize;
 mod peak;
 mod pool;
 mod precision;
+mod recording;
 mod recycle;
 mod simd;
 mod tile;
@@ -51,6 +53,7 @@ pub use batch_norm::{
     batch_norm_train, blend_running_,
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
+pub use copy::{copy_, upload};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
 pub use device::{convolution_choices, peak_device_memory_bytes, prefer_convolution_choices};
@@ -67,6 +70,7 @@ pub use pool::{
     MaxPooled, global_average_pool, global_average_pool_backward, max_pool, max_pool_backward,
 };
 pub use precision::Precision;
+pub use recording::Recording;
 pub use recycle::Recycler;
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};
 pub use upload::{ArrivingImages, ImageUpload};

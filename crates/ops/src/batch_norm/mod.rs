@@ -179,7 +179,7 @@ pub fn batch_norm_backward(
             by_dtype!(OP, x, backward([x, y, dy], bn, statistics, after, dims))
         }
         Statistics::Device(statistics) => {
-            let gpu = gpu::expect(OP, x)?;
+            let gpu = gpu::expect(OP, x.device())?;
             gpu::batch_norm::backward(&*gpu, [x, y, dy], bn, statistics, after)
         }
     }

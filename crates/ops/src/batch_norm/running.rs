@@ -40,7 +40,7 @@ pub fn blend_running_(
     expect_own_memory(OP, named.into_iter(), std::iter::empty())?;
     match &saved.statistics {
         Statistics::Device(statistics) => {
-            let gpu = gpu::expect(OP, running[0])?;
+            let gpu = gpu::expect(OP, running[0].device())?;
             gpu::batch_norm::blend(&*gpu, statistics, running, groups, bn_momentum)
         }
         Statistics::Host(statistics) => {

@@ -11,6 +11,7 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr as _};
 use candle_core::cuda::gemm_reduced_precision_f32;
 use candle_core::{CudaDevice, DType};
 
+use super::pointer;
 use crate::gpu::Convolution;
 use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Candidate, Library, Operands, Sizes};
@@ -83,12 +84,6 @@ fn null_if_none(workspace: Option<&CudaSlice<u8>>, device: &CudaDevice) -> (*mut
 
 fn address(slice: &CudaSlice<u8>, device: &CudaDevice) -> *mut c_void {
     pointer(slice.device_ptr(&device.cuda_stream()).0)
-}
-
-/// A device's address as C writes it.
-#[expect(clippy::cast_possible_truncation, reason = "CUDA has 64-bit hosts only")]
-fn pointer(address: u64) -> *mut c_void {
-    ptr::without_provenance_mut(address as usize)
 }
 
 impl Library for Cudnn {

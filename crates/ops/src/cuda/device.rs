@@ -1,14 +1,17 @@
 //! Opening a device with everything set that changes results or speed.
 
+use candle_core::cuda::cudarc::cublas::sys as cublas;
 use candle_core::cuda::cudarc::driver::{result, sys};
 use candle_core::cuda::{set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{CudaDevice, Device};
 
-use super::driver;
+use super::{driver, pointer};
 use crate::Precision;
 use crate::error::{InOp, OpError};
 
 const OP: &str = "opening a CUDA device";
+/// What NVIDIA names for Hopper; older devices need less.
+const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 
 /// The CUDA device of this number, with one stream of its own. How f32 is multiplied holds for the
 /// whole process.
@@ -34,23 +37,70 @@ pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError
         )
         .map_err(driver(OP))?;
     }
+    give_workspace(&device)?;
     Ok(Device::Cuda(device))
 }
 
-/// Most memory that tensors and libraries' workspaces ever took on a device at a time.
+/// Gives cuBLAS its workspace once and for all: a library that asks the driver for one at each product
+/// would do so in the middle of a recording.
+fn give_workspace(device: &CudaDevice) -> Result<(), OpError> {
+    // SAFETY: cuBLAS writes what it reads of it.
+    let workspace = unsafe { device.alloc::<u8>(BLAS_WORKSPACE_BYTES) }.in_op(OP)?;
+    // The handle lives as long as any tensor of the device; so does this.
+    let workspace = workspace.leak();
+    let blas = device.cublas_handle();
+    // SAFETY: the handle is the device's, and so is the memory, which is never freed.
+    let status = unsafe {
+        cublas::cublasSetWorkspace_v2(*blas.handle(), pointer(workspace), BLAS_WORKSPACE_BYTES)
+    };
+    status.result().map_err(|error| OpError::Library {
+        op: OP,
+        library: "cuBLAS",
+        what: error.to_string(),
+    })
+}
+
+/// Gives memory that no tensor is in back to the system, and counts the peak of what is in use from here.
+pub(super) fn trim(device: &CudaDevice) -> Result<(), OpError> {
+    let mut zero = 0_u64;
+    // SAFETY: the device exists, its default pool too, and the attribute is a u64.
+    let statuses = unsafe {
+        let pool = default_pool(device)?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let mark = std::ptr::from_mut(&mut zero).cast();
+        [sys::cuMemPoolTrimTo(pool, 0), sys::cuMemPoolSetAttribute(pool, attribute, mark)]
+    };
+    statuses.into_iter().try_for_each(|status| status.result().map_err(driver("trimming memory")))
+}
+
+/// Most memory that tensors, libraries' workspaces and recorded work took on a device at a time since the
+/// last [`trim`].
 ///
 /// # Errors
 /// If the driver does not tell.
-pub(crate) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
-    let mut bytes = 0_u64;
-    // SAFETY: the device exists, its default pool too, and the attribute is a u64.
-    let status = unsafe {
-        let pool = default_pool(device)?;
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-        sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())
+pub(super) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
+    const OP: &str = "peak memory";
+    let (mut in_pool, mut in_graphs) = (0_u64, 0_u64);
+    let cu_device = device.cuda_stream().context().cu_device();
+    // SAFETY: the device exists, its default pool too, and the attributes are u64.
+    let statuses = unsafe {
+        [
+            sys::cuMemPoolGetAttribute(
+                default_pool(device)?,
+                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+                std::ptr::from_mut(&mut in_pool).cast(),
+            ),
+            sys::cuDeviceGetGraphMemAttribute(
+                cu_device,
+                sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_USED_MEM_HIGH,
+                std::ptr::from_mut(&mut in_graphs).cast(),
+            ),
+        ]
     };
-    status.result().map_err(driver("peak memory"))?;
-    Ok(bytes)
+    for status in statuses {
+        status.result().map_err(driver(OP))?;
+    }
+    Ok(in_pool + in_graphs)
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! Tensors as memory of a device.
 
 use candle_core::cuda::CudaDType;
-use candle_core::cuda::cudarc::driver::{DevicePtr as _, DeviceRepr};
+use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr as _, DeviceRepr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Result, Storage, Tensor, bail};
 use half::bf16;
@@ -21,12 +21,30 @@ pub(super) fn alloc(device: &CudaDevice, dims: &[usize], dtype: DType) -> Result
 fn of<T: CudaDType + DeviceRepr>(device: &CudaDevice, dims: &[usize]) -> Result<Tensor> {
     // SAFETY: the caller is about to have a kernel write all of it.
     let slice = unsafe { device.alloc::<T>(dims.iter().product())? };
-    let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
-    Ok(Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false))
+    Ok(tensor(device, slice, dims))
 }
 
-/// Where the numbers of a contiguous tensor begin.
-pub(super) fn address(device: &CudaDevice, x: &Tensor) -> Result<u64> {
+/// Memory as a tensor.
+pub(super) fn tensor<T: CudaDType>(
+    device: &CudaDevice,
+    slice: CudaSlice<T>,
+    dims: &[usize],
+) -> Tensor {
+    let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
+    Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false)
+}
+
+/// Where a tensor is on the device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Where the memory begins that the tensor is in.
+    pub(super) memory: u64,
+    /// Where its numbers begin.
+    pub(super) start: u64,
+}
+
+/// Where a contiguous tensor is.
+pub(super) fn place(device: &CudaDevice, x: &Tensor) -> Result<Place> {
     let (storage, layout) = x.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
         bail!("a tensor on {:?} among those of {device:?}", x.device().location());
@@ -35,7 +53,7 @@ pub(super) fn address(device: &CudaDevice, x: &Tensor) -> Result<u64> {
         bail!("a strided view has no kernel");
     }
     let stream = device.cuda_stream();
-    let start = match x.dtype() {
+    let memory = match x.dtype() {
         DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
         DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
         DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(&stream).0,
@@ -43,14 +61,6 @@ pub(super) fn address(device: &CudaDevice, x: &Tensor) -> Result<u64> {
         DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
         other => bail!("no kernel takes {other:?}"),
     };
-    Ok(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64)
-}
-
-/// A copy on the device, as i64. The driver takes numbers in pageable memory before it returns, so they
-/// need not outlive the call.
-pub(super) fn upload(device: &CudaDevice, numbers: &[u64]) -> Result<Tensor> {
-    let numbers: Vec<i64> = numbers.iter().map(|number| number.cast_signed()).collect();
-    let slice = device.clone_htod(&numbers)?;
-    let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
-    Ok(Tensor::from_storage(Storage::Cuda(storage), numbers.len(), BackpropOp::none(), false))
+    let start = memory + (layout.start_offset() * x.dtype().size_in_bytes()) as u64;
+    Ok(Place { memory, start })
 }

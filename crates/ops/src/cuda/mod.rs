@@ -5,27 +5,31 @@
 //! off, since with one stream it could only cost.
 
 mod cudnn;
-pub(crate) mod device;
+mod device;
 mod memory;
 #[cfg(feature = "device-tests")]
 pub(crate) mod proxy;
+mod recording;
+mod staging;
 pub(crate) mod transfers;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use candle_core::cuda::DeviceId;
+use candle_core::cuda::cudarc::driver::result::memcpy_dtod_async;
 use candle_core::cuda::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::cuda::cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg as _};
 use candle_core::{CudaDevice, DType, Tensor};
 
 use self::cudnn::Cudnn;
 pub use self::device::open_cuda;
+use self::recording::Tape;
+use self::staging::Staging;
 use crate::error::{InOp, OpError};
-use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Operands, Plans};
-use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel};
+use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
 
 const CHOICES: &str = "choosing algorithms";
 /// All kernels of the crate.
@@ -65,11 +69,21 @@ pub(crate) fn prefer_convolution_choices(
     opened(CHOICES, device)?.with_plans(CHOICES, |plans| plans.prefer(choices))
 }
 
+/// Most memory that tensors, libraries' workspaces and recorded work ever took on a device at a time, as this
+/// thread has seen it.
+pub(crate) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
+    opened("peak memory", device)?.peak_memory_bytes()
+}
+
 struct Cuda {
     device: CudaDevice,
     multiprocessors: u32,
     functions: RefCell<BTreeMap<Kernel, CudaFunction>>,
     plans: RefCell<Option<Plans<Cudnn>>>,
+    staging: RefCell<Option<Staging>>,
+    tape: RefCell<Option<Tape>>,
+    /// Most memory that was in use before the last recording began.
+    peak_before: Cell<u64>,
 }
 
 impl Cuda {
@@ -81,6 +95,9 @@ impl Cuda {
             multiprocessors: u32::try_from(count).unwrap_or(1).max(1),
             functions: RefCell::default(),
             plans: RefCell::default(),
+            staging: RefCell::default(),
+            tape: RefCell::default(),
+            peak_before: Cell::new(0),
         })
     }
 
@@ -109,11 +126,25 @@ impl Cuda {
         };
         work(plans).map_err(library)
     }
+
+    fn peak_memory_bytes(&self) -> Result<u64, OpError> {
+        Ok(self.peak_before.get().max(device::peak_memory_bytes(&self.device)?))
+    }
+
+    /// Tells a recording about a tensor that was made for it.
+    fn allocated(&self, op: &'static str, x: &Tensor) -> Result<(), OpError> {
+        if let Some(tape) = &mut *self.tape.borrow_mut() {
+            tape.allocated(memory::place(&self.device, x).in_op(op)?);
+        }
+        Ok(())
+    }
 }
 
 impl Gpu for Cuda {
     fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError> {
-        memory::alloc(&self.device, dims, dtype).in_op(op)
+        let x = memory::alloc(&self.device, dims, dtype).in_op(op)?;
+        self.allocated(op, &x)?;
+        Ok(x)
     }
 
     fn launch(
@@ -176,25 +207,78 @@ impl Gpu for Cuda {
         a: &Tensor,
         b: &Tensor,
     ) -> Result<Tensor, OpError> {
-        let g = &convolution.geometry;
-        let dims = match convolution.direction {
-            Direction::Forward => [g.n, g.ho, g.wo, g.co],
-            Direction::InputGradient => [g.n, g.h, g.w, g.c],
-            Direction::WeightGradient => [g.co, g.k, g.k, g.c_group()],
-        };
-        let out = self.alloc(op, &dims, convolution.dtype)?;
+        let out = self.alloc(op, &convolution.output_dims(), convolution.dtype)?;
         let address = |x: &Tensor| self.address(op, x);
         let operands = Operands { a: address(a)?, b: address(b)?, out: address(&out)? };
-        self.with_plans(op, |plans| plans.run(convolution, operands))?;
+        let records = self.tape.borrow().is_some();
+        self.with_plans(op, |plans| {
+            if records {
+                plans.run_planned(convolution, operands)
+            } else {
+                plans.run(convolution, operands)
+            }
+        })?;
         Ok(out)
     }
 
-    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError> {
-        memory::address(&self.device, x).in_op(op)
+    fn multiply(&self, op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+        // For a recording the operands are used as those of a kernel are; a transpose lies in the same
+        // memory.
+        for x in [a, b] {
+            let rows = if x.is_contiguous() { x.clone() } else { x.t().in_op(op)? };
+            self.address(op, &rows)?;
+        }
+        let product = a.matmul(b).in_op(op)?;
+        self.allocated(op, &product)?;
+        Ok(product)
     }
 
-    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
-        memory::upload(&self.device, numbers).in_op(op)
+    fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError> {
+        let place = memory::place(&self.device, x).in_op(op)?;
+        if let Some(tape) = &mut *self.tape.borrow_mut() {
+            tape.uses(place, x);
+        }
+        Ok(place.start)
+    }
+
+    fn write(&self, op: &'static str, to: &Tensor, bytes: &[u8]) -> Result<(), OpError> {
+        let to = self.address(op, to)?;
+        if let Some(tape) = &mut *self.tape.borrow_mut() {
+            return tape.write(op, to, bytes);
+        }
+        let mut staging = self.staging.borrow_mut();
+        let staging = match &mut *staging {
+            Some(staging) => staging,
+            none => none.insert(Staging::new(op, &self.device.cuda_stream())?),
+        };
+        staging.copy(op, to, bytes)
+    }
+
+    fn copy(&self, op: &'static str, to: &Tensor, from: &Tensor) -> Result<(), OpError> {
+        let bytes = to.elem_count() * to.dtype().size_in_bytes();
+        let (to, from) = (self.address(op, to)?, self.address(op, from)?);
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().map_err(driver(op))?;
+        // SAFETY: both tensors have as many bytes, are held by the caller, and memory is freed in the
+        // order of this stream.
+        unsafe { memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }.map_err(driver(op))
+    }
+
+    fn begin_recording(&self, op: &'static str) -> Result<(), OpError> {
+        self.peak_before.set(self.peak_memory_bytes()?);
+        *self.tape.borrow_mut() = Some(Tape::begin(op, &self.device)?);
+        Ok(())
+    }
+
+    fn end_recording(&self, op: &'static str) -> Result<Box<dyn Recorded>, OpError> {
+        let tape = self.tape.take().ok_or(OpError::Library {
+            op,
+            library: "the CUDA driver",
+            what: "no recording is under way".into(),
+        })?;
+        let plans = self.plans.borrow();
+        let workspace = plans.as_ref().and_then(Plans::workspace);
+        Ok(Box::new(tape.end(op, workspace)?))
     }
 
     fn multiprocessors(&self) -> u32 {
@@ -205,4 +289,10 @@ impl Gpu for Cuda {
 /// Names the op in which the driver failed.
 fn driver(op: &'static str) -> impl Fn(candle_core::cuda::cudarc::driver::DriverError) -> OpError {
     move |error| OpError::Library { op, library: "the CUDA driver", what: error.to_string() }
+}
+
+/// A device's address as C writes it.
+#[expect(clippy::cast_possible_truncation, reason = "CUDA has 64-bit hosts only")]
+fn pointer(address: u64) -> *mut std::ffi::c_void {
+    std::ptr::without_provenance_mut(address as usize)
 }

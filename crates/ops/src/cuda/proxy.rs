@@ -11,7 +11,7 @@ use crate::Precision;
 use crate::error::{InOp, OpError};
 use crate::gpu::emulate::Launched;
 use crate::gpu::host_memory::{Memory, alloc};
-use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel};
+use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
 
 thread_local! {
     static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
@@ -128,9 +128,36 @@ impl Gpu for Proxy {
         Ok(address)
     }
 
-    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
-        let (_, gpu) = Self::device(op)?;
-        gpu.upload(op, numbers)?.to_device(&Device::Cpu).in_op(op)
+    fn multiply(&self, op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+        let (device, gpu) = Self::device(op)?;
+        let [a, b] = [a.to_device(&device).in_op(op)?, b.to_device(&device).in_op(op)?];
+        let out = gpu.multiply(op, &a, &b)?;
+        self.launched.borrow_mut().push("Product".into());
+        out.to_device(&Device::Cpu).in_op(op)
+    }
+
+    fn write(&self, op: &'static str, to: &Tensor, bytes: &[u8]) -> Result<(), OpError> {
+        let (device, gpu) = Self::device(op)?;
+        let on_device = to.to_device(&device).in_op(op)?;
+        gpu.write(op, &on_device, bytes)?;
+        bring_back(op, &Memory::of(op, to)?, &on_device)
+    }
+
+    fn copy(&self, op: &'static str, to: &Tensor, from: &Tensor) -> Result<(), OpError> {
+        let (device, gpu) = Self::device(op)?;
+        let [on_device, from] =
+            [to.to_device(&device).in_op(op)?, from.to_device(&device).in_op(op)?];
+        gpu.copy(op, &on_device, &from)?;
+        bring_back(op, &Memory::of(op, to)?, &on_device)
+    }
+
+    fn begin_recording(&self, op: &'static str) -> Result<(), OpError> {
+        // Each launch here waits for the device, which a recording cannot.
+        Err(OpError::Device { op, got: "tensors of the host".into() })
+    }
+
+    fn end_recording(&self, op: &'static str) -> Result<Box<dyn Recorded>, OpError> {
+        Err(OpError::Device { op, got: "tensors of the host".into() })
     }
 
     fn multiprocessors(&self) -> u32 {

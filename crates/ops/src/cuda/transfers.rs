@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::cuda::cudarc::driver::result::memcpy_htod_async;
 use candle_core::cuda::cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice};
-use candle_core::{CudaDevice, DType, Tensor};
+use candle_core::{CudaDevice, Tensor};
 
 use super::{driver, memory};
 use crate::error::{InOp, OpError};
@@ -31,8 +31,9 @@ pub(crate) struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // The device's memory is freed behind all computation, but a copy may still be under way.
-        self.copied.context().record_err(self.copied.synchronize());
+        for mark in [&self.copied, &self.computed] {
+            mark.context().record_err(mark.synchronize());
+        }
     }
 }
 
@@ -51,10 +52,11 @@ impl uploads::Transfers for Transfers {
         // SAFETY: all of it is written before it is read.
         let pinned = unsafe { context.alloc_pinned::<u8>(bytes) }.map_err(driver(OP))?;
         let event = || context.new_event(None).map_err(driver(OP));
-        let pixels = memory::alloc(&self.device, &[bytes], DType::U8).in_op(OP)?;
-        let buffer = Buffer { pinned, pixels, copied: event()?, computed: event()? };
-        buffer.computed.record(&self.device.cuda_stream()).map_err(driver(OP))?;
-        Ok(buffer)
+        // On the copies' own stream, since the other one may be recording.
+        // SAFETY: as above.
+        let pixels = unsafe { self.copies.alloc::<u8>(bytes) }.map_err(driver(OP))?;
+        let pixels = memory::tensor(&self.device, pixels, &[bytes]);
+        Ok(Buffer { pinned, pixels, copied: event()?, computed: event()? })
     }
 
     fn len(&self, buffer: &Buffer) -> usize {
@@ -75,7 +77,7 @@ impl uploads::Transfers for Transfers {
     }
 
     fn copy(&self, buffer: &Buffer) -> Result<(), OpError> {
-        let to = memory::address(&self.device, &buffer.pixels).in_op(OP)?;
+        let to = memory::place(&self.device, &buffer.pixels).in_op(OP)?.start;
         let from = buffer.pinned.as_slice().map_err(driver(OP))?;
         self.copies.context().bind_to_thread().map_err(driver(OP))?;
         // SAFETY: both have the same number of bytes; the pinned memory is not written before the host

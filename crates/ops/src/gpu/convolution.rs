@@ -17,6 +17,18 @@ pub(crate) struct Convolution {
     pub(crate) dtype: DType,
 }
 
+impl Convolution {
+    /// What it gives, channels last.
+    pub(crate) fn output_dims(&self) -> [usize; 4] {
+        let g = &self.geometry;
+        match self.direction {
+            Direction::Forward => [g.n, g.ho, g.wo, g.co],
+            Direction::InputGradient => [g.n, g.h, g.w, g.c],
+            Direction::WeightGradient => [g.co, g.k, g.k, g.c_group()],
+        }
+    }
+}
+
 /// Which of the three products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {

@@ -8,6 +8,7 @@
 pub(crate) mod activations;
 pub(crate) mod batch_norm;
 pub(crate) mod convolution;
+pub(crate) mod copy;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulate;
 #[cfg(all(feature = "emulator", not(feature = "device-tests")))]
@@ -26,6 +27,8 @@ pub(crate) mod info_nce;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
 pub(crate) mod pool;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod ring;
 pub(crate) mod rows;
 pub(crate) mod update;
 #[cfg(any(test, feature = "cuda"))]
@@ -33,7 +36,7 @@ pub(crate) mod uploads;
 
 use std::rc::Rc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::dense::Dense;
 use crate::error::OpError;
@@ -70,15 +73,33 @@ pub(crate) trait Gpu {
         b: &Tensor,
     ) -> Result<Tensor, OpError>;
 
+    /// The product of two f32 matrices, each contiguous or the transpose of one that is.
+    fn multiply(&self, op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError>;
+
     /// Where the first element of a contiguous tensor is, for a table of tensors; see [`Arg::Changed`].
     fn address(&self, op: &'static str, x: &Tensor) -> Result<u64, OpError>;
 
-    /// A copy in the device's memory, i64; does not wait for what was queued before.
-    fn upload(&self, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError>;
+    /// Queues the replacement of a contiguous tensor's bytes by these; the host waits for nothing.
+    fn write(&self, op: &'static str, to: &Tensor, bytes: &[u8]) -> Result<(), OpError>;
+
+    /// Queues the replacement of a contiguous tensor by another one of its size.
+    fn copy(&self, op: &'static str, to: &Tensor, from: &Tensor) -> Result<(), OpError>;
+
+    /// What is asked for from here on is recorded and not done; see [`crate::Recording`].
+    fn begin_recording(&self, op: &'static str) -> Result<(), OpError>;
+
+    /// What was asked for since.
+    fn end_recording(&self, op: &'static str) -> Result<Box<dyn Recorded>, OpError>;
 
     /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that
     /// walk over their data.
     fn multiprocessors(&self) -> u32;
+}
+
+/// Work that was recorded.
+pub(crate) trait Recorded {
+    /// Queues all of it.
+    fn repeat(&self, op: &'static str) -> Result<(), OpError>;
 }
 
 /// A kernel by its name in `kernels/entries.inc`.
@@ -175,26 +196,39 @@ pub(crate) fn vectors(x: &Tensor) -> usize {
     (x.elem_count() * x.dtype().size_in_bytes()).div_ceil(16)
 }
 
+/// Numbers as i64 in a GPU's memory.
+pub(crate) fn table(gpu: &dyn Gpu, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
+    let table = gpu.alloc(op, &[numbers.len()], DType::I64)?;
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    gpu.write(op, &table, &bytes)?;
+    Ok(table)
+}
+
 /// The GPU that the operations on a tensor run on; none if that is the CPU.
 pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, OpError> {
+    of_device(op, x.device())
+}
+
+/// The GPU that a device is; none if that is the CPU.
+pub(crate) fn of_device(op: &'static str, device: &Device) -> Result<Option<Rc<dyn Gpu>>, OpError> {
     #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(device) = x.device() {
+    if let Device::Cuda(device) = device {
         return crate::cuda::of(op, device).map(Some);
     }
     #[cfg(feature = "emulator")]
     if let Some(gpu) = emulate::current() {
         return Ok(Some(gpu));
     }
-    if x.device().is_cpu() { Ok(None) } else { Err(no_kernels(op, x)) }
+    if device.is_cpu() { Ok(None) } else { Err(no_kernels(op, device)) }
 }
 
-/// The GPU that a tensor is on, for operations whose other arguments already are on one.
-pub(crate) fn expect(op: &'static str, x: &Tensor) -> Result<Rc<dyn Gpu>, OpError> {
-    of(op, x)?.ok_or_else(|| no_kernels(op, x))
+/// The GPU that a device is, for operations that make sense on one alone.
+pub(crate) fn expect(op: &'static str, device: &Device) -> Result<Rc<dyn Gpu>, OpError> {
+    of_device(op, device)?.ok_or_else(|| no_kernels(op, device))
 }
 
-fn no_kernels(op: &'static str, x: &Tensor) -> OpError {
-    OpError::Device { op, got: format!("{:?}", x.device().location()) }
+fn no_kernels(op: &'static str, device: &Device) -> OpError {
+    OpError::Device { op, got: format!("{:?}", device.location()) }
 }
 
 /// Calls `gpu::function(gpu, args)` and returns its result if the tensor is on a GPU:

@@ -2,11 +2,12 @@
 //!
 //! Only algorithms that give the same bits each time are taken, so that a step repeated on a device
 //! repeats its result. What was chosen can be told and asked for again, since a second measurement may
-//! prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the neediest, so that none is
-//! allocated once each shape was seen.
+//! prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
+//! neediest, so that none is allocated once each shape was seen.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::rc::Rc;
 
 use super::Convolution;
 use super::convolution::Direction;
@@ -96,8 +97,11 @@ pub(crate) struct Plans<L: Library> {
     plans: BTreeMap<Key, Plan<L>>,
     /// Algorithms that are taken where they can be, whatever is faster.
     preferred: BTreeMap<String, u32>,
-    workspace: Option<(usize, L::Workspace)>,
+    workspace: Shared<L>,
 }
+
+/// The workspace and its size. Recorded work holds the one that it was recorded with.
+type Shared<L> = Option<(usize, Rc<<L as Library>::Workspace>)>;
 
 impl<L: Library> Plans<L> {
     pub(crate) fn new(library: L) -> Self {
@@ -141,16 +145,43 @@ impl<L: Library> Plans<L> {
                 place.insert(measure((library, preferred), workspace, convolution, operands)?)
             }
         };
-        let workspace = workspace.as_ref().map(|(_, workspace)| workspace);
-        let workspace = workspace.filter(|_| plan.workspace_bytes > 0);
-        library.run(&plan.what, plan.algorithm, operands, workspace)
+        compute(library, plan, operands, workspace.as_ref())
     }
+
+    /// Computes a convolution whose shape was computed before.
+    pub(crate) fn run_planned(
+        &self,
+        convolution: &Convolution,
+        operands: Operands,
+    ) -> Result<(), String> {
+        let Convolution { direction, geometry, dtype } = *convolution;
+        let plan = self.plans.get(&(direction, geometry, dtype.as_str())).ok_or_else(|| {
+            format!("{convolution:?} was never computed before the recording, which cannot measure")
+        })?;
+        compute(&self.library, plan, operands, self.workspace.as_ref())
+    }
+
+    /// The workspace that the next convolution would use.
+    pub(crate) fn workspace(&self) -> Option<Rc<L::Workspace>> {
+        self.workspace.as_ref().map(|(_, workspace)| Rc::clone(workspace))
+    }
+}
+
+fn compute<L: Library>(
+    library: &L,
+    plan: &Plan<L>,
+    operands: Operands,
+    workspace: Option<&(usize, Rc<L::Workspace>)>,
+) -> Result<(), String> {
+    let workspace = workspace.map(|(_, workspace)| &**workspace);
+    let workspace = workspace.filter(|_| plan.workspace_bytes > 0);
+    library.run(&plan.what, plan.algorithm, operands, workspace)
 }
 
 /// Makes a plan, and the workspace as large as it needs.
 fn measure<L: Library>(
     (library, preferred): (&L, Option<u32>),
-    workspace: &mut Option<(usize, L::Workspace)>,
+    workspace: &mut Shared<L>,
     convolution: &Convolution,
     operands: Operands,
 ) -> Result<Plan<L>, String> {
@@ -168,7 +199,7 @@ fn measure<L: Library>(
     })?;
     let wanted = chosen.workspace_bytes.max(before);
     if wanted > 0 {
-        *workspace = Some((wanted, library.workspace(wanted)?));
+        *workspace = Some((wanted, Rc::new(library.workspace(wanted)?)));
     }
     let Candidate { algorithm, workspace_bytes, .. } = *chosen;
     Ok(Plan { what, algorithm, workspace_bytes })
@@ -330,6 +361,29 @@ mod tests {
         }
         plans.run(&forward, OPERANDS).unwrap();
         assert_eq!(calls.take(), ["run Forward by 1 on 1 2 3 with Some(4096)"]);
+    }
+
+    #[test]
+    fn a_recording_takes_what_was_measured_and_its_workspace_outlives_a_larger_one() {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let candidates = vec![candidate(1, 1.0, 64)];
+        let mut plans = Plans::new(Recorder { calls: Rc::clone(&calls), candidates });
+        let forward = convolution(Direction::Forward, 2);
+        assert!(plans.workspace().is_none());
+        let error = plans.run_planned(&forward, OPERANDS).unwrap_err();
+        assert!(error.contains("was never computed before the recording"), "{error}");
+        assert!(calls.take().is_empty());
+        plans.run(&forward, OPERANDS).unwrap();
+        calls.take();
+        plans.run_planned(&forward, OPERANDS).unwrap();
+        assert_eq!(calls.take(), ["run Forward by 1 on 1 2 3 with Some(64)"]);
+        let recorded = plans.workspace().unwrap();
+        plans.library.candidates = vec![candidate(1, 1.0, 128)];
+        plans.run(&convolution(Direction::Forward, 3), OPERANDS).unwrap();
+        assert!(!calls.take().contains(&"free 64".to_owned()));
+        assert_eq!((recorded.0, plans.workspace().unwrap().0), (64, 128));
+        drop(recorded);
+        assert_eq!(calls.take(), ["free 64"]);
     }
 
     #[test]

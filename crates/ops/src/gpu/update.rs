@@ -1,11 +1,11 @@
 //! In-place updates of all tensors of a network in one launch.
 //!
-//! Where the tensors are is a table in device memory. It is a few kilobytes, uploaded with each update
+//! Where the tensors are is a table in device memory. It is a few kilobytes, written with each update
 //! without waiting for the device.
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, THREADS, expect_dtype, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, THREADS, expect_dtype, table as table_of, u32_of};
 use crate::error::OpError;
 use crate::update::{EmaUpdate, SgdUpdate};
 
@@ -60,7 +60,7 @@ fn launch<const N: usize, const M: usize>(
     }
     let Ok(n_blocks @ 1..) = u32::try_from(blocks.len()) else { return Ok(()) };
     table.extend(blocks);
-    let table = gpu.upload(op, &table)?;
+    let table = table_of(gpu, op, &table)?;
     let mut args = vec![Arg::In(&table), u32_of(op, rows.len())?];
     #[expect(clippy::cast_possible_truncation, reason = "kernels take f32")]
     args.extend(constants.iter().map(|constant| Arg::F32(*constant as f32)));
