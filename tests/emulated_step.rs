@@ -1,49 +1,17 @@
 //! Whole training steps on the emulated GPU: the same launches and kernels as on a device, against the CPU.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod gpu_cases;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, MocoConfig, StepStatistics, StepViews};
-use moco_encoders::{
-    Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
-};
+use gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
+use moco_core::{StepStatistics, StepViews};
+use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
 use moco_ops::emulate;
-use moco_optim::SgdConfig;
-use moco_rng::{At, Purpose, Seed};
 
-const N: usize = 8;
 const STEPS: u64 = 2;
-const LR: f64 = 0.05;
-
-struct Case {
-    arch: Arch,
-    stem: Stem,
-    side: usize,
-    head: HeadKind,
-    symmetric: bool,
-    running: RunningStats,
-}
-
-const CASES: [Case; 2] = [
-    Case {
-        arch: Arch::ResNet10,
-        stem: Stem::Cifar,
-        side: 9,
-        head: HeadKind::Fc,
-        symmetric: true,
-        running: RunningStats::Mean,
-    },
-    Case {
-        arch: Arch::ResNet50,
-        stem: Stem::ImageNet,
-        side: 40,
-        head: HeadKind::Mlp,
-        symmetric: false,
-        running: RunningStats::First,
-    },
-];
-
 /// Many pixels for each statistic of batch norm, so that rounding is not blown up.
 const BF16_CASE: Case = Case {
     arch: Arch::ResNet10,
@@ -53,39 +21,6 @@ const BF16_CASE: Case = Case {
     symmetric: false,
     running: RunningStats::First,
 };
-
-fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
-    let Case { arch, stem, head, symmetric, running, .. } = *case;
-    let bn = BnConfig { groups: 2, running };
-    let encoder = ResNetConfig { arch, stem, width: 0.0625, bn };
-    let mut encoder = ResNet::new(encoder, Seed(1), parameters).unwrap();
-    encoder.params_mut().to_device(device).unwrap();
-    let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
-    let config = MocoConfig {
-        queue_size: 44,
-        key_momentum: 0.9,
-        temperature: 0.2,
-        dim: 12,
-        symmetric,
-        shuffle_bn: true,
-    };
-    Moco::new(Box::new(encoder), head, config, sgd, Seed(1)).unwrap()
-}
-
-/// The two views of an image are alike, so that there is something to find.
-fn views(case: &Case, step: u64, dtype: DType, device: &Device) -> StepViews {
-    let numbers = |index: u64| {
-        let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
-        (0..N * case.side * case.side * 3).map(|_| stream.normal()).collect::<Vec<f64>>()
-    };
-    let (image, noise) = (numbers(2 * step), numbers(2 * step + 1));
-    let view = |share: f64| {
-        let mixed: Vec<f64> = image.iter().zip(&noise).map(|(a, b)| a + share * b).collect();
-        let pixels = Tensor::from_vec(mixed, (N, case.side, case.side, 3), &Device::Cpu).unwrap();
-        pixels.to_dtype(dtype).and_then(|x| x.to_device(device)?.permute((0, 3, 1, 2))).unwrap()
-    };
-    StepViews { im_q: view(0.3), im_k: view(-0.3) }
-}
 
 struct Trained {
     statistics: Vec<StepStatistics>,
@@ -110,11 +45,6 @@ fn train(case: &Case, parameters: DType, activations: DType, device: &Device) ->
     }
     tensors.extend(moco.state().unwrap());
     Trained { statistics, tensors, were_at_hand }
-}
-
-fn numbers(x: &Tensor) -> Vec<f64> {
-    let x = x.to_device(&Device::Cpu).unwrap();
-    x.to_dtype(DType::F64).and_then(|x| x.flatten_all()?.to_vec1()).unwrap()
 }
 
 /// ‖a − b‖ / ‖b‖, or ‖a − b‖ where b is as good as zero.
@@ -175,6 +105,7 @@ fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
         "InputGradient",
         "Product",
         "WeightGradient",
+        "add_bias",
         "add_f32",
         "bn_blend",
         "bn_gradient_sums_add_relu_f32",
@@ -189,17 +120,20 @@ fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
         "bn_normalize_relu_f32",
         "bn_statistics",
         "ema",
+        "enqueue_f32",
         "global_average_pool_backward_f32",
         "global_average_pool_f32",
         "info_nce_merge",
-        "info_nce_part",
+        "info_nce_part_f32",
         "l2_normalize_backward_f32",
         "l2_normalize_f32",
         "max_pool_backward_f32",
         "max_pool_f32",
         "relu_backward_f32",
         "relu_f32",
+        "select_rows",
         "sgd",
+        "sum_rows",
         "weight_from_channels_last_f32",
         "weight_to_channels_last_f32",
     ];
@@ -247,7 +181,7 @@ fn bf16_rounds_activations_and_nothing_else() {
         assert_eq!(emulated.tensors[name].dtype(), tensor.dtype(), "{name}");
     }
     // The head and what follows it are f32.
-    for kernel in ["l2_normalize_f32", "relu_f32", "info_nce_part", "sgd", "bn_moments_bf16"] {
+    for kernel in ["l2_normalize_f32", "relu_f32", "info_nce_part_f32", "sgd", "bn_moments_bf16"] {
         assert!(launched.contains(kernel), "{launched:?}");
     }
     assert!(!launched.contains("bn_moments_f32") && !launched.contains("l2_normalize_bf16"));
@@ -268,6 +202,7 @@ fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
 /// With tensors in the memory of the first CUDA device.
 #[cfg(feature = "device-tests")]
 mod on_device {
+    use moco_core::Moco;
     use moco_ops::{ImageUpload, Precision, normalize_images, open_cuda};
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Single operations.
 
 use anyhow::bail;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, EmaUpdate, SgdUpdate, batch_norm_backward, batch_norm_train,
     conv2d, conv2d_input_gradient, conv2d_weight_gradient, ema_, info_nce, l2_normalize, max_pool,
@@ -111,8 +111,9 @@ pub(crate) fn sgd(words: &mut Words<'_>) -> anyhow::Result<Case> {
     let n: usize = words.number("N")?;
     let [parameter, gradient, buffer] = [0, 1, 2].map(|i| normal(&[n], i));
     let (parameter, gradient, buffer) = (parameter?, gradient?, buffer?);
+    let lr = Tensor::new(&[1e-3_f32], &Device::Cpu)?;
     Ok(Case::from(move || {
-        Ok(sgd_(&[SgdUpdate::new(&parameter, &gradient, &buffer)?], [1e-3, 0.9, 1e-4])?)
+        Ok(sgd_(&[SgdUpdate::new(&parameter, &gradient, &buffer)?], &lr, [0.9, 1e-4])?)
     }))
 }
 

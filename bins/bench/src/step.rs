@@ -1,9 +1,9 @@
 //! A training step of an encoder: forward, backward and SGD.
 
 use anyhow::Context as _;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use moco_encoders::{Arch, BnConfig, Encoder as _, ResNet, ResNetConfig, RunningStats, Stem};
-use moco_optim::{Sgd, SgdConfig};
+use moco_optim::{Sgd, SgdConfig, learning_rate};
 use moco_rng::Seed;
 
 use crate::case::{Case, Words, activations, normal};
@@ -27,10 +27,11 @@ pub(crate) fn case(words: &mut Words<'_>) -> anyhow::Result<Case> {
         Sgd::new(SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 }, &[encoder.params()])?;
     let images = activations([n, 3, size, size], 0)?;
     let slope = normal(&[n, encoder.feature_dim()], 1)?;
+    let lr = learning_rate(1e-3, DType::F32, &Device::Cpu)?;
     Ok(Case::from(move || {
         let (_, saved) = encoder.forward(&images)?;
         let gradients = encoder.backward(saved, &slope)?;
-        sgd.step(&[encoder.params()], &gradients, 1e-3)?;
+        sgd.step(&[encoder.params()], &gradients, &lr)?;
         Ok(())
     }))
 }

@@ -25,6 +25,9 @@ pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> 
         let message = "augment.finish_on = \"gpu\" needs --device cuda:N";
         return Err(usage(Exit::Usage, message));
     }
+    if loaded.plan.cuda_graph && device.is_cpu() {
+        return Err(usage(Exit::Usage, "run.cuda_graph = true needs --device cuda:N"));
+    }
     let encoder = encoder(loaded, device)?;
     Ok(Parts {
         sources: sources(loaded)?,

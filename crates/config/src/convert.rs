@@ -30,7 +30,7 @@ pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
-        run: RawRun { seed, steps, epochs, precision },
+        run: RawRun { seed, steps, epochs, precision, cuda_graph },
         data,
         augment,
         encoder,
@@ -74,6 +74,7 @@ pub(crate) fn convert(
             RawPrecision::Tf32 => Precision::Tf32,
             RawPrecision::Bf16 => Precision::Bf16,
         },
+        cuda_graph,
         on_bad_sample,
         window_shards,
         workers,

@@ -49,6 +49,8 @@ pub(crate) struct RawRun {
     pub(crate) epochs: Option<u64>,
     /// How activations are stored and multiplied.
     pub(crate) precision: RawPrecision,
+    /// Whether a GPU repeats a step that was recorded once.
+    pub(crate) cuda_graph: bool,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -12,6 +12,7 @@ use crate::merge::Merged;
 /// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
 /// section.
 pub const RESUME_MAY_CHANGE: &[&str] = &[
+    "run.cuda_graph",
     "log.*",
     "checkpoint.*",
     "data.readers",

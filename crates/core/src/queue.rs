@@ -1,6 +1,7 @@
 //! The dictionary of negatives as a ring.
 
 use candle_core::{DType, Device, Tensor};
+use moco_ops::{enqueue_, upload};
 use moco_rng::{At, Purpose, Seed};
 
 use crate::error::{During, MocoError};
@@ -15,7 +16,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue of normalized random keys, `[dim, queue_size]`, pointer 0.
+    /// A queue of normalized random keys, `[dim, queue_size]`, pointer 0, stored as `dtype`.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -81,29 +82,31 @@ impl Queue {
         self.keys.dims()[1]
     }
 
-    /// Replaces the oldest keys by `k` `[N, C]`. The ring wraps exactly, also where K is no multiple of
-    /// N (the official code asserts that it is: deviation D3).
+    /// Replaces the oldest keys by those of each tensor `[N, C]`, one after the other. The ring wraps
+    /// exactly, also where K is no multiple of N (the official code asserts that it is: deviation D3).
     ///
     /// # Errors
-    /// If N exceeds K or the widths differ.
-    pub fn enqueue(&mut self, k: &Tensor) -> Result<(), MocoError> {
-        const WHAT: &str = "enqueueing keys";
-        let (n_keys, _) = k.dims2().during(WHAT)?;
-        let queue_size = self.size();
-        if n_keys > queue_size {
-            return Err(MocoError::QueueTooSmall { n_keys, queue_size });
-        }
-        let columns = k.t().during(WHAT)?;
-        let before_end = n_keys.min(queue_size - self.ptr);
-        let put = |first: usize, len: usize, at: usize| -> candle_core::Result<()> {
-            self.keys.slice_set(&columns.narrow(1, first, len)?.contiguous()?, 1, at)
-        };
-        put(0, before_end, self.ptr).during(WHAT)?;
-        if before_end < n_keys {
-            put(before_end, n_keys - before_end, 0).during(WHAT)?;
-        }
-        self.ptr = (self.ptr + n_keys) % queue_size;
+    /// If there are more keys than K or the widths differ.
+    pub fn enqueue(&mut self, keys: &[&Tensor]) -> Result<(), MocoError> {
+        self.enqueue_at(keys, &upload(&self.ptr_tensor()?, self.keys.device())?)?;
+        self.advance(keys.iter().map(|keys| keys.dims()[0]).sum());
         Ok(())
+    }
+
+    /// The pointer as u32 `[1]`, in the host's memory.
+    pub(crate) fn ptr_tensor(&self) -> Result<Tensor, MocoError> {
+        let ptr = u32::try_from(self.ptr).unwrap_or(u32::MAX);
+        Tensor::new(&[ptr], &Device::Cpu).during("reading the queue's pointer")
+    }
+
+    /// Writes keys from the column that `ptr` says; the pointer itself stays.
+    pub(crate) fn enqueue_at(&self, keys: &[&Tensor], ptr: &Tensor) -> Result<(), MocoError> {
+        Ok(enqueue_(&self.keys, keys, ptr)?)
+    }
+
+    /// Moves the pointer behind so many keys.
+    pub(crate) fn advance(&mut self, n_keys: usize) {
+        self.ptr = (self.ptr + n_keys) % self.size();
     }
 }
 
@@ -142,7 +145,7 @@ mod tests {
                     position += 1;
                 }
                 next_key += n as f32;
-                queue.enqueue(&Tensor::from_vec(keys, (n, 1), &Device::Cpu).unwrap()).unwrap();
+                queue.enqueue(&[&Tensor::from_vec(keys, (n, 1), &Device::Cpu).unwrap()]).unwrap();
                 assert_eq!(queue.ptr(), position % queue_size);
                 for (i, key) in expected.iter().enumerate() {
                     assert!(key.is_none_or(|key| column(&queue, i) == [key]), "column {i}");
@@ -155,18 +158,15 @@ mod tests {
     fn refuses_more_keys_than_it_holds() {
         let mut queue = Queue::random(Seed(1), 1, 2, DType::F32).unwrap();
         let keys = Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap();
-        let message = queue.enqueue(&keys).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "3 keys a step do not fit a queue of 2; use a queue_size of at least 3"
-        );
+        let message = queue.enqueue(&[&keys]).unwrap_err().to_string();
+        assert_eq!(message, "enqueue: `keys` has shape [3, 1], expected at most 2 keys");
     }
 
     #[test]
     fn from_parts_copies() {
         let keys = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
         let mut queue = Queue::from_parts(&keys, 1).unwrap();
-        queue.enqueue(&Tensor::ones((1, 2), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        queue.enqueue(&[&Tensor::ones((1, 2), DType::F32, &Device::Cpu).unwrap()]).unwrap();
         assert_eq!(column(&queue, 1), [1.0, 1.0]);
         let original = keys.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(original.iter().all(|x| *x == 0.0));

@@ -1,6 +1,7 @@
 //! Shuffling BN: the key images are permuted before the key encoder, and the keys put back.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use moco_ops::{copy_, select_rows, upload};
 use moco_rng::{At, Purpose, Seed};
 
 use crate::error::{During, MocoError};
@@ -9,12 +10,15 @@ use crate::error::{During, MocoError};
 /// norm sees contiguous groups of the batch, the positive pair's statistics come from different images.
 #[derive(Debug, Clone)]
 pub struct Shuffle {
-    order: Vec<u32>,
-    inverse: Vec<u32>,
+    /// u32 `[N]`.
+    order: Tensor,
+    /// u32 `[N]`.
+    inverse: Tensor,
 }
 
 impl Shuffle {
-    /// The permutation of a step; the same on every rank, so it needs no broadcast (deviation D2).
+    /// The permutation of a step, on the CPU; the same on every rank, so it needs no broadcast
+    /// (deviation D2).
     ///
     /// # Errors
     /// As [`Shuffle::new`].
@@ -25,7 +29,7 @@ impl Shuffle {
         Self::new(&order)
     }
 
-    /// This permutation: the image at place i is `order[i]`.
+    /// This permutation, on the CPU: the image at place i is `order[i]`.
     ///
     /// # Errors
     /// If `order` is no permutation.
@@ -42,38 +46,39 @@ impl Shuffle {
             let tensor = "permutation (each index once)".into();
             return Err(MocoError::StateShape { tensor, expected, got });
         }
-        Ok(Self { order: order.to_vec(), inverse })
+        let indices = |indices: &[u32]| Tensor::new(indices, &Device::Cpu).during("shuffling");
+        Ok(Self { order: indices(order)?, inverse: indices(&inverse)? })
+    }
+
+    /// The same permutation for tensors on a device.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn upload(&self, device: &Device) -> Result<Self, MocoError> {
+        Ok(Self { order: upload(&self.order, device)?, inverse: upload(&self.inverse, device)? })
+    }
+
+    /// Takes over another permutation of as many images, in the same memory.
+    pub(crate) fn replace(&self, by: &Self) -> Result<(), MocoError> {
+        copy_(&self.order, &by.order)?;
+        Ok(copy_(&self.inverse, &by.inverse)?)
     }
 
     /// Rows in shuffled order.
     ///
     /// # Errors
-    /// If the batch has another size.
+    /// If the batch has another size or is on another device.
     pub fn apply(&self, images: &Tensor) -> Result<Tensor, MocoError> {
-        select(images, &self.order)
+        Ok(select_rows(images, &self.order)?)
     }
 
     /// Rows in their old order.
     ///
     /// # Errors
-    /// If the batch has another size.
+    /// If the batch has another size or is on another device.
     pub fn undo(&self, keys: &Tensor) -> Result<Tensor, MocoError> {
-        select(keys, &self.inverse)
+        Ok(select_rows(keys, &self.inverse)?)
     }
-}
-
-/// candle's `index_select` copies strided images element by element; channels-last ones are selected in
-/// their own order.
-fn select(x: &Tensor, order: &[u32]) -> Result<Tensor, MocoError> {
-    let order = &Tensor::new(order, x.device()).during("shuffling")?;
-    let selected = if x.rank() == 4 {
-        x.permute((0, 2, 3, 1))
-            .and_then(|x| x.contiguous()?.index_select(order, 0))
-            .and_then(|x| x.permute((0, 3, 1, 2)))
-    } else {
-        x.contiguous().and_then(|x| x.index_select(order, 0))
-    };
-    selected.during("shuffling")
 }
 
 #[cfg(test)]

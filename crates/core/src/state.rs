@@ -40,6 +40,7 @@ impl Moco {
     /// If a tensor is missing, superfluous or of another shape; then the model is not usable any more.
     pub fn load_state(&mut self, state: &MocoState, global_step: u64) -> Result<(), MocoError> {
         let expected = self.state()?;
+        self.generation += 1;
         if let Some(name) = state.keys().find(|name| !expected.contains_key(*name)) {
             return Err(ParamError::Missing { name: format!("{name} (in this model)") }.into());
         }

@@ -32,6 +32,15 @@ pub struct PendingStep {
 }
 
 impl PendingStep {
+    /// A step's statistics in memory that no repetition overwrites.
+    pub(crate) fn copy_of(
+        global_step: u64,
+        directions: &[PendingStatistics],
+    ) -> Result<Self, MocoError> {
+        let directions = directions.iter().map(PendingStatistics::copy);
+        Ok(Self { global_step, directions: directions.collect::<Result<_, _>>()? })
+    }
+
     /// Whether reading costs nothing, as on a CPU: else the host waits for the GPU.
     #[must_use]
     pub fn is_at_hand(&self) -> bool {

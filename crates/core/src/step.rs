@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind, Mode};
-use moco_ops::{InfoNce, info_nce};
+use moco_ops::{InfoNce, PendingStatistics, add, info_nce};
 use moco_optim::{Sgd, SgdConfig};
 use moco_params::Gradients;
 use moco_rng::Seed;
@@ -11,6 +11,7 @@ use moco_rng::Seed;
 use crate::branch::{Branch, BranchSaved};
 use crate::config::MocoConfig;
 use crate::error::{During, MocoError};
+use crate::inputs::Inputs;
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
 use crate::statistics::PendingStep;
@@ -25,6 +26,8 @@ pub struct Moco {
     pub(crate) queue: Queue,
     pub(crate) sgd: Sgd,
     pub(crate) global_step: u64,
+    /// See [`Moco::generation`].
+    pub(crate) generation: u64,
 }
 
 /// The two views of a batch, `[N, 3, H, W]`.
@@ -47,6 +50,16 @@ pub struct StepOutput {
     pub gradients: Gradients,
     /// The loss and how it came about.
     pub statistics: PendingStep,
+}
+
+/// What became of a step's inputs, by direction of the loss.
+pub(crate) struct Computed {
+    /// `[N, C]`.
+    q: Vec<Tensor>,
+    /// `[N, C]`.
+    k: Vec<Tensor>,
+    gradients: Gradients,
+    pub(crate) statistics: Vec<PendingStatistics>,
 }
 
 /// One direction of the loss, before its backward pass.
@@ -76,7 +89,7 @@ impl Moco {
         let encoder_q = Branch::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
         let sgd = Sgd::new(sgd, &encoder_q.stores())?;
-        Ok(Self { config, seed, encoder_q, encoder_k, queue, sgd, global_step: 0 })
+        Ok(Self { config, seed, encoder_q, encoder_k, queue, sgd, global_step: 0, generation: 0 })
     }
 
     /// One step with the shuffles of this step's number.
@@ -86,10 +99,7 @@ impl Moco {
     /// the query encoder was updated). On a GPU a loss that is not finite is an error of
     /// [`PendingStep::read`], after the update.
     pub fn step(&mut self, views: &StepViews, lr: f64) -> Result<StepOutput, MocoError> {
-        let n = views.im_q.dims()[0];
-        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
-        let shuffles = [shuffle(0)?, shuffle(1)?];
-        self.step_shuffled(views, &shuffles, lr)
+        self.step_shuffled(views, &self.shuffles(views)?, lr)
     }
 
     /// One step with given permutations of the key images, one for each direction of the loss (the
@@ -103,28 +113,51 @@ impl Moco {
         shuffles: &[Shuffle; 2],
         lr: f64,
     ) -> Result<StepOutput, MocoError> {
-        let StepViews { im_q, im_k } = views;
-        let n_directions = if self.config.symmetric { 2 } else { 1 };
-        let n_keys = n_directions * im_q.dims()[0];
+        let inputs = Inputs::next(self, views, shuffles, lr)?;
+        let inputs = inputs.upload(self.queue.keys().device())?;
+        let Computed { q, k, gradients, statistics } = self.compute(&inputs)?;
+        let statistics = PendingStep { global_step: self.global_step, directions: statistics };
+        self.advance(views);
+        let q = Tensor::cat(&q, 0).during("joining queries")?;
+        let k = Tensor::cat(&k, 0).during("joining keys")?;
+        Ok(StepOutput { q, k, gradients, statistics })
+    }
+
+    /// The permutations of the next step.
+    pub(crate) fn shuffles(&self, views: &StepViews) -> Result<[Shuffle; 2], MocoError> {
+        let n = views.im_q.dims()[0];
+        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
+        Ok([shuffle(0)?, shuffle(1)?])
+    }
+
+    /// All that a step does to tensors; on a GPU, all that it queues.
+    pub(crate) fn compute(&mut self, inputs: &Inputs) -> Result<Computed, MocoError> {
+        let Inputs { views: StepViews { im_q, im_k }, shuffles, lr, ptr } = inputs;
+        let n_keys = self.keys_of_step(&inputs.views);
         if n_keys > self.queue.size() {
             return Err(MocoError::QueueTooSmall { n_keys, queue_size: self.queue.size() });
         }
         // θ_k ← m·θ_k + (1 − m)·θ_q, with the θ_q of before this step's SGD: the first step is a no-op.
         self.encoder_k.follow(&self.encoder_q, self.config.key_momentum)?;
-        let mut directions = vec![self.encode(im_q, im_k, &shuffles[0])?];
+        let mut pairs = vec![(im_q, im_k)];
         if self.config.symmetric {
-            directions.push(self.encode(im_k, im_q, &shuffles[1])?);
+            pairs.push((im_k, im_q));
         }
+        let directions: Vec<Direction> = pairs
+            .into_iter()
+            .zip(shuffles)
+            .map(|((im_q, im_k), shuffle)| self.encode(im_q, im_k, shuffle))
+            .collect::<Result<_, _>>()?;
         // Logits against the queue as it was before this step's keys.
         let losses: Vec<InfoNce> = directions
             .iter()
             .map(|d| info_nce(&d.q, &d.k, self.queue.keys(), self.config.temperature))
             .collect::<Result<_, _>>()?;
-        let of_directions = losses.iter().map(|loss| loss.statistics.clone()).collect();
-        let statistics = PendingStep { global_step: self.global_step, directions: of_directions };
+        let statistics: Vec<_> = losses.iter().map(|loss| loss.statistics.clone()).collect();
+        let pending = PendingStep { global_step: self.global_step, directions: statistics.clone() };
         // On a GPU the host would have to wait for the loss: whoever reads it finds out.
-        if statistics.is_at_hand() {
-            statistics.read()?;
+        if pending.is_at_hand() {
+            pending.read()?;
         }
         let mut gradients = Gradients::new();
         let (mut q, mut k) = (Vec::new(), Vec::new());
@@ -134,11 +167,21 @@ impl Moco {
             k.push(direction.k);
         }
         self.sgd.step(&self.encoder_q.stores(), &gradients, lr)?;
-        let q = Tensor::cat(&q, 0).during("joining queries")?;
-        let k = Tensor::cat(&k, 0).during("joining keys")?;
-        self.queue.enqueue(&enqueue_order(&k, n_directions)?)?;
+        // The notebook enqueues `cat(k1, k2)`: first the keys of view 1 (direction 2), then those of
+        // view 2.
+        self.queue.enqueue_at(&k.iter().rev().collect::<Vec<_>>(), ptr)?;
+        Ok(Computed { q, k, gradients, statistics })
+    }
+
+    /// What a step does besides.
+    pub(crate) fn advance(&mut self, views: &StepViews) {
+        self.queue.advance(self.keys_of_step(views));
         self.global_step += 1;
-        Ok(StepOutput { q, k, gradients, statistics })
+    }
+
+    fn keys_of_step(&self, views: &StepViews) -> usize {
+        let n_directions = if self.config.symmetric { 2 } else { 1 };
+        n_directions * views.im_q.dims()[0]
     }
 
     fn encode(
@@ -176,8 +219,15 @@ impl Moco {
         &self.encoder_q
     }
 
+    /// Changes whenever tensors may have been replaced by others, so that a recorded step would work on
+    /// those of before.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// f_q, to compute features.
     pub fn encoder_q_mut(&mut self) -> &mut Branch {
+        self.generation += 1;
         &mut self.encoder_q
     }
 
@@ -197,21 +247,10 @@ impl Moco {
 fn accumulate(total: &mut Gradients, more: Gradients) -> Result<(), MocoError> {
     for (name, gradient) in more {
         let sum = match total.get(&name) {
-            Some(so_far) => (so_far + gradient).during("adding gradients")?,
+            Some(so_far) => add(so_far, &gradient)?,
             None => gradient,
         };
         total.insert(name, sum);
     }
     Ok(())
-}
-
-/// The notebook enqueues `cat(k1, k2)`: first the keys of view 1 (direction 2), then those of view 2.
-fn enqueue_order(k: &Tensor, n_directions: usize) -> Result<Tensor, MocoError> {
-    if n_directions == 1 {
-        return Ok(k.clone());
-    }
-    let n = k.dims()[0] / 2;
-    let halves = [k.narrow(0, n, n), k.narrow(0, 0, n)];
-    let [first, second] = halves.map(|half| half.during("joining keys"));
-    Tensor::cat(&[first?, second?], 0).during("joining keys")
 }

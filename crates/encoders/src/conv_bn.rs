@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use moco_ops::{
-    After, BatchNorm, BatchNormSaved, Conv2dSpec, batch_norm_backward, batch_norm_eval,
+    After, BatchNorm, BatchNormSaved, Conv2dSpec, Running, batch_norm_backward, batch_norm_eval,
     batch_norm_train, blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
 };
 use moco_params::{Gradients, ParamStore};
@@ -109,7 +109,7 @@ impl ConvBn {
     /// Blends the batch's statistics into the running ones with PyTorch's momentum of 0.1.
     fn update_running(
         &self,
-        params: &mut ParamStore,
+        params: &ParamStore,
         statistics: &BatchNormSaved,
         running: RunningStats,
     ) -> Result<(), EncoderError> {
@@ -117,14 +117,13 @@ impl ConvBn {
             RunningStats::First => 1,
             RunningStats::Mean => statistics.groups(),
         };
-        let mean = params.get(&format!("{}.running_mean", self.bn))?;
-        let var = params.get(&format!("{}.running_var", self.bn))?;
-        blend_running_(statistics, [mean, var], groups, BN_MOMENTUM).in_layer(&self.bn)?;
-        let name = format!("{}.num_batches_tracked", self.bn);
-        let counted = params.get(&name)?.affine(1.0, 1.0);
-        let counted =
-            counted.map_err(|source| EncoderError::Candle { what: name.clone(), source })?;
-        Ok(params.set(&name, &counted)?)
+        let buffer = |name: &str| params.get(&format!("{}.{name}", self.bn));
+        let running = Running {
+            mean: buffer("running_mean")?,
+            var: buffer("running_var")?,
+            num_batches_tracked: buffer("num_batches_tracked")?,
+        };
+        blend_running_(statistics, running, groups, BN_MOMENTUM).in_layer(&self.bn)
     }
 
     /// Adds the gradients of the unit's parameters and passes the rest on.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use moco_metrics::top_k_correct;
 use moco_ops::{linear, linear_backward};
-use moco_optim::{Progress, Schedule, Sgd, SgdConfig};
+use moco_optim::{Progress, Schedule, Sgd, SgdConfig, learning_rate};
 use moco_params::{Gradients, ParamStore, Role};
 use moco_rng::{At, Purpose, Seed};
 
@@ -72,6 +72,7 @@ pub fn train_linear(
         let global_step = epoch * steps_per_epoch;
         let total_steps = config.epochs * steps_per_epoch;
         let lr = schedule.lr(config.lr, Progress { global_step, total_steps, steps_per_epoch });
+        let lr = learning_rate(lr, DType::F32, &Device::Cpu)?;
         for batch in order.chunks_exact(batch_size) {
             let labels: Vec<u32> = batch.iter().map(|i| train.labels()[*i as usize]).collect();
             let rows = Tensor::new(batch, &Device::Cpu);
@@ -80,7 +81,7 @@ pub fn train_linear(
             if !loss.is_finite() {
                 return Err(EvaluateError::Diverged { epoch, loss });
             }
-            sgd.step(&[&params], &gradients, lr)?;
+            sgd.step(&[&params], &gradients, &lr)?;
         }
     }
     Ok(LinearProbe { params, reference: train.clone() })

@@ -1,8 +1,9 @@
 // The kernels of the crate as one module. Entries are extern "C": NAME_f32 and NAME_bf16 for kernels
-// that read and write activations, NAME alone for those that have one type.
+// that read and write activations or the queue, NAME alone for those that have one type.
 #include "base.cuh"
 #include "batch_norm.cuh"
 #include "color.cuh"
+#include "info_nce.cuh"
 #include "pool.cuh"
 
 #define GLUE(name, suffix) name##_##suffix
@@ -25,5 +26,6 @@
 #define KERNEL(name) extern "C" __global__ void name
 #include "batch_norm_sums.inc"
 #include "updates.inc"
-#include "info_nce.inc"
+#include "rows.inc"
+#include "info_nce_merge.inc"
 #include "images.inc"

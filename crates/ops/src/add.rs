@@ -1,28 +1,37 @@
-//! The sum of two activations.
+//! Sums of two tensors.
 
 use candle_core::Tensor;
 
-use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend};
+use crate::dense::{Dense, by_dtype, dims4, expect_shape, lend, tensor};
 use crate::elementwise::map;
-use crate::error::OpError;
+use crate::error::{InOp, OpError};
 use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 const OP: &str = "add";
 
-/// `a + b` for two `[N, C, H, W]`; candle's own addition walks strided tensors one by one.
+/// `a + b` for two tensors of one shape: both contiguous, or `[N, C, H, W]`, which are taken with channels
+/// last in memory. candle's own addition walks strided tensors one by one.
 ///
 /// # Errors
 /// If the shapes differ.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
-    let dims = dims4(OP, "a", a)?;
-    expect_shape(OP, "b", b, &dims)?;
-    on_gpu!(OP, a, activations::add, a, b);
-    by_dtype!(OP, a, sum(a, b, dims))
+    expect_shape(OP, "b", b, a.dims())?;
+    if a.is_contiguous() && b.is_contiguous() {
+        return flat(a, b);
+    }
+    dims4(OP, "a", a)?;
+    let [a, b] = [Dense::channels_last(OP, a)?, Dense::channels_last(OP, b)?];
+    flat(a.tensor(), b.tensor())?.permute((0, 3, 1, 2)).in_op(OP)
 }
 
-fn sum<T: Float>(a: &Tensor, b: &Tensor, dims: [usize; 4]) -> Result<Tensor, OpError> {
-    let (a, b) = (Dense::channels_last(OP, a)?, Dense::channels_last(OP, b)?);
+fn flat(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+    on_gpu!(OP, a, activations::add, a, b);
+    by_dtype!(OP, a, sum(a, b))
+}
+
+fn sum<T: Float>(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
+    let (a, b) = (Dense::rows(OP, x)?, Dense::rows(OP, y)?);
     let sum = lend!(OP, T, [a, b] => map([a, b], |[a, b]| a + b));
-    channels_last::<T>(OP, sum, dims)
+    tensor::<T>(OP, sum, x.dims())
 }

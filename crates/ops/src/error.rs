@@ -30,6 +30,18 @@ pub enum OpError {
         /// What it got.
         got: DType,
     },
+    /// A tensor that is not of floating-point numbers has the wrong type.
+    #[error("{op}: `{tensor}` is {got:?}, expected {expected}")]
+    Integer {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        tensor: &'static str,
+        /// What the op takes.
+        expected: &'static str,
+        /// What it got.
+        got: DType,
+    },
     /// A number is outside its range.
     #[error("{op}: `{argument}` = {got}, expected {expected}")]
     Argument {

@@ -25,6 +25,7 @@ mod cuda;
 mod dense;
 mod device;
 mod elementwise;
+mod enqueue;
 mod error;
 mod exp;
 #[cfg_attr(
@@ -42,6 +43,7 @@ mod pool;
 mod precision;
 mod recording;
 mod recycle;
+mod select;
 mod simd;
 mod tile;
 mod update;
@@ -49,14 +51,15 @@ mod upload;
 
 pub use add::add;
 pub use batch_norm::{
-    After, BatchNorm, BatchNormGradients, BatchNormSaved, batch_norm_backward, batch_norm_eval,
-    batch_norm_train, blend_running_,
+    After, BatchNorm, BatchNormGradients, BatchNormSaved, Running, batch_norm_backward,
+    batch_norm_eval, batch_norm_train, blend_running_,
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 pub use copy::{copy_, upload};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
 pub use device::{convolution_choices, peak_device_memory_bytes, prefer_convolution_choices};
+pub use enqueue::enqueue_;
 pub use error::OpError;
 #[cfg(feature = "emulator")]
 pub use gpu::emulate;
@@ -72,5 +75,6 @@ pub use pool::{
 pub use precision::Precision;
 pub use recording::Recording;
 pub use recycle::Recycler;
+pub use select::select_rows;
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};
 pub use upload::{ArrivingImages, ImageUpload};

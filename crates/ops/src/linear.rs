@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
 use crate::elementwise::map;
 use crate::error::{InOp, OpError};
-use crate::gpu::{self, on_gpu};
+use crate::gpu::on_gpu;
 use crate::simd::Float;
 
 const OP: &str = "linear";
@@ -30,7 +30,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, OpEr
     let [c_out, _] = dims2(OP, "weight", weight)?;
     expect_shape(OP, "weight", weight, &[c_out, c_in])?;
     expect_shape(OP, "bias", bias, &[c_out])?;
-    product(x, &weight.t().in_op(OP)?)?.broadcast_add(bias).in_op(OP)
+    on_gpu!(OP, x, linear::forward, x, weight, bias);
+    weight.t().and_then(|w| x.matmul(&w)).and_then(|y| y.broadcast_add(bias)).in_op(OP)
 }
 
 /// The gradients of [`linear`] from the gradient `dy` `[N, C_out]` of its output.
@@ -46,18 +47,12 @@ pub fn linear_backward(
     let [c_out, _] = dims2(OP, "weight", weight)?;
     expect_shape(OP, "weight", weight, &[c_out, c_in])?;
     expect_shape(OP, "dy", dy, &[n, c_out])?;
+    on_gpu!(OP, x, linear::backward, x, weight, dy);
     Ok(LinearGradients {
-        x: product(dy, weight)?,
-        weight: product(&dy.t().in_op(OP)?, x)?,
+        x: dy.matmul(weight).in_op(OP)?,
+        weight: dy.t().and_then(|dy| dy.matmul(x)).in_op(OP)?,
         bias: dy.sum(0).in_op(OP)?,
     })
-}
-
-fn product(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
-    match gpu::of(OP, a)? {
-        Some(gpu) => gpu.multiply(OP, a, b),
-        None => a.matmul(b).in_op(OP),
-    }
 }
 
 /// `max(x, 0)` for any shape; NaN stays NaN, where candle's own ReLU turns it into 0.

@@ -53,32 +53,41 @@ impl<'a> SgdUpdate<'a> {
 
 /// PyTorch's SGD: `g ← g + weight_decay·p; buffer ← sgd_momentum·buffer + g; p ← p − lr·buffer`,
 /// without dampening or Nesterov. A buffer of zeros gives PyTorch's first step (`buffer = g`).
-/// Parameters and buffers are changed in place.
+/// Parameters and buffers are changed in place. `lr` is a tensor `[1]` of the parameters' type where they
+/// are, so that a recorded update finds another one each time.
 ///
 /// # Errors
-/// If a tensor to be changed shares its memory with another one; then nothing was changed.
+/// If `lr` is of another shape or type, or a tensor to be changed shares its memory with another one; then nothing was changed.
 pub fn sgd_(
     updates: &[SgdUpdate<'_>],
-    [lr, sgd_momentum, weight_decay]: [f64; 3],
+    lr: &Tensor,
+    [sgd_momentum, weight_decay]: [f64; 2],
 ) -> Result<(), OpError> {
     let changed = updates.iter().flat_map(|u| [("parameter", u.parameter), ("buffer", u.buffer)]);
     expect_own_memory(SGD, changed, updates.iter().map(|u| u.gradient.tensor()))?;
-    if let Some(first) = updates.first() {
-        let constants = [lr, sgd_momentum, weight_decay];
-        on_gpu!(SGD, first.parameter, update::sgd, updates, constants);
+    expect_shape(SGD, "lr", lr, &[1])?;
+    let Some(first) = updates.first() else { return Ok(()) };
+    if lr.dtype() != first.parameter.dtype() {
+        return Err(OpError::DType { op: SGD, tensor: "lr", got: lr.dtype() });
     }
+    on_gpu!(SGD, first.parameter, update::sgd, updates, lr, [sgd_momentum, weight_decay]);
     for_each(
         updates,
         |u| u.parameter,
         |u| {
             let parameter = u.parameter;
-            by_dtype!(SGD, parameter, sgd_one(u, [lr, sgd_momentum, weight_decay]))
+            by_dtype!(SGD, parameter, sgd_one(u, lr, [sgd_momentum, weight_decay]))
         },
     )
 }
 
-fn sgd_one<T: Float>(update: &SgdUpdate<'_>, constants: [f64; 3]) -> Result<(), OpError> {
-    let [lr, sgd_momentum, weight_decay] = constants.map(T::of);
+fn sgd_one<T: Float>(
+    update: &SgdUpdate<'_>,
+    lr: &Tensor,
+    constants: [f64; 2],
+) -> Result<(), OpError> {
+    let lr = Dense::rows(SGD, lr)?.with(SGD, |lr: &[T]| Ok(lr[0]))?;
+    let [sgd_momentum, weight_decay] = constants.map(T::of);
     let step = |p: &mut [T], buffer: &mut [T], g: &[T]| {
         vectorize(|| {
             for ((p, buffer), g) in p.iter_mut().zip(buffer).zip(g) {
@@ -267,6 +276,10 @@ mod tests {
         Tensor::from_vec(numbers, len, &Device::Cpu).unwrap()
     }
 
+    fn rate(lr: f64, dtype: DType) -> Tensor {
+        Tensor::new(&[lr], &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    }
+
     fn numbers(x: &Tensor) -> Vec<f64> {
         x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
@@ -285,7 +298,7 @@ mod tests {
             let parts = p.iter().zip(&g).zip(&b);
             let updates: Vec<_> =
                 parts.map(|((p, g), b)| SgdUpdate::new(p, g, b).unwrap()).collect();
-            sgd_(&updates, [0.1, 0.9, 0.01]).unwrap();
+            sgd_(&updates, &rate(0.1, dtype), [0.9, 0.01]).unwrap();
             let updates: Vec<_> =
                 k.iter().zip(&p).map(|(k, p)| EmaUpdate::new(k, p).unwrap()).collect();
             ema_(&updates, 0.75).unwrap();
@@ -318,7 +331,11 @@ mod tests {
         let turned = square.t().unwrap();
         let single = a.to_dtype(DType::F32).unwrap();
         let message = |result: Result<(), OpError>| result.unwrap_err().to_string();
-        let sgd = |p: &Tensor, g: &Tensor, b: &Tensor| sgd_(&[SgdUpdate::new(p, g, b)?], [0.1; 3]);
+        let double = rate(0.1, DType::F64);
+        let sgd = |p: &Tensor, g: &Tensor, b: &Tensor| {
+            sgd_(&[SgdUpdate::new(p, g, b)?], &double, [0.1; 2])
+        };
+        let rated = |lr: &Tensor| sgd_(&[SgdUpdate::new(&a, &b, &c)?], lr, [0.1; 2]);
         let ema = |pairs: [(&Tensor, &Tensor); 2]| {
             let [first, second] = pairs.map(|(k, q)| EmaUpdate::new(k, q));
             ema_(&[first?, second?], 0.5)
@@ -330,6 +347,8 @@ mod tests {
                 "sgd: `gradient` has shape [2, 2], expected [4]".into(),
             ),
             (message(sgd(&a, &single, &b)), "sgd: `gradient` is F32".into()),
+            (message(rated(&rate(0.1, DType::F32))), "sgd: `lr` is F32".into()),
+            (message(rated(&a)), "sgd: `lr` has shape [4], expected [1]".into()),
             (message(sgd(&turned, &square, &square)), "sgd: `parameter` is a strided view".into()),
             (message(sgd(&a, &b, &b)), format!("sgd: `buffer` {shared}")),
             (message(sgd(&a, &b, &a)), format!("sgd: `buffer` {shared}")),

@@ -7,8 +7,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
 use moco_ops::{
-    After, BatchNorm, BatchNormGradients, batch_norm_backward, batch_norm_eval, batch_norm_train,
-    blend_running_, emulate,
+    After, BatchNorm, BatchNormGradients, BatchNormSaved, Running, batch_norm_backward,
+    batch_norm_eval, batch_norm_train, blend_running_, emulate,
 };
 
 /// How far results may differ: sums are taken in another order, and bf16 has 8 bits.
@@ -53,6 +53,14 @@ struct Results {
     running: [Tensor; 2],
 }
 
+/// Blends into running statistics that saw 40 batches; how many those are then.
+fn blend(saved: &BatchNormSaved, [mean, var]: &[Tensor; 2], groups: usize, momentum: f64) -> i64 {
+    let num_batches_tracked = &Tensor::new(40_i64, &Device::Cpu).unwrap();
+    let running = Running { mean, var, num_batches_tracked };
+    blend_running_(saved, running, groups, momentum).unwrap();
+    num_batches_tracked.to_scalar().unwrap()
+}
+
 /// Forward, backward and the running statistics; the gradient is that of `y_of_cpu`, if given.
 fn train(
     [x, added, dy]: [&Tensor; 3],
@@ -66,7 +74,7 @@ fn train(
     let gradients = batch_norm_backward(x, y_of_cpu.unwrap_or(&y), dy, bn, &saved, after).unwrap();
     let c = x.dims()[1];
     let running = [zeros(c), zeros(c)];
-    blend_running_(&saved, [&running[0], &running[1]], groups.div_ceil(2), MOMENTUM).unwrap();
+    assert_eq!(blend(&saved, &running, groups.div_ceil(2), MOMENTUM), 41);
     Results { y, gradients, running }
 }
 
@@ -175,7 +183,7 @@ fn statistics_do_not_cancel() {
         let (running, _) = emulate(|| {
             let (_, saved) = batch_norm_train(&x, bn, After::Nothing).unwrap();
             let running = [zeros(8), zeros(8)];
-            blend_running_(&saved, [&running[0], &running[1]], 1, 1.0).unwrap();
+            blend(&saved, &running, 1, 1.0);
             running
         });
         let wide =

@@ -4,13 +4,14 @@
 
 mod common;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
 use moco_ops::{EmaUpdate, SgdUpdate, ema_, emulate, sgd_};
 
 /// Numbers that a block takes.
 const CHUNK: usize = 16384;
-const CONSTANTS: [f64; 3] = [0.03, 0.9, 1e-4];
+const LR: f32 = 0.03;
+const CONSTANTS: [f64; 2] = [0.9, 1e-4];
 const KEY_MOMENTUM: f64 = 0.999;
 
 /// Parameters, gradients, momentum buffers and key parameters of a network. One in two is a part of a
@@ -29,12 +30,13 @@ fn network() -> [Vec<Tensor>; 4] {
 /// Two steps; what was changed.
 fn steps() -> [Vec<Tensor>; 3] {
     let [p, g, b, k] = network();
+    let lr = Tensor::new(&[LR], &Device::Cpu).unwrap();
     for _ in 0..2 {
         let of_sgd = p.iter().zip(&g).zip(&b);
         let of_sgd: Vec<_> = of_sgd.map(|((p, g), b)| SgdUpdate::new(p, g, b).unwrap()).collect();
         let of_ema: Vec<_> = k.iter().zip(&p).map(|(k, p)| EmaUpdate::new(k, p).unwrap()).collect();
         ema_(&of_ema, KEY_MOMENTUM).unwrap();
-        sgd_(&of_sgd, CONSTANTS).unwrap();
+        sgd_(&of_sgd, &lr, CONSTANTS).unwrap();
     }
     [p, b, k]
 }

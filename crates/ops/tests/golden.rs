@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use formulas::fill;
 use moco_ops::{
-    After, BatchNorm, Conv2dSpec, batch_norm_backward, batch_norm_eval, batch_norm_train,
+    After, BatchNorm, Conv2dSpec, Running, batch_norm_backward, batch_norm_eval, batch_norm_train,
     blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient, global_average_pool,
     global_average_pool_backward, info_nce, l2_normalize, l2_normalize_backward, linear,
     linear_backward, max_pool, max_pool_backward,
@@ -136,7 +136,9 @@ fn batch_norm_in_training_is_pytorchs() {
             golden.check(&prefix, "dresidual", &added);
         }
         let [mean, var] = &running;
-        blend_running_(&saved, [mean, var], 1, 0.1).unwrap();
+        let num_batches_tracked = &Tensor::new(2_i64, &Device::Cpu).unwrap();
+        blend_running_(&saved, Running { mean, var, num_batches_tracked }, 1, 0.1).unwrap();
+        assert_eq!(num_batches_tracked.to_scalar::<i64>().unwrap(), 3);
         golden.check(&prefix, "running_mean", mean);
         golden.check(&prefix, "running_var", var);
     }

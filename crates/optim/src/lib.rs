@@ -5,4 +5,4 @@ mod schedule;
 mod sgd;
 
 pub use schedule::{Progress, Schedule};
-pub use sgd::{OptimError, Sgd, SgdConfig};
+pub use sgd::{OptimError, Sgd, SgdConfig, learning_rate};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use moco_ops::{OpError, SgdUpdate};
 use moco_params::{Gradients, ParamError, ParamStore};
 
@@ -44,6 +44,9 @@ pub enum OptimError {
         /// candle's error.
         source: candle_core::Error,
     },
+    /// The learning rate could not be made a tensor.
+    #[error("learning rate: {0}")]
+    LearningRate(candle_core::Error),
     /// The state of another network.
     #[error(transparent)]
     State(#[from] ParamError),
@@ -76,7 +79,7 @@ impl Sgd {
         Ok(Self { config, buffers })
     }
 
-    /// Updates every parameter in place.
+    /// Updates every parameter in place by the [`learning_rate`] `lr`.
     ///
     /// # Errors
     /// If a gradient is missing or has another shape; then nothing was updated.
@@ -84,7 +87,7 @@ impl Sgd {
         &mut self,
         stores: &[&ParamStore],
         gradients: &Gradients,
-        lr: f64,
+        lr: &Tensor,
     ) -> Result<(), OptimError> {
         let SgdConfig { sgd_momentum, weight_decay } = self.config;
         let mut updates = Vec::new();
@@ -96,7 +99,7 @@ impl Sgd {
             updates
                 .push(update.map_err(|source| OptimError::Op { name: name.to_owned(), source })?);
         }
-        moco_ops::sgd_(&updates, [lr, sgd_momentum, weight_decay]).map_err(OptimError::Update)
+        moco_ops::sgd_(&updates, lr, [sgd_momentum, weight_decay]).map_err(OptimError::Update)
     }
 
     /// The momentum buffers by parameter name.
@@ -124,15 +127,28 @@ impl Sgd {
     }
 }
 
+/// A learning rate as an update takes it, `[1]`: of the parameters' type, where they are.
+///
+/// # Errors
+/// If memory cannot be had.
+pub fn learning_rate(lr: f64, dtype: DType, device: &Device) -> Result<Tensor, OptimError> {
+    let host = Tensor::new(&[lr], &Device::Cpu).and_then(|lr| lr.to_dtype(dtype));
+    let host = host.map_err(OptimError::LearningRate)?;
+    moco_ops::upload(&host, device).map_err(OptimError::Update)
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use moco_params::Role;
 
     use super::*;
 
     fn vector(values: &[f64]) -> Tensor {
         Tensor::new(values, &Device::Cpu).unwrap()
+    }
+
+    fn rate(lr: f64) -> Tensor {
+        learning_rate(lr, DType::F64, &Device::Cpu).unwrap()
     }
 
     fn store(values: &[f64]) -> ParamStore {
@@ -153,7 +169,7 @@ mod tests {
             let gradient = [0.5 + f64::from(step), -1.0];
             let lr = 0.1 / f64::from(step + 1);
             let gradients = Gradients::from([("w".to_owned(), vector(&gradient))]);
-            sgd.step(&[&store], &gradients, lr).unwrap();
+            sgd.step(&[&store], &gradients, &rate(lr)).unwrap();
             for i in 0..2 {
                 buffer[i] = 0.9 * buffer[i] + gradient[i] + 0.1 * expected[i];
                 expected[i] -= lr * buffer[i];
@@ -172,13 +188,13 @@ mod tests {
             let store = store(&[1.0]);
             let gradients = Gradients::from([("w".to_owned(), vector(&[1.0]))]);
             let mut sgd = Sgd::new(config, &[&store]).unwrap();
-            sgd.step(&[&store], &gradients, 0.1).unwrap();
+            sgd.step(&[&store], &gradients, &rate(0.1)).unwrap();
             if interrupted {
                 let saved = sgd.buffers().clone();
                 sgd = Sgd::new(config, &[&store]).unwrap();
                 sgd.load(|name| saved.get(name)).unwrap();
             }
-            sgd.step(&[&store], &gradients, 0.1).unwrap();
+            sgd.step(&[&store], &gradients, &rate(0.1)).unwrap();
             store.get("w").unwrap().to_vec1().unwrap()
         };
         assert_eq!(run(true), run(false));
@@ -191,10 +207,10 @@ mod tests {
         let store = store(&[1.0, 2.0]);
         let mut sgd =
             Sgd::new(SgdConfig { sgd_momentum: 0.9, weight_decay: 0.0 }, &[&store]).unwrap();
-        let message = sgd.step(&[&store], &Gradients::new(), 0.1).unwrap_err().to_string();
+        let message = sgd.step(&[&store], &Gradients::new(), &rate(0.1)).unwrap_err().to_string();
         assert_eq!(message, "parameter `w` has no gradient");
         let wrong = Gradients::from([("w".to_owned(), vector(&[1.0]))]);
-        let message = sgd.step(&[&store], &wrong, 0.1).unwrap_err().to_string();
+        let message = sgd.step(&[&store], &wrong, &rate(0.1)).unwrap_err().to_string();
         assert_eq!(message, "parameter `w`: sgd: `gradient` has shape [1], expected [2]");
         // A second name for one parameter's memory would be updated twice.
         let mut tied = ParamStore::default();
@@ -203,7 +219,7 @@ mod tests {
         let config = SgdConfig { sgd_momentum: 0.9, weight_decay: 0.0 };
         let gradients = ["v", "w"].map(|name| (name.to_owned(), vector(&[1.0, 1.0])));
         let mut sgd = Sgd::new(config, &stores).unwrap();
-        let message = sgd.step(&stores, &gradients.into(), 0.1).unwrap_err().to_string();
+        let message = sgd.step(&stores, &gradients.into(), &rate(0.1)).unwrap_err().to_string();
         let expected = "sgd: `parameter` shares its memory with another tensor of the update";
         assert_eq!(message, expected);
         let unchanged: Vec<f64> = store.get("w").unwrap().to_vec1().unwrap();

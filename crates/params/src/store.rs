@@ -151,17 +151,14 @@ impl ParamStore {
         self.parameters().next().map(|(_, tensor)| (tensor.dtype(), tensor.device()))
     }
 
-    /// Moves everything to a device but counters (i64), which the host counts.
+    /// Moves everything to a device.
     ///
     /// # Errors
     /// If the device has no room; then some tensors may have been moved.
     pub fn to_device(&mut self, device: &Device) -> Result<(), ParamError> {
         for (name, (tensor, _)) in &mut self.entries {
-            if tensor.dtype() != DType::I64 {
-                let moved = tensor.to_device(device);
-                *tensor =
-                    moved.map_err(|source| ParamError::Candle { name: name.clone(), source })?;
-            }
+            let moved = tensor.to_device(device);
+            *tensor = moved.map_err(|source| ParamError::Candle { name: name.clone(), source })?;
         }
         Ok(())
     }

@@ -35,6 +35,8 @@ pub struct PretrainPlan {
     pub window_shards: usize,
     /// How a GPU stores and multiplies activations; f32 on a CPU.
     pub precision: Precision,
+    /// Whether a GPU repeats a step that was recorded once, in place of being told each operation.
+    pub cuda_graph: bool,
     /// What becomes of a training image that cannot be used.
     pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
-use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, StepViews};
+use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, RecordedSteps, StepViews};
 use moco_encoders::Encoder;
 use moco_ops::{peak_device_memory_bytes, prefer_convolution_choices};
 use moco_optim::Progress;
@@ -153,6 +153,7 @@ pub fn pretrain(
         started,
         seconds_before,
         n_bad_samples,
+        recorded: plan.cuda_graph.then(RecordedSteps::default),
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
@@ -207,6 +208,8 @@ struct Session<'a> {
     seconds_before: f64,
     /// Those in the batches that were trained on.
     n_bad_samples: u64,
+    /// Where a GPU repeats a recording.
+    recorded: Option<RecordedSteps>,
     /// Statistics that nobody has waited for yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -235,7 +238,11 @@ impl Session<'_> {
             };
             let lr = plan.schedule.lr(plan.lr, progress);
             let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
-            let step = moco.step(&StepViews { im_q, im_k }, lr)?.statistics;
+            let views = StepViews { im_q, im_k };
+            let step = match &mut self.recorded {
+                Some(recorded) => recorded.step(moco, &views, lr)?,
+                None => moco.step(&views, lr)?.statistics,
+            };
 
             let global_step = moco.global_step();
             self.tally.stepped(global_step, plan.batch_size);

@@ -1,11 +1,11 @@
 //! The phases of a step one by one, in the order of `crates/core/src/step.rs`, with the device waited for
 //! around each.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use moco_core::{Branch, Queue, Shuffle, StepViews};
 use moco_encoders::Mode;
 use moco_ops::{EmaUpdate, ema_, info_nce};
-use moco_optim::Sgd;
+use moco_optim::{Sgd, learning_rate};
 use serde_json::{Value, json};
 
 use super::setup::{KEY_MOMENTUM, LR, SEED, SGD, Setup, TEMPERATURE};
@@ -74,16 +74,20 @@ impl Parts {
         let ((), momentum_update) = timed(device, || follow(encoder_k, encoder_q))?;
         let (k, key_forward) = timed(device, || {
             let shuffle = Shuffle::of_step(SEED, u64::from(step), 0, im_k.dims()[0])?;
+            let shuffle = shuffle.upload(device)?;
             Ok(shuffle.undo(&encoder_k.project(&shuffle.apply(im_k)?, Mode::Train)?)?)
         })?;
         let ((q, saved), query_forward) = timed(device, || Ok(encoder_q.forward(im_q)?))?;
         let (loss, ms_of_loss) = timed(device, || {
             let loss = info_nce(&q, &k, queue.keys(), TEMPERATURE)?;
-            queue.enqueue(&k)?;
+            queue.enqueue(&[&k])?;
             Ok(loss)
         })?;
         let (gradients, backward) = timed(device, || Ok(encoder_q.backward(saved, &loss.dq)?))?;
-        let ((), sgd) = timed(device, || Ok(sgd.step(&encoder_q.stores(), &gradients, LR)?))?;
+        let ((), sgd) = timed(device, || {
+            let lr = learning_rate(LR, DType::F32, device)?;
+            Ok(sgd.step(&encoder_q.stores(), &gradients, &lr)?)
+        })?;
         phases.query_forward.push(query_forward);
         phases.key_forward.push(key_forward);
         phases.loss.push(ms_of_loss);

@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 seed = 3
 steps = 40
 precision = "f32"
+cuda_graph = false
 [data]
 source = "shards"
 root = "DATA"

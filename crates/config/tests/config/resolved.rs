@@ -134,6 +134,7 @@ fn every_key_changes_the_run() {
         "run.steps=2",
         "run.epochs=2",
         "run.precision=bf16",
+        "run.cuda_graph=true",
         "data.source=cifar10",
         "data.root=r",
         "data.manifest=m",

@@ -12,7 +12,7 @@ use crate::error::OpError;
 use crate::gpu::{self, on_gpu};
 use crate::simd::Float;
 
-pub use self::running::blend_running_;
+pub use self::running::{Running, blend_running_};
 
 const OP: &str = "batch_norm";
 

@@ -2,22 +2,22 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, channels_last, elements, expect_dtype, vectors};
+use super::{Arg, Gpu, Grid, Kernel, elements, expect_dtype, rows, vectors};
 use crate::dense::{Dense, dims4};
 use crate::error::{InOp, OpError};
 
-/// See [`crate::add()`].
+/// See [`crate::add()`]; both contiguous.
 pub(crate) fn add(gpu: &dyn Gpu, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
     const OP: &str = "add";
     expect_dtype(OP, "b", b, a.dtype())?;
-    let [a, b] = [channels_last(OP, "a", a)?, channels_last(OP, "b", b)?];
+    let [a, b] = [rows(OP, "a", a)?, rows(OP, "b", b)?];
     let [a, b] = [a.tensor(), b.tensor()];
     let y = gpu.alloc(OP, a.dims(), a.dtype())?;
     if y.elem_count() > 0 {
         let args = [Arg::In(a), Arg::In(b), Arg::Out(&y), elements(&y)];
         gpu.launch(OP, Kernel::typed("add", &y), Grid::of_elements(gpu, vectors(&y)), &args)?;
     }
-    y.permute((0, 3, 1, 2)).in_op(OP)
+    Ok(y)
 }
 
 /// See [`crate::normalize_images`].

@@ -4,7 +4,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{Arg, Gpu, Grid, Kernel, channels_last, expect_dtype, narrow, rows, u32_of};
-use crate::batch_norm::{After, BatchNorm, BatchNormGradients};
+use crate::batch_norm::{After, BatchNorm, BatchNormGradients, Running};
 use crate::dense::{Dense, expect_shape, shape};
 use crate::error::{InOp, OpError};
 
@@ -281,7 +281,7 @@ fn gradients(gpu: &dyn Gpu, partial: &Tensor, cut: Rows) -> Result<(Tensor, [Ten
 pub(crate) fn blend(
     gpu: &dyn Gpu,
     statistics: &Statistics,
-    [mean, var]: [&Tensor; 2],
+    Running { mean, var, num_batches_tracked }: Running<'_>,
     groups: usize,
     bn_momentum: f64,
 ) -> Result<(), OpError> {
@@ -292,6 +292,7 @@ pub(crate) fn blend(
         Arg::In(&statistics.numbers),
         Arg::Out(mean),
         Arg::Out(var),
+        Arg::Out(num_batches_tracked),
         u32_of(OP, statistics.groups)?,
         u32_of(OP, groups)?,
         u32_of(OP, statistics.rows)?,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, expect_dtype, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, expect_dtype, rows, u32_of};
 use crate::dense::{Dense, dims2, shape};
 use crate::error::OpError;
 use crate::info_nce::{InfoNce, PendingStatistics, count};
@@ -44,10 +44,10 @@ fn loss_and_gradient(
     queue: &Tensor,
     temperature: f64,
 ) -> Result<(Tensor, Tensor), OpError> {
-    for (name, x) in [("q", q), ("k", k), ("queue", queue)] {
+    for (name, x) in [("q", q), ("k", k)] {
         expect_dtype(OP, name, x, DType::F32)?;
     }
-    let [q, k, queue] = [Dense::rows(OP, q)?, Dense::rows(OP, k)?, Dense::rows(OP, queue)?];
+    let [q, k, queue] = [Dense::rows(OP, q)?, Dense::rows(OP, k)?, rows(OP, "queue", queue)?];
     let [q, k, queue] = [q.tensor(), k.tensor(), queue.tensor()];
     let ([n, c], [_, n_negatives]) = (dims2(OP, "q", q)?, dims2(OP, "queue", queue)?);
     if n_negatives == 0 {
@@ -71,7 +71,7 @@ fn loss_and_gradient(
     args.extend(sizes);
     args.extend([size(per_part)?, f32_of(per_temperature), f32_of(SLACK * temperature)]);
     let grid = blocks(tiles, n_parts);
-    gpu.launch(OP, Kernel::new("info_nce_part"), grid, &args)?;
+    gpu.launch(OP, Kernel::typed("info_nce_part", queue), grid, &args)?;
 
     let mut args = vec![Arg::In(q), Arg::In(k), Arg::In(&gradient), Arg::In(&softmax)];
     args.extend([Arg::Out(&dq), Arg::Out(&statistics)]);

@@ -24,12 +24,15 @@ mod emulator;
 pub(crate) mod host_memory;
 pub(crate) mod images;
 pub(crate) mod info_nce;
+pub(crate) mod linear;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
 pub(crate) mod pool;
+pub(crate) mod queue;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod ring;
 pub(crate) mod rows;
+pub(crate) mod select;
 pub(crate) mod update;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod uploads;

@@ -16,14 +16,16 @@ const CHUNK: usize = 16384;
 pub(crate) fn sgd(
     gpu: &dyn Gpu,
     updates: &[SgdUpdate<'_>],
-    constants: [f64; 3],
+    lr: &Tensor,
+    constants: [f64; 2],
 ) -> Result<(), OpError> {
     const OP: &str = "sgd";
+    expect_dtype(OP, "lr", lr, DType::F32)?;
     let rows = updates.iter().map(SgdUpdate::tensors).map(|[p, g, buffer]| {
         expect_dtype(OP, "parameter", p, DType::F32)?;
         Ok(([p, g, buffer], [p, buffer]))
     });
-    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, &constants)
+    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, (Some(lr), &constants))
 }
 
 /// See [`crate::ema_`].
@@ -37,7 +39,8 @@ pub(crate) fn ema(
         expect_dtype(OP, "key", key, DType::F32)?;
         Ok(([key, query], [key]))
     });
-    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, &[key_momentum, 1.0 - key_momentum])
+    let constants = [key_momentum, 1.0 - key_momentum];
+    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, (None, &constants))
 }
 
 /// The tensors of each row in the kernel's order, and those of them that it changes.
@@ -47,7 +50,7 @@ fn launch<const N: usize, const M: usize>(
     gpu: &dyn Gpu,
     op: &'static str,
     rows: &[Row<'_, N, M>],
-    constants: &[f64],
+    (lr, constants): (Option<&Tensor>, &[f64]),
 ) -> Result<(), OpError> {
     let mut table = Vec::new();
     let mut blocks = Vec::new();
@@ -62,6 +65,7 @@ fn launch<const N: usize, const M: usize>(
     table.extend(blocks);
     let table = table_of(gpu, op, &table)?;
     let mut args = vec![Arg::In(&table), u32_of(op, rows.len())?];
+    args.extend(lr.map(Arg::In));
     #[expect(clippy::cast_possible_truncation, reason = "kernels take f32")]
     args.extend(constants.iter().map(|constant| Arg::F32(*constant as f32)));
     args.extend(rows.iter().flat_map(|(_, changed)| changed).map(|x| Arg::Changed(x)));

@@ -3,7 +3,9 @@
 use candle_core::Tensor;
 
 use super::{OP, count};
+use crate::copy::copy_;
 use crate::error::{InOp, OpError};
+use crate::gpu;
 
 /// Numbers of a batch for people and for health rules; no gradient needs them.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,29 @@ impl PendingStatistics {
 
     pub(crate) fn on_device(queries: Tensor) -> Self {
         Self(Place::Device(queries))
+    }
+
+    /// The same numbers, once they are computed, in memory of their own.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn copy(&self) -> Result<Self, OpError> {
+        let Place::Device(queries) = &self.0 else { return Ok(self.clone()) };
+        let gpu = gpu::expect(OP, queries.device())?;
+        let copy = gpu.alloc(OP, queries.dims(), queries.dtype())?;
+        copy_(&copy, queries)?;
+        Ok(Self::on_device(copy))
+    }
+
+    /// Takes over the numbers of other statistics of as many queries, in the same memory.
+    ///
+    /// # Errors
+    /// If they are not both on one GPU, or of another number of queries.
+    pub fn replace(&self, by: &Self) -> Result<(), OpError> {
+        match (&self.0, &by.0) {
+            (Place::Device(to), Place::Device(from)) => copy_(to, from),
+            _ => Err(OpError::OnlyGpu { op: OP, instead: "a clone" }),
+        }
     }
 
     /// Whether reading them costs nothing: else the host waits for all that the GPU has to do before.
