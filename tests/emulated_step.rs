@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
 use gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
-use moco_core::{StepStatistics, StepViews};
+use moco_core::{QueuePrecision, StepStatistics, StepViews};
 use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
 use moco_ops::emulate;
 
@@ -20,6 +20,7 @@ const BF16_CASE: Case = Case {
     head: HeadKind::Mlp,
     symmetric: false,
     running: RunningStats::First,
+    queue_precision: QueuePrecision::AsParameters,
 };
 
 struct Trained {
@@ -185,6 +186,40 @@ fn bf16_rounds_activations_and_nothing_else() {
         assert!(launched.contains(kernel), "{launched:?}");
     }
     assert!(!launched.contains("bn_moments_f32") && !launched.contains("l2_normalize_bf16"));
+}
+
+/// The same keys in half the memory: what is computed with them moves by their rounding.
+#[test]
+fn a_queue_of_bf16_rounds_keys_and_nothing_else() {
+    let [wide, narrow] = [QueuePrecision::AsParameters, QueuePrecision::Bf16].map(|precision| {
+        let case = Case { queue_precision: precision, ..BF16_CASE };
+        emulate(|| train(&case, DType::F32, DType::F32, &Device::Cpu)).0
+    });
+    for (name, tensor) in &narrow.tensors {
+        let is_queue = name == "queue";
+        let expected = if is_queue { DType::BF16 } else { wide.tensors[name].dtype() };
+        assert_eq!(tensor.dtype(), expected, "{name}");
+    }
+    let rounded = wide.tensors["queue"].to_dtype(DType::BF16).unwrap();
+    // The first step's keys do not depend on the queue.
+    let of_first_step = |queue: &Tensor| numbers(&queue.narrow(1, 0, N).unwrap());
+    assert_eq!(of_first_step(&narrow.tensors["queue"]), of_first_step(&rounded));
+    for (name, error) in distances(&narrow, &wide) {
+        let is_number = name.starts_with("loss") || name.contains("cosine");
+        assert!(!is_number || error < 2e-3, "{name}: off by {error}");
+    }
+    assert_ne!(narrow.statistics[0].loss, wide.statistics[0].loss);
+}
+
+#[test]
+fn a_queue_of_another_precision_is_refused_by_name() {
+    let [mut wide, narrow] =
+        [QueuePrecision::AsParameters, QueuePrecision::Bf16].map(|queue_precision| {
+            let case = Case { queue_precision, ..BF16_CASE };
+            moco(&case, DType::F32, &Device::Cpu)
+        });
+    let error = wide.load_state(&narrow.state().unwrap(), 0).unwrap_err().to_string();
+    assert!(error.contains("`queue`") && error.contains("BF16"), "{error}");
 }
 
 /// A device goes on where a CPU finds out at once; the number is told when somebody asks.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Health, Moco, MocoConfig, Phase, StepViews, Vitals, chance_loss};
+use moco_core::{Health, Moco, MocoConfig, Phase, QueuePrecision, StepViews, Vitals, chance_loss};
 use moco_encoders::{Arch, BnConfig, HeadKind, Mode, ResNet, ResNetConfig, RunningStats, Stem};
 use moco_optim::SgdConfig;
 use moco_rng::{At, Purpose, Seed};
@@ -29,6 +29,7 @@ fn config() -> MocoConfig {
         dim: 12,
         symmetric: false,
         shuffle_bn: true,
+        queue_precision: QueuePrecision::AsParameters,
     }
 }
 

@@ -80,6 +80,7 @@ fn interrupted(case: &Case, dtype: DType, device: &Device) -> Bits {
 
 #[cfg(not(feature = "device-tests"))]
 mod emulated {
+    use moco_core::QueuePrecision;
     use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
     use moco_ops::emulate;
 
@@ -93,6 +94,7 @@ mod emulated {
         head: HeadKind::Mlp,
         symmetric: false,
         running: RunningStats::First,
+        queue_precision: QueuePrecision::Bf16,
     };
 
     #[test]
@@ -133,9 +135,9 @@ mod emulated {
 
     #[test]
     fn a_cpu_is_told_that_it_cannot() {
-        let mut moco = moco(&SMALL, DType::F32, &Device::Cpu);
+        let mut moco = moco(&CASES[0], DType::F32, &Device::Cpu);
         let mut recorded = RecordedSteps::default();
-        let views = views(&SMALL, 0, DType::F32, &Device::Cpu);
+        let views = views(&CASES[0], 0, DType::F32, &Device::Cpu);
         recorded.step(&mut moco, &views, LR).unwrap();
         let error = recorded.step(&mut moco, &views, LR).unwrap_err().to_string();
         assert!(error.contains("recording: no kernels for tensors on"), "{error}");

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use formulas::fill;
-use moco_core::{Moco, MocoConfig, Shuffle, StepOutput, StepViews};
+use moco_core::{Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -112,6 +112,7 @@ fn model(golden: &Golden, device: &Device) -> Moco {
         dim: golden.count("dim"),
         symmetric: golden.text("symmetric") == "true",
         shuffle_bn: true,
+        queue_precision: QueuePrecision::AsParameters,
     };
     let sgd = SgdConfig {
         sgd_momentum: golden.number("sgd_momentum"),

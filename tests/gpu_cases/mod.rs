@@ -1,7 +1,7 @@
 //! Small models and their inputs, for tests on an emulated and on a real GPU.
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, MocoConfig, StepViews};
+use moco_core::{Moco, MocoConfig, QueuePrecision, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -21,6 +21,7 @@ pub(crate) struct Case {
     pub(crate) head: HeadKind,
     pub(crate) symmetric: bool,
     pub(crate) running: RunningStats,
+    pub(crate) queue_precision: QueuePrecision,
 }
 
 /// Both heads and stems, one direction of the loss and both.
@@ -32,6 +33,7 @@ pub(crate) const CASES: [Case; 2] = [
         head: HeadKind::Fc,
         symmetric: true,
         running: RunningStats::Mean,
+        queue_precision: QueuePrecision::AsParameters,
     },
     Case {
         arch: Arch::ResNet50,
@@ -40,12 +42,13 @@ pub(crate) const CASES: [Case; 2] = [
         head: HeadKind::Mlp,
         symmetric: false,
         running: RunningStats::First,
+        queue_precision: QueuePrecision::AsParameters,
     },
 ];
 
 /// A model with parameters of this type on a device.
 pub(crate) fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
-    let Case { arch, stem, head, symmetric, running, .. } = *case;
+    let Case { arch, stem, head, symmetric, running, queue_precision, .. } = *case;
     let bn = BnConfig { groups: 2, running };
     let encoder = ResNetConfig { arch, stem, width: 0.0625, bn };
     let mut encoder = ResNet::new(encoder, Seed(1), parameters).unwrap();
@@ -58,6 +61,7 @@ pub(crate) fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
         dim: 12,
         symmetric,
         shuffle_bn: true,
+        queue_precision,
     };
     Moco::new(Box::new(encoder), head, config, sgd, Seed(1)).unwrap()
 }

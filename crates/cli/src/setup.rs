@@ -7,10 +7,12 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_core::Moco;
+use moco_core::{Moco, QueuePrecision};
 use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
-use moco_train::{FinishOn, Parts, Sources, encode, evaluation_recipe, load_state, open_sources};
+use moco_train::{
+    FinishOn, Parts, PretrainPlan, Sources, encode, evaluation_recipe, load_state, open_sources,
+};
 
 use crate::console::Console;
 use crate::exit::{Exit, usage};
@@ -21,12 +23,8 @@ use crate::store::open_store;
 /// # Errors
 /// If files are missing or not what they should be, or the device has no room.
 pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> {
-    if loaded.plan.input.finish_on == FinishOn::Gpu && device.is_cpu() {
-        let message = "augment.finish_on = \"gpu\" needs --device cuda:N";
-        return Err(usage(Exit::Usage, message));
-    }
-    if loaded.plan.cuda_graph && device.is_cpu() {
-        return Err(usage(Exit::Usage, "run.cuda_graph = true needs --device cuda:N"));
+    if let (true, Some(setting)) = (device.is_cpu(), needs_gpu(&loaded.plan)) {
+        return Err(usage(Exit::Usage, format!("{setting} needs --device cuda:N")));
     }
     let encoder = encoder(loaded, device)?;
     Ok(Parts {
@@ -34,6 +32,17 @@ pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> 
         augmentation: Arc::new(recipe(loaded)?),
         encoder: Box::new(encoder),
     })
+}
+
+/// A setting that a CPU cannot follow.
+fn needs_gpu(plan: &PretrainPlan) -> Option<&'static str> {
+    [
+        (plan.input.finish_on == FinishOn::Gpu, "augment.finish_on = \"gpu\""),
+        (plan.cuda_graph, "run.cuda_graph = true"),
+        (plan.moco.queue_precision == QueuePrecision::Bf16, "moco.queue_precision = \"bf16\""),
+    ]
+    .into_iter()
+    .find_map(|(is_set, setting)| is_set.then_some(setting))
 }
 
 fn encoder(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<ResNet> {

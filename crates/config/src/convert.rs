@@ -1,7 +1,7 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
-use moco_core::MocoConfig;
+use moco_core::{MocoConfig, QueuePrecision};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_ops::Precision;
 use moco_optim::{Schedule, SgdConfig};
@@ -19,7 +19,8 @@ use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
     RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawFinishOn, RawHead,
     RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPrecision,
-    RawPretrain, RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
+    RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind,
+    RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -249,7 +250,15 @@ fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint>
 }
 
 fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
-    let RawMoco { queue_size, key_momentum, temperature, dim, symmetric, shuffle_bn } = *raw;
+    let RawMoco {
+        queue_size,
+        key_momentum,
+        temperature,
+        dim,
+        symmetric,
+        shuffle_bn,
+        queue_precision,
+    } = *raw;
     at_least_one("moco.queue_size", queue_size as u64)?;
     at_least_one("moco.dim", dim as u64)?;
     Ok(MocoConfig {
@@ -259,6 +268,10 @@ fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
         dim,
         symmetric,
         shuffle_bn,
+        queue_precision: match queue_precision {
+            RawQueuePrecision::F32 => QueuePrecision::AsParameters,
+            RawQueuePrecision::Bf16 => QueuePrecision::Bf16,
+        },
     })
 }
 

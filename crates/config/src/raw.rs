@@ -222,6 +222,15 @@ pub(crate) struct RawMoco {
     pub(crate) symmetric: bool,
     /// Whether the keys are permuted before the key encoder.
     pub(crate) shuffle_bn: bool,
+    /// How the queue stores keys.
+    pub(crate) queue_precision: RawQueuePrecision,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawQueuePrecision {
+    F32,
+    Bf16,
 }
 
 /// `[optim]`.

@@ -15,4 +15,15 @@ pub struct MocoConfig {
     pub symmetric: bool,
     /// Whether the key images are permuted before the key encoder (Shuffling BN, v1 §3.3).
     pub shuffle_bn: bool,
+    /// How the queue stores keys.
+    pub queue_precision: QueuePrecision,
+}
+
+/// How the queue stores keys; all that is computed with them is f32 or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueuePrecision {
+    /// As the parameters are, f32 in training.
+    AsParameters,
+    /// In half the memory of f32, each number rounded to 8 bits; on a GPU alone.
+    Bf16,
 }

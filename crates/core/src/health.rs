@@ -181,7 +181,7 @@ fn count(n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MocoConfig;
+    use crate::{MocoConfig, QueuePrecision};
 
     fn health(n_images: u64) -> Health {
         let config = MocoConfig {
@@ -191,6 +191,7 @@ mod tests {
             dim: 16,
             symmetric: false,
             shuffle_bn: true,
+            queue_precision: QueuePrecision::AsParameters,
         };
         Health::new(&config, 10, n_images)
     }

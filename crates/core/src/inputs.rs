@@ -1,6 +1,6 @@
 //! What a step is given besides the model.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use moco_ops::{copy_, upload};
 use moco_optim::learning_rate;
 
@@ -28,7 +28,8 @@ impl Inputs {
         shuffles: &[Shuffle],
         lr: f64,
     ) -> Result<Self, MocoError> {
-        let dtype = moco.queue.keys().dtype();
+        let parameters = moco.encoder_q.encoder().params().dtype_and_device();
+        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
         Ok(Self {
             views: views.clone(),
             shuffles: shuffles.to_vec(),

@@ -17,7 +17,7 @@ mod statistics;
 mod step;
 
 pub use branch::{Branch, BranchSaved};
-pub use config::MocoConfig;
+pub use config::{MocoConfig, QueuePrecision};
 pub use error::MocoError;
 pub use health::{Alarm, Health, HealthReport, Phase, Vitals, chance_loss, floor_loss};
 pub use queue::Queue;

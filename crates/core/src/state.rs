@@ -56,9 +56,16 @@ impl Moco {
             state.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })
         };
         let keys = get("queue")?;
-        if keys.dims() != self.queue.keys().dims() {
-            let (expected, got) = (self.queue.keys().dims().to_vec(), keys.dims().to_vec());
-            return Err(MocoError::StateShape { tensor: "queue".into(), expected, got });
+        let own = self.queue.keys();
+        if keys.dims() != own.dims() || keys.dtype() != own.dtype() {
+            return Err(ParamError::Mismatch {
+                name: "queue".into(),
+                expected: own.dims().to_vec(),
+                expected_dtype: own.dtype(),
+                got: keys.dims().to_vec(),
+                got_dtype: keys.dtype(),
+            }
+            .into());
         }
         let ptr = get("queue_ptr")?.to_vec1::<i64>().during("queue_ptr")?;
         let ptr = ptr.first().and_then(|ptr| usize::try_from(*ptr).ok()).unwrap_or(usize::MAX);

@@ -9,7 +9,7 @@ use moco_params::Gradients;
 use moco_rng::Seed;
 
 use crate::branch::{Branch, BranchSaved};
-use crate::config::MocoConfig;
+use crate::config::{MocoConfig, QueuePrecision};
 use crate::error::{During, MocoError};
 use crate::inputs::Inputs;
 use crate::queue::Queue;
@@ -85,7 +85,12 @@ impl Moco {
         let (dtype, device) = place.unwrap_or((DType::F32, &Device::Cpu));
         let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
         head.params_mut().to_device(device)?;
-        let queue = Queue::random(seed, config.dim, config.queue_size, dtype)?.to_device(device)?;
+        let of_queue = match config.queue_precision {
+            QueuePrecision::AsParameters => dtype,
+            QueuePrecision::Bf16 => DType::BF16,
+        };
+        let queue = Queue::random(seed, config.dim, config.queue_size, of_queue)?;
+        let queue = queue.to_device(device)?;
         let encoder_q = Branch::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
         let sgd = Sgd::new(sgd, &encoder_q.stores())?;

@@ -1,5 +1,5 @@
 //! InfoNCE on the emulated GPU against the CPU, where blocks of queries and keys, parts of the queue and
-//! slabs of channels begin and end, with ties and with NaN.
+//! slabs of channels begin and end, with ties and with NaN, and with the queue in f32 and in bf16.
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,6 +18,14 @@ fn as_queue(keys: &Tensor) -> Tensor {
     keys.t().and_then(|keys| keys.contiguous()).unwrap()
 }
 
+/// How a queue may be stored.
+const TYPES: [DType; 2] = [DType::F32, DType::BF16];
+
+/// Numbers as a queue of this type has them.
+fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+    x.to_dtype(dtype).and_then(|x| x.to_dtype(DType::F32)).unwrap()
+}
+
 /// The gradient, and the statistics, which are not at hand before somebody asks for them.
 fn emulated(
     q: &Tensor,
@@ -26,7 +34,8 @@ fn emulated(
     temperature: f64,
 ) -> (Tensor, InfoNceStatistics) {
     let (result, kernels) = emulate(|| info_nce(q, k, queue, temperature).unwrap());
-    assert_eq!(kernels, ["info_nce_part", "info_nce_merge"]);
+    let part = format!("info_nce_part_{}", queue.dtype().as_str());
+    assert_eq!(kernels, [part.as_str(), "info_nce_merge"]);
     assert!(!result.statistics.is_at_hand());
     (result.dq, result.statistics.read().unwrap())
 }
@@ -70,29 +79,45 @@ fn result_is_that_of_the_cpu() {
         let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
         let (q, k) = (unit(1, n, c), unit(2, n, c));
         let queue = as_queue(&unit(3, n_negatives, c));
-        let (expected_dq, expected) = on_cpu(&q, &k, &queue, temperature);
-        let (got_dq, got) = emulated(&q, &k, &queue, temperature);
-        // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
-        let tolerance = 1e-6_f64.max(1e-7 / temperature);
-        let error = (got.loss - expected.loss).abs() / expected.loss;
-        assert!(error < tolerance, "{case}: loss {} for {}", got.loss, expected.loss);
-        for (got, expected) in [
-            (got.positive_cosine, expected.positive_cosine),
-            (got.negative_cosine, expected.negative_cosine),
-        ] {
-            assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
+        for dtype in TYPES {
+            let stored = queue.to_dtype(dtype).unwrap();
+            let got = emulated(&q, &k, &stored, temperature);
+            let mut expected = on_cpu(&q, &k, &rounded(&queue, dtype), temperature);
+            // Among keys of bf16 a positive has the place of one that was rounded as they are.
+            let peer = on_cpu(&q, &rounded(&k, dtype), &rounded(&queue, dtype), temperature);
+            expected.1.ahead = peer.1.ahead;
+            assert_alike(&format!("{case}, {dtype:?}"), got, expected, temperature);
         }
-        assert_eq!(got_dq.dims(), [n, c], "{case}");
-        let (got_dq, expected_dq) = (numbers(&got_dq), numbers(&expected_dq));
-        let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
-        // The terms of a gradient are of this size; of one channel they cancel.
-        let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
-        let norm = norm(&expected_dq).max(term);
-        assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
-        // Two cosines of one channel are equal or opposite, up to roundings that differ.
-        if c > 1 {
-            assert_eq!(got.ahead, expected.ahead, "{case}");
-        }
+    }
+}
+
+fn assert_alike(
+    case: &str,
+    (got_dq, got): (Tensor, InfoNceStatistics),
+    (expected_dq, expected): (Tensor, InfoNceStatistics),
+    temperature: f64,
+) {
+    let [n, c] = [got_dq.dims()[0], got_dq.dims()[1]];
+    // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
+    let tolerance = 1e-6_f64.max(1e-7 / temperature);
+    let error = (got.loss - expected.loss).abs() / expected.loss;
+    assert!(error < tolerance, "{case}: loss {} for {}", got.loss, expected.loss);
+    for (got, expected) in [
+        (got.positive_cosine, expected.positive_cosine),
+        (got.negative_cosine, expected.negative_cosine),
+    ] {
+        assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
+    }
+    assert_eq!(got_dq.dims(), expected_dq.dims(), "{case}");
+    let (got_dq, expected_dq) = (numbers(&got_dq), numbers(&expected_dq));
+    let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
+    // The terms of a gradient are of this size; of one channel they cancel.
+    let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
+    let norm = norm(&expected_dq).max(term);
+    assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
+    // Two cosines of one channel are equal or opposite, up to roundings that differ.
+    if c > 1 {
+        assert_eq!(got.ahead, expected.ahead, "{case}");
     }
 }
 
@@ -109,25 +134,31 @@ fn a_queue_without_keys_is_refused() {
 /// Whatever its place in a block and a part, a negative that equals the positive ties with it.
 #[test]
 fn equal_keys_tie() {
-    for (c, n_negatives) in [(3, 31), (128, 300), (200, 257), (100, 64)] {
+    let sizes = [(3, 31), (128, 300), (200, 257), (100, 64)];
+    let sizes = sizes.into_iter().flat_map(|size| TYPES.map(|dtype| (size, dtype)));
+    for ((c, n_negatives), dtype) in sizes {
+        let stored = |keys: &Tensor| as_queue(keys).to_dtype(dtype).unwrap();
         let (n, most) = (35, n_negatives - 1);
         let (q, others) = (unit(1, n, c), unit(3, n_negatives, c));
         for (query, place) in [(0, 0), (1, most), (33, most / 2), (34, 17), (31, 30)] {
             let k = unit(2, n, c);
             let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
-            let (_, before) = emulated(&q, &k, &as_queue(&others), 0.2);
+            let (_, before) = emulated(&q, &k, &stored(&others), 0.2);
             let keys = [
                 others.narrow(0, 0, place).unwrap(),
                 row(&k, query),
                 others.narrow(0, place + 1, most - place).unwrap(),
             ];
-            let with_tie = as_queue(&Tensor::cat(&keys, 0).unwrap());
+            let with_tie = stored(&Tensor::cat(&keys, 0).unwrap());
             let (_, got) = emulated(&q, &k, &with_tie, 0.2);
             let dot = |key: &Tensor| {
-                (row(&q, query) * key).and_then(|x| x.sum_all()?.to_scalar::<f32>()).unwrap()
+                (row(&q, query) * rounded(key, dtype))
+                    .and_then(|x| x.sum_all()?.to_scalar::<f32>())
+                    .unwrap()
             };
             let was_ahead = u32::from(dot(&row(&others, place)) >= dot(&row(&k, query)));
-            let case = format!("C = {c}, K = {n_negatives}, query {query}, place {place}");
+            let case =
+                format!("C = {c}, K = {n_negatives}, query {query}, place {place}, {dtype:?}");
             assert_eq!(got.ahead[query], before.ahead[query] - was_ahead + 1, "{case}");
         }
     }
@@ -136,12 +167,15 @@ fn equal_keys_tie() {
 /// All features equal: every negative ties.
 #[test]
 fn a_collapsed_encoder_is_never_right() {
-    for (n, c, n_negatives) in [(1, 100, 300), (33, 129, 65)] {
+    for ((n, c, n_negatives), (dtype, tolerance)) in
+        [((1, 100, 300), (DType::F32, 1e-5)), ((33, 129, 65), (DType::BF16, 2e-2))]
+    {
         let repeat = |rows: usize| unit(7, 1, c).repeat((rows, 1)).unwrap();
-        let (_, got) = emulated(&repeat(n), &repeat(n), &as_queue(&repeat(n_negatives)), 0.2);
+        let queue = as_queue(&repeat(n_negatives)).to_dtype(dtype).unwrap();
+        let (_, got) = emulated(&repeat(n), &repeat(n), &queue, 0.2);
         assert!(got.ahead.iter().all(|ahead| *ahead as usize == n_negatives), "{:?}", got.ahead);
         let expected = ((1 + n_negatives) as f64).ln();
-        assert!((got.loss - expected).abs() < 1e-5, "{} for {expected}", got.loss);
+        assert!((got.loss - expected).abs() < tolerance, "{} for {expected}", got.loss);
     }
 }
 
@@ -173,23 +207,38 @@ fn nan_does_not_look_perfect() {
         }
         Tensor::from_vec(numbers, x.dims(), &Device::Cpu).unwrap()
     };
-    for place in 0..3 {
+    for (place, dtype) in (0..3).flat_map(|place| TYPES.map(|dtype| (place, dtype))) {
         let (q, k) = (poisoned(unit(1, 3, 8), place == 0), poisoned(unit(2, 3, 8), place == 1));
         let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2));
-        let (dq, got) = emulated(&q, &k, &queue, 0.2);
+        let (dq, got) = emulated(&q, &k, &queue.to_dtype(dtype).unwrap(), 0.2);
         assert!(got.loss.is_nan(), "place {place}: {}", got.loss);
         assert!(got.ahead[0] >= if place == 2 { 1 } else { 300 }, "place {place}: {:?}", got.ahead);
         assert!(numbers(&dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
-        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}");
+        let (k, queue) = (rounded(&k, dtype), rounded(&queue, dtype));
+        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}, {dtype:?}");
     }
 }
 
 #[test]
-fn only_f32_has_kernels() {
+fn other_types_have_no_kernels() {
+    let x = unit(1, 2, 8);
+    let as_type = |dtype| (x.to_dtype(dtype).unwrap(), as_queue(&x).to_dtype(dtype).unwrap());
+    let ((half, _), (_, double)) = (as_type(DType::BF16), as_type(DType::F64));
+    for (q, queue, expected) in
+        [(&half, &as_queue(&x), "`q` is BF16"), (&x, &double, "`queue` is F64")]
+    {
+        let (result, kernels) = emulate(|| info_nce(q, &x, queue, 0.2));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(kernels.is_empty());
+    }
+}
+
+/// A queue in bf16 is a GPU's.
+#[test]
+fn a_cpu_takes_one_type() {
     let x = unit(1, 2, 8);
     let queue = as_queue(&x).to_dtype(DType::BF16).unwrap();
-    let (result, kernels) = emulate(|| info_nce(&x, &x, &queue, 0.2));
-    let message = result.unwrap_err().to_string();
-    assert!(message.contains("queue") && message.contains("BF16"), "{message}");
-    assert!(kernels.is_empty());
+    let message = info_nce(&x, &x, &queue, 0.2).unwrap_err().to_string();
+    assert!(message.contains("`queue` is BF16"), "{message}");
 }

@@ -16,12 +16,13 @@ const CHECK: &str = include_str!("gpu_check.py");
 const TESTED: [(&str, &str); 2] =
     [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
 /// Their tests that a device takes part in.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "emulated",
     "emulated_activations",
     "emulated_batch_norm",
     "emulated_images",
     "emulated_info_nce",
+    "emulated_queue",
     "emulated_rows",
     "emulated_updates",
     "images_on_gpu",

@@ -1,7 +1,7 @@
 //! What is trained on what.
 
 use candle_core::{DType, Device};
-use moco_core::{Branch, Moco, MocoConfig, Queue, StepViews};
+use moco_core::{Branch, Moco, MocoConfig, Queue, QueuePrecision, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, Head, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -39,6 +39,7 @@ impl Setup {
             dim: DIM,
             symmetric: false,
             shuffle_bn: true,
+            queue_precision: QueuePrecision::AsParameters,
         };
         Ok(Moco::new(Box::new(self.encoder()?), HeadKind::Mlp, config, SGD, SEED)?)
     }

@@ -48,6 +48,7 @@ temperature = 0.2
 dim = 16
 symmetric = false
 shuffle_bn = true
+queue_precision = "f32"
 [optim]
 batch_size = 16
 base_lr = 0.5

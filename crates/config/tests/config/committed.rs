@@ -3,7 +3,7 @@
 use std::fs;
 
 use moco_augment::{RecipeConfig, RecipeKind};
-use moco_core::MocoConfig;
+use moco_core::{MocoConfig, QueuePrecision};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
 use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan, ShardsPlan};
@@ -54,6 +54,7 @@ const V1: MocoConfig = MocoConfig {
     dim: 128,
     symmetric: false,
     shuffle_bn: true,
+    queue_precision: QueuePrecision::AsParameters,
 };
 
 fn resnet50(groups: usize) -> ResNetConfig {

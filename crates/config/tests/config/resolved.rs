@@ -162,6 +162,7 @@ fn every_key_changes_the_run() {
         "moco.dim=9",
         "moco.symmetric=true",
         "moco.shuffle_bn=false",
+        "moco.queue_precision=bf16",
         "optim.batch_size=32",
         "optim.base_lr=0",
         "optim.sgd_momentum=0",
@@ -246,7 +247,7 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         check_resume("runs/a", &old, &new).unwrap_err().render(),
         "error: runs/a was trained with moco.queue_size = 1024; \
          --set moco.queue_size=512 would change it\n  \
-         = help: a resume may change log.*, checkpoint.*, data.readers, data.decoders, data.root, \
+         = help: a resume may change run.cuda_graph, log.*, checkpoint.*, data.readers, data.decoders, data.root, \
          data.cache, data.cache_bytes, data.verify, data.on_bad_sample, data.bad_sample_budget, \
          monitor.*"
     );
@@ -259,5 +260,5 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     let new = old.replace("dim = 128", "dim = 64");
     let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
     assert!(error.contains("moco.dim = 128; "), "{error}");
-    assert!(error.ends_with("fixture.toml:36 would change it to 64"), "{error}");
+    assert!(error.ends_with("fixture.toml:37 would change it to 64"), "{error}");
 }

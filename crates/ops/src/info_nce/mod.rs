@@ -54,6 +54,11 @@ pub fn info_nce(
         return Err(OpError::Argument { op: OP, argument, expected, got: temperature });
     }
     on_gpu!(OP, q, info_nce::closed_form, q, k, queue, temperature);
+    for (tensor, x) in [("k", k), ("queue", queue)] {
+        if x.dtype() != q.dtype() {
+            return Err(OpError::DType { op: OP, tensor, got: x.dtype() });
+        }
+    }
     by_dtype!(OP, q, closed_form(q, k, queue, temperature))
 }
 
