@@ -1,77 +1,153 @@
-//! Work that the emulator records and repeats, against the same work done at once.
-#![cfg(all(feature = "emulator", not(feature = "device-tests")))]
+//! Work that a GPU, or the emulator in its place, records and repeats, against the same work done at once.
+#![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
-    Conv2dSpec, EmaUpdate, OpError, Recording, conv2d, copy_, ema_, emulate, linear, relu, upload,
+    Conv2dSpec, EmaUpdate, OpError, Recording, SgdUpdate, conv2d, copy_, ema_, linear, relu,
+    select_rows, sgd_, upload,
 };
 
-fn matrix(first: f32) -> Tensor {
+/// Does `work` on the emulator; the names of the kernels that it launched.
+#[cfg(not(feature = "device-tests"))]
+fn on_gpu(work: impl FnOnce(&Device)) -> Vec<String> {
+    moco_ops::emulate(|| work(&Device::Cpu)).1
+}
+
+/// Does `work` on the first CUDA device, which counts nothing.
+#[cfg(feature = "device-tests")]
+fn on_gpu(work: impl FnOnce(&Device)) -> Vec<String> {
+    work(&moco_ops::open_cuda(0, moco_ops::Precision::F32).unwrap());
+    Vec::new()
+}
+
+fn matrix(first: f32, device: &Device) -> Tensor {
     let numbers: Vec<f32> = (0..12).map(|i| first + i as f32 * 0.25 - 1.5).collect();
-    Tensor::from_vec(numbers, (3, 4), &Device::Cpu).unwrap()
+    Tensor::from_vec(numbers, (3, 4), device).unwrap()
+}
+
+fn zeros(device: &Device) -> Tensor {
+    Tensor::zeros((3, 3), DType::F32, device).unwrap()
 }
 
 fn numbers(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A table, a kernel, a product and a change in place.
-fn work(x: &Tensor, weight: &Tensor, key: &Tensor, out: &Tensor) -> Result<(), OpError> {
-    let bias = upload(&Tensor::new(&[0.5_f32, -0.5, 0.0], &Device::Cpu).unwrap(), x.device())?;
-    let y = relu(&linear(x, weight, &bias)?)?;
-    ema_(&[EmaUpdate::new(key, &y)?], 0.5)?;
-    copy_(out, &y)
+/// What the work reads and changes.
+struct Memory {
+    x: Tensor,
+    order: Tensor,
+    lr: Tensor,
+    weight: Tensor,
+    key: Tensor,
+    buffer: Tensor,
+}
+
+impl Memory {
+    fn new(device: &Device) -> Self {
+        Self {
+            x: matrix(7.0, device),
+            order: Tensor::new(&[0_u32, 1, 2], device).unwrap(),
+            lr: Tensor::new(&[0.5_f32], device).unwrap(),
+            weight: matrix(0.3, device),
+            key: zeros(device),
+            buffer: zeros(device),
+        }
+    }
+
+    /// Tables, kernels, products and changes in place.
+    fn work(&self) -> Result<(), OpError> {
+        let Self { x, order, lr, weight, key, buffer } = self;
+        let bias = upload(&Tensor::new(&[0.5_f32, -0.5, 0.0], &Device::Cpu).unwrap(), x.device())?;
+        let y = relu(&linear(&select_rows(x, order)?, weight, &bias)?)?;
+        sgd_(&[SgdUpdate::new(key, &y, buffer)?], lr, [0.9, 0.0])?;
+        ema_(&[EmaUpdate::new(key, &y)?], 0.5)
+    }
+
+    fn results(&self) -> [Vec<f32>; 2] {
+        [numbers(&self.key), numbers(&self.buffer)]
+    }
 }
 
 #[test]
 fn repetitions_do_the_work_with_what_is_in_memory_by_then() {
-    let zeros = || Tensor::zeros((3, 3), DType::F32, &Device::Cpu).unwrap();
-    let (weight, inputs) = (matrix(0.3), [matrix(0.0), matrix(1.0), matrix(-2.0)]);
-    let ((), launched) = emulate(|| {
-        let (x, key, out) = (matrix(7.0), zeros(), zeros());
-        let recording = Recording::new(&Device::Cpu, || work(&x, &weight, &key, &out)).unwrap();
-        assert_eq!([numbers(&key), numbers(&out)], [vec![0.0; 9], vec![0.0; 9]]);
-        let (expected_key, expected_out) = (zeros(), zeros());
-        for input in &inputs {
-            copy_(&x, input).unwrap();
+    const INPUTS: [(f32, [u32; 3], f32); 3] =
+        [(0.0, [2, 0, 1], 0.5), (1.0, [0, 1, 2], 0.25), (-2.0, [1, 1, 0], 2.0)];
+    let launched = on_gpu(|device| {
+        let (told, repeated) = (Memory::new(device), Memory::new(device));
+        // A device loads its kernels before it records.
+        told.work().unwrap();
+        let before = repeated.results();
+        let recording = Recording::new(device, || repeated.work()).unwrap();
+        assert_eq!(repeated.results(), before);
+        copy_(&told.key, &zeros(device)).unwrap();
+        copy_(&told.buffer, &zeros(device)).unwrap();
+        for (first, order, lr) in INPUTS {
+            for memory in [&told, &repeated] {
+                // From the device and from the host.
+                copy_(&memory.x, &matrix(first, device)).unwrap();
+                copy_(&memory.order, &Tensor::new(&order, &Device::Cpu).unwrap()).unwrap();
+                copy_(&memory.lr, &Tensor::new(&[lr], &Device::Cpu).unwrap()).unwrap();
+            }
+            let last = repeated.results();
             recording.repeat().unwrap();
-            work(input, &weight, &expected_key, &expected_out).unwrap();
-            assert_eq!(numbers(&out), numbers(&expected_out));
-            assert_eq!(numbers(&key), numbers(&expected_key));
-            assert!(numbers(&out).iter().any(|x| *x > 0.0));
+            told.work().unwrap();
+            assert_eq!(repeated.results(), told.results());
+            assert_ne!(repeated.results(), last);
         }
     });
     let count = |name: &str| launched.iter().filter(|launched| *launched == name).count();
-    assert_eq!([count("ema"), count("relu_f32"), count("Product")], [6; 3]);
+    let counted = if cfg!(feature = "device-tests") { 0 } else { 1 + 2 * INPUTS.len() };
+    for name in ["ema", "relu_f32", "Product", "select_rows", "sgd"] {
+        assert_eq!(count(name), counted, "{name}");
+    }
 }
 
 #[test]
 fn after_a_failure_work_is_done_at_once_again() {
-    emulate(|| {
-        let x = matrix(0.0);
-        let failed = Recording::new(&Device::Cpu, || {
+    on_gpu(|device| {
+        let x = matrix(0.0, device);
+        let expected = numbers(&relu(&x).unwrap());
+        let failed = Recording::new(device, || {
             relu(&x)?;
             linear(&x, &x, &x).map(drop)
         });
         assert!(failed.unwrap_err().to_string().contains("`bias` has shape"));
-        assert!(numbers(&relu(&x).unwrap()).iter().all(|x| !x.is_nan()));
+        assert_eq!(numbers(&relu(&x).unwrap()), expected);
     });
 }
 
 #[test]
 fn convolutions_are_recorded() {
-    let image = |first: f32| matrix(first).reshape((1, 3, 4, 1)).unwrap();
-    let image = |first: f32| image(first).permute((0, 3, 1, 2)).unwrap();
-    let weight = Tensor::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
-    let convolve = |x: &Tensor| conv2d(x, &weight, Conv2dSpec::new(1, 0)).unwrap();
-    let expected = numbers(&convolve(&image(2.0)));
-    emulate(|| {
+    on_gpu(|device| {
+        let image = |first: f32| {
+            let pixels = matrix(first, device).reshape((1, 3, 4, 1)).unwrap();
+            pixels.permute((0, 3, 1, 2)).unwrap()
+        };
+        let weight = Tensor::ones((1, 1, 2, 2), DType::F32, device).unwrap();
+        let convolve = |x: &Tensor| conv2d(x, &weight, Conv2dSpec::new(1, 0)).unwrap();
+        let expected = numbers(&convolve(&image(2.0)));
         let (x, out) = (image(0.0), convolve(&image(0.0)));
-        let recording = Recording::new(&Device::Cpu, || copy_(&out, &convolve(&x))).unwrap();
+        let recording = Recording::new(device, || copy_(&out, &convolve(&x))).unwrap();
         copy_(&x, &image(2.0)).unwrap();
         recording.repeat().unwrap();
         assert_eq!(numbers(&out), expected);
+    });
+}
+
+/// The tensors that the work was recorded with stay where they are for as long as it may be repeated.
+#[test]
+fn a_recording_keeps_what_it_touches() {
+    on_gpu(|device| {
+        let (x, out) = (matrix(0.5, device), matrix(0.0, device));
+        let expected = numbers(&relu(&x).unwrap());
+        let recording = Recording::new(device, || copy_(&out, &relu(&x)?)).unwrap();
+        drop(x);
+        let others: Vec<Tensor> = (0..8).map(|_| matrix(-9.0, device)).collect();
+        recording.repeat().unwrap();
+        assert_eq!(numbers(&out), expected);
+        assert!(others.iter().all(|other| numbers(other) == numbers(&matrix(-9.0, device))));
     });
 }
 
@@ -79,4 +155,23 @@ fn convolutions_are_recorded() {
 fn a_cpu_records_nothing() {
     let error = Recording::new(&Device::Cpu, || Ok::<_, OpError>(())).unwrap_err().to_string();
     assert!(error.starts_with("recording: no kernels for tensors on"), "{error}");
+}
+
+/// A result that outlives the recording would be overwritten by each repetition; a device finds out.
+#[cfg(feature = "device-tests")]
+#[test]
+fn a_result_that_is_kept_is_an_error() {
+    on_gpu(|device| {
+        let x = matrix(0.5, device);
+        relu(&x).unwrap();
+        let mut kept = None;
+        let recording = Recording::new(device, || {
+            kept = Some(relu(&x)?);
+            Ok::<_, OpError>(())
+        });
+        let error = recording.unwrap_err().to_string();
+        assert!(error.contains("1 tensors were made and 0 given back"), "{error}");
+        // Its memory went with the recording that failed.
+        std::mem::forget(kept);
+    });
 }

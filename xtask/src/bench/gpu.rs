@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Keys in the queue
     #[arg(long, default_value_t = 65_536)]
     queue_size: u32,
+    /// Ours repeats one recorded step (a CUDA graph)
+    #[arg(long)]
+    cuda_graph: bool,
     /// Steps in a timed block
     #[arg(long, default_value_t = 30)]
     steps: u32,
@@ -179,6 +182,7 @@ fn command(side: Side, args: &Args, binary: &Path, interpreter: &Path) -> Comman
     };
     if side == Side::Ours {
         command.arg("gpu-step").arg("--feed");
+        command.args(args.cuda_graph.then_some("--cuda-graph"));
     }
     command.args(args.words());
     if side == Side::Compiled {
@@ -237,6 +241,11 @@ mod tests {
         ] {
             assert_eq!(command(side), expected);
         }
+        let args = self::args("--cuda-graph");
+        let [ours, eager] = [Side::Ours, Side::Eager]
+            .map(|side| words(&super::command(side, &args, Path::new("B"), Path::new("P"))));
+        assert!(ours.contains(" gpu-step --feed --cuda-graph --device"), "{ours}");
+        assert!(!eager.contains("graph"), "{eager}");
     }
 
     #[test]

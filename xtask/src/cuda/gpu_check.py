@@ -112,6 +112,20 @@ def finish_on():
     return {**parts, "passed": passed}
 
 
+def cuda_graph(precision):
+    """Steps repeated from a recording: the same tensors as with steps told one by one, through the monitor that interrupts them."""
+    sets = ["--set", "run.steps=60", "--set", f"run.precision={precision}", "--set", "evaluate.at_end=false", "--set", "monitor.knn_every_steps=20"]
+    sets += ["--set", "moco.queue_precision=bf16"] if precision == "bf16" else []
+    names = {choice: f"graph-{choice}-{precision}" for choice in ("false", "true")}
+    parts = {choice: run(pretrain(CONFIG, "--name", name, *sets, "--set", f"run.cuda_graph={choice}")) for choice, name in names.items()}
+    passed = all(part["code"] == 0 for part in parts.values())
+    if passed:
+        a, b = (tensors(checkpoint(name)) for name in names.values())
+        parts["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+        passed = not parts["different"]
+    return {**parts, "passed": passed}
+
+
 def benchmark(command):
     """A program that prints a JSON object last."""
     part = run(command, 150)
@@ -128,6 +142,7 @@ def main():
         parts[f"tests/{program.name}"] = lambda program=program: tests(program)
     for precision in ("f32", "bf16"):
         parts[f"resume/{precision}"] = lambda precision=precision: resume(precision)
+        parts[f"cuda_graph/{precision}"] = lambda precision=precision: cuda_graph(precision)
     parts["finish_on"] = finish_on
     curve = [PYTHON, "xtask/src/cuda/gpu_curve.py", "--device", ARGUMENTS.device]
     for precision in ("f32", "bf16"):
@@ -137,6 +152,7 @@ def main():
     for precision in ("bf16", "tf32"):
         parts[f"bench/ours/{precision}"] = lambda precision=precision: benchmark([*ours, "--precision", precision])
         parts[f"bench/torch/{precision}"] = lambda precision=precision: benchmark([*torch, "--precision", precision])
+    parts["bench/ours/graph"] = lambda: benchmark([*ours, "--precision", "bf16", "--cuda-graph"])
     parts["bench/ours/feed"] = lambda: benchmark([*ours, "--precision", "bf16", "--feed"])
     parts["bench/torch/compile"] = lambda: benchmark([*torch, "--precision", "bf16", "--compile"])
     results, began = {}, time.time()

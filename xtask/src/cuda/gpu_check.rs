@@ -16,13 +16,14 @@ const CHECK: &str = include_str!("gpu_check.py");
 const TESTED: [(&str, &str); 2] =
     [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
 /// Their tests that a device takes part in.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "emulated",
     "emulated_activations",
     "emulated_batch_norm",
     "emulated_images",
     "emulated_info_nce",
     "emulated_queue",
+    "emulated_recording",
     "emulated_rows",
     "emulated_updates",
     "images_on_gpu",
@@ -151,8 +152,10 @@ mod tests {
             for entry in fs::read_dir(tree::root().join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-                if name.starts_with("emulated") || name.ends_with("on_gpu") || name == "step_parity"
-                {
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                let is_test = path.extension().is_some_and(|extension| extension == "rs");
+                let takes_a_device = text.contains("emulate") || text.contains("device-tests");
+                if is_test && takes_a_device {
                     found.insert(name);
                 }
             }

@@ -14,7 +14,8 @@ use moco_train::{
 };
 use serde_json::{Value, json};
 
-use super::setup::{LR, MEAN, SEED, STD, Setup, noise};
+use super::setup::{MEAN, SEED, STD, Setup, noise};
+use super::stepper::Stepper;
 use super::{Args, timed};
 
 /// Batches of different images.
@@ -65,9 +66,9 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
         let busy = feed.meters().into_iter().map(|stage| (stage.stage.clone(), stage.busy_share()));
         anyhow::Ok((ms / f64::from(n_batches), busy.collect()))
     };
-    let mut waiting = Vec::new();
+    let (mut stepper, mut waiting) = (Stepper::new(args), Vec::new());
     let (training_ms, _) = ms_a_batch(&mut |views| {
-        waiting.push(moco.step(&views, LR)?.statistics);
+        waiting.push(stepper.step(moco, &views)?);
         if waiting.len() >= READ_EVERY as usize {
             for statistics in waiting.drain(..) {
                 statistics.read()?;

@@ -4,6 +4,7 @@
 mod feed;
 mod phases;
 mod setup;
+mod stepper;
 mod whole;
 
 use std::time::Instant;
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// Steps before the first timed one
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=100_000))]
     warmup: u32,
+    /// Repeats one recorded step (a CUDA graph) in place of telling the device each operation
+    #[arg(long)]
+    cuda_graph: bool,
     /// Also trains on decoded images that come through the pipeline, as a run does
     #[arg(long)]
     feed: bool,
@@ -76,6 +80,9 @@ fn arch(text: &str) -> Result<(&'static str, Arch), String> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.device == Device::Cpu && args.precision != Precision::F32 {
         return Err(usage(Exit::Usage, "--device cpu computes in f32 alone; add --precision f32"));
+    }
+    if args.device == Device::Cpu && args.cuda_graph {
+        return Err(usage(Exit::Usage, "--cuda-graph needs --device cuda:N"));
     }
     let device = args.device.open(args.precision)?;
     let setup = Setup {
@@ -117,6 +124,7 @@ fn measure(args: &Args, setup: &Setup) -> anyhow::Result<Value> {
         "batch_size": args.batch_size,
         "queue_size": args.queue_size,
         "bn_groups": 1,
+        "cuda_graph": args.cuda_graph,
         "steps": args.steps,
         "warmup": args.warmup,
         "blocks_ms": whole.blocks_ms,

@@ -3,7 +3,7 @@
 use candle_core::Device;
 use moco_core::{Moco, StepViews};
 
-use super::setup::LR;
+use super::stepper::Stepper;
 use super::{Args, timed};
 
 /// What whole steps took.
@@ -21,16 +21,17 @@ pub(super) fn measure(
     device: &Device,
     args: &Args,
 ) -> anyhow::Result<Whole> {
-    let first = moco.step(views, LR)?.statistics;
+    let mut stepper = Stepper::new(args);
+    let first = stepper.step(moco, views)?;
     let mut last = first.clone();
     for _ in 1..args.warmup {
-        moco.step(views, LR)?;
+        stepper.step(moco, views)?;
     }
     let mut blocks_ms = Vec::new();
     for _ in 0..args.blocks {
         let ((), ms) = timed(device, || {
             for _ in 0..args.steps {
-                last = moco.step(views, LR)?.statistics;
+                last = stepper.step(moco, views)?;
             }
             Ok(())
         })?;
