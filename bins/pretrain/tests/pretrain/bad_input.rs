@@ -161,6 +161,14 @@ fn configs() {
         3,
         &["cuda:0 is not available", "--device cpu"],
     );
+    for (set, expected) in [
+        ("run.precision=bf16", "run.precision must be \"f32\" on the CPU"),
+        ("run.cuda_graph=true", "run.cuda_graph = true needs"),
+        ("augment.finish_on=gpu", "augment.finish_on = \"gpu\" needs"),
+        ("moco.queue_precision=bf16", "moco.queue_precision = \"bf16\" needs"),
+    ] {
+        check(&bench, &["tiny.toml", "--set", set], 2, &[expected, "--device cuda:N"]);
+    }
     check(&bench, &set("moco.queue_size=10"), 2, &["16 keys a step do not fit a queue of 10"]);
     check(&bench, &set("optim.batch_size=400"), 2, &["400"]);
 }
