@@ -47,18 +47,17 @@ __device__ __forceinline__ void nce_load_rows(const float* x, u32 n, u32 c, u32 
 template <class S>
 __device__ __forceinline__ void nce_load_keys(const S* queue, u32 c, u64 k, u64 first, u32 channel,
                                               float* to) {
-    constexpr u32 V = VECTOR<S>, PACKS = NCE_KEYS / V;
-    if (k % V == 0 && reinterpret_cast<u64>(queue) % 16 == 0 && first + NCE_KEYS <= k) {
+    // Four of either type: eight at a time would not fit into the registers beside the sums.
+    constexpr u32 PACKS = NCE_KEYS / 4;
+    const u64 alignment = 4 * sizeof(S);
+    if (k % 4 == 0 && reinterpret_cast<u64>(queue) % alignment == 0 && first + NCE_KEYS <= k) {
 #pragma unroll
         for (u32 pass = 0; pass < NCE_SLAB * PACKS / NCE_THREADS; pass++) {
-            const u32 i = pass * NCE_THREADS + threadIdx.x, row = i / PACKS, column = i % PACKS * V;
-            float numbers[V] = {};
+            const u32 i = pass * NCE_THREADS + threadIdx.x, row = i / PACKS, column = i % PACKS * 4;
+            float numbers[4] = {};
             if (channel + row < c) read(queue + (channel + row) * k + first + column, numbers);
-            // Shared memory takes 16 bytes at a time.
-#pragma unroll
-            for (u32 v = 0; v < V; v += 4)
-                *reinterpret_cast<Four*>(to + row * NCE_STRIDE + column + v) = {
-                    {numbers[v], numbers[v + 1], numbers[v + 2], numbers[v + 3]}};
+            *reinterpret_cast<Four*>(to + row * NCE_STRIDE + column) = {
+                {numbers[0], numbers[1], numbers[2], numbers[3]}};
         }
         return;
     }
