@@ -32,11 +32,20 @@ pub(super) struct Descriptors {
     weight: sys::cudnnFilterDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
     convolution: sys::cudnnConvolutionDescriptor_t,
+    /// The instructions that are allowed; the search tries others too.
+    math: sys::cudnnMathType_t,
+}
+
+/// An algorithm, and the instructions that it was measured with: cuDNN knows it by both.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Algorithm {
+    way: Way,
+    math: sys::cudnnMathType_t,
 }
 
 /// An algorithm of one of the three directions.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Algorithm {
+enum Way {
     Forward(sys::cudnnConvolutionFwdAlgo_t),
     InputGradient(sys::cudnnConvolutionBwdDataAlgo_t),
     WeightGradient(sys::cudnnConvolutionBwdFilterAlgo_t),
@@ -44,6 +53,8 @@ pub(super) enum Algorithm {
 
 impl Cudnn {
     pub(super) fn new(device: &CudaDevice) -> Result<Self, String> {
+        // The handle is of the device that the thread computes on at this moment.
+        device.cuda_stream().context().bind_to_thread().map_err(|error| error.to_string())?;
         let handle = cudnn::create_handle().map_err(|error| {
             format!("{}; libcudnn.so.9 must be where the loader finds it", text(error))
         })?;
@@ -111,6 +122,7 @@ impl Library for Cudnn {
             weight: cudnn::create_filter_descriptor().map_err(text)?,
             y: cudnn::create_tensor_descriptor().map_err(text)?,
             convolution: cudnn::create_convolution_descriptor().map_err(text)?,
+            math,
         };
         let Sizes { padding, stride, dilation, groups, .. } = sizes;
         // SAFETY: the descriptors were just made.
@@ -152,27 +164,37 @@ impl Library for Cudnn {
         let Operands { a, b, out } = operands;
         let (a, b, out) = (pointer(a), pointer(b), pointer(out));
         let (space, bytes) = (address(workspace, &self.device), workspace.len());
+        let Descriptors { direction, x, weight, y, convolution, math } = *what;
+        // Where f32 is to stay f32, what was measured with TF32 is no answer.
+        let is_allowed =
+            |measured| math != sys::cudnnMathType_t::CUDNN_FMA_MATH || measured == math;
         let handle = self.handle;
         let mut count: c_int = 0;
         // Calls a search of the library and reads what it found; the three differ in types only.
         macro_rules! search {
-            ($find:ident, $kind:path, [$($operand:expr),+]) => {{
+            ($find:ident, $way:path, [$($operand:expr),+]) => {{
                 let mut found = Vec::with_capacity(MOST);
-                // SAFETY: descriptors and operands belong together, as the plan's key says; the library
-                // writes at most as many results as there is room for, and tells how many.
-                unsafe {
-                    sys::$find(
-                        handle, $($operand,)+ MOST as c_int, &raw mut count, found.as_mut_ptr(), space, bytes,
-                    )
-                    .result()
-                    .map_err(text)?;
-                    found.set_len(usize::try_from(count).unwrap_or(0).min(MOST));
+                // The first search also times how kernels are loaded.
+                for _ in 0..2 {
+                    found.clear();
+                    // SAFETY: descriptors and operands belong together, as the plan's key says; the
+                    // library writes at most as many results as there is room for, and tells how many.
+                    unsafe {
+                        sys::$find(
+                            handle, $($operand,)+ MOST as c_int, &raw mut count, found.as_mut_ptr(), space,
+                            bytes,
+                        )
+                        .result()
+                        .map_err(text)?;
+                        found.set_len(usize::try_from(count).unwrap_or(0).min(MOST));
+                    }
                 }
                 found
                     .into_iter()
                     .map(|found| Candidate {
-                        algorithm: $kind(found.algo),
-                        works: found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS,
+                        algorithm: Algorithm { way: $way(found.algo), math: found.mathType },
+                        works: found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                            && is_allowed(found.mathType),
                         milliseconds: found.time,
                         workspace_bytes: found.memory,
                         deterministic: found.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
@@ -180,32 +202,32 @@ impl Library for Cudnn {
                     .collect()
             }};
         }
-        let Descriptors { direction, x, weight, y, convolution } = *what;
         Ok(match direction {
             Direction::Forward => search!(
                 cudnnFindConvolutionForwardAlgorithmEx,
-                Algorithm::Forward,
+                Way::Forward,
                 [x, a, weight, b, convolution, y, out]
             ),
             Direction::InputGradient => search!(
                 cudnnFindConvolutionBackwardDataAlgorithmEx,
-                Algorithm::InputGradient,
+                Way::InputGradient,
                 [weight, a, y, b, convolution, x, out]
             ),
             Direction::WeightGradient => search!(
                 cudnnFindConvolutionBackwardFilterAlgorithmEx,
-                Algorithm::WeightGradient,
+                Way::WeightGradient,
                 [x, a, y, b, convolution, weight, out]
             ),
         })
     }
 
     fn number(&self, algorithm: Algorithm) -> u32 {
-        match algorithm {
-            Algorithm::Forward(algorithm) => algorithm as u32,
-            Algorithm::InputGradient(algorithm) => algorithm as u32,
-            Algorithm::WeightGradient(algorithm) => algorithm as u32,
-        }
+        let way = match algorithm.way {
+            Way::Forward(way) => way as u32,
+            Way::InputGradient(way) => way as u32,
+            Way::WeightGradient(way) => way as u32,
+        };
+        10 * way + algorithm.math as u32
     }
 
     fn run(
@@ -225,8 +247,9 @@ impl Library for Cudnn {
         let handle = self.handle;
         // SAFETY: as in `measure`; the workspace is as large as the algorithm asked for.
         let result = unsafe {
-            match algorithm {
-                Algorithm::Forward(algorithm) => cudnn::convolution_forward(
+            cudnn::set_convolution_math_type(convolution, algorithm.math).map_err(text)?;
+            match algorithm.way {
+                Way::Forward(algorithm) => cudnn::convolution_forward(
                     handle,
                     one,
                     x,
@@ -241,7 +264,7 @@ impl Library for Cudnn {
                     y,
                     out,
                 ),
-                Algorithm::InputGradient(algorithm) => cudnn::convolution_backward_data(
+                Way::InputGradient(algorithm) => cudnn::convolution_backward_data(
                     handle,
                     one,
                     weight,
@@ -256,7 +279,7 @@ impl Library for Cudnn {
                     x,
                     out,
                 ),
-                Algorithm::WeightGradient(algorithm) => cudnn::convolution_backward_filter(
+                Way::WeightGradient(algorithm) => cudnn::convolution_backward_filter(
                     handle,
                     one,
                     x,

@@ -18,6 +18,7 @@ const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 ///
 /// # Errors
 /// If there is no driver, no such device, or a library is missing.
+#[expect(clippy::mem_forget, reason = "see below")]
 pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError> {
     set_gemm_reduced_precision_f32(precision == Precision::Tf32);
     // Sums of bf16 products are in f32.
@@ -38,6 +39,9 @@ pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError
         .map_err(driver(OP))?;
     }
     give_workspace(&device)?;
+    // cudarc panics where it cannot destroy the handles of a device that failed, which would hide what had
+    // failed; so they last as long as the process.
+    std::mem::forget(device.clone());
     Ok(Device::Cuda(device))
 }
 

@@ -195,7 +195,12 @@ fn measure<L: Library>(
     let usable = || candidates.iter().filter(|candidate| candidate.is_usable());
     let known = usable().find(|candidate| Some(library.number(candidate.algorithm)) == preferred);
     let chosen = known.or_else(|| fastest(usable())).ok_or_else(|| {
-        format!("no algorithm computes {convolution:?} with the same bits each time")
+        let found: Vec<_> = candidates.iter().map(|candidate| told(library, candidate)).collect();
+        format!(
+            "no algorithm computes {convolution:?} with the same bits each time and at most \
+             {WORKSPACE_LIMIT} bytes of workspace; found: [{}]",
+            found.join(", ")
+        )
     })?;
     let wanted = chosen.workspace_bytes.max(before);
     if wanted > 0 {
@@ -209,6 +214,17 @@ impl<A> Candidate<A> {
     fn is_usable(&self) -> bool {
         self.works && self.deterministic && self.workspace_bytes <= WORKSPACE_LIMIT
     }
+}
+
+/// What keeps a candidate from being used.
+fn told<L: Library>(library: &L, candidate: &Candidate<L::Algorithm>) -> String {
+    let Candidate { algorithm, works, workspace_bytes, deterministic, .. } = *candidate;
+    let number = library.number(algorithm);
+    if !works {
+        return format!("{number} cannot");
+    }
+    let bits = if deterministic { "" } else { ", its bits vary" };
+    format!("{number} with {workspace_bytes} bytes{bits}")
 }
 
 fn fastest<'a, A>(candidates: impl Iterator<Item = &'a Candidate<A>>) -> Option<&'a Candidate<A>> {
@@ -400,7 +416,9 @@ mod tests {
         let name = "Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
         let all = vec![broken, varying, greedy, slow, good];
         assert_eq!(chosen(all.clone()).unwrap(), format!("{name}: 3\n"));
-        assert!(chosen(all[..3].to_vec()).unwrap_err().contains("no algorithm"));
+        let error = chosen(all[..3].to_vec()).unwrap_err();
+        let found = "[0 cannot, 1 with 0 bytes, its bits vary, 2 with 1073741825 bytes]";
+        assert!(error.contains("no algorithm") && error.contains(found), "{error}");
     }
 
     #[test]
