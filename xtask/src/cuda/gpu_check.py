@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,11 +30,17 @@ def run(command, seconds=180):
     began = time.time()
     environment = {**os.environ, "PYTHON": PYTHON, "RUST_BACKTRACE": "0"}
     try:
-        done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=seconds)
-        code, out, err = done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        texts = [text.decode(errors="replace") if isinstance(text, bytes) else text or "" for text in (late.stdout, late.stderr)]
-        code, out, err = "timeout", *texts
+        # A session of its own, so that what it has started ends with it and is not in the way of other parts.
+        program = subprocess.Popen(
+            command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        )
+        try:
+            out, err = program.communicate(timeout=seconds)
+            code = program.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)
+            out, err = program.communicate()
+            code = "timeout"
     except OSError as error:
         code, out, err = "not started", "", str(error)
     return {"command": " ".join(map(str, command)), "code": code, "seconds": round(time.time() - began, 2), "stdout": out[-20000:], "stderr": err[-4000:]}
@@ -67,68 +74,96 @@ def checkpoint(run_name):
     return sorted((HERE / "runs" / run_name / "checkpoints").glob("step-*.safetensors"))[-1]
 
 
+def fresh(run_name):
+    """The folder of a run, without what an earlier start of this program left there."""
+    folder = HERE / "runs" / run_name
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 def pretrain(*arguments):
     return [*WITH_CUDA, "./pretrain", *arguments, "--device", ARGUMENTS.device]
 
 
 def resume(precision):
-    """A run of its own beside one that was interrupted and went on: the same tensors at the end."""
-    sets = ["--set", f"run.steps={STEPS}", "--set", f"run.precision={precision}", "--set", "evaluate.at_end=false", "--set", "monitor.knn_every_steps=0"]
-    whole = run(pretrain(CONFIG, "--name", f"whole-{precision}", *sets))
-    name = f"cut-{precision}"
-    metrics = HERE / "runs" / name / "metrics.jsonl"
+    """A run that is interrupted and goes on, beside one that goes on from its first checkpoint without an interruption.
+
+    Both end with the same tensors. Two runs from the start might not: each measures the algorithms of its
+    convolutions, and a checkpoint names those that were chosen.
+    """
+    sets = [f"run.steps={STEPS}", f"run.precision={precision}", "evaluate.at_end=false", "monitor.knn_every_steps=0"]
+    sets += ["log.every_steps=5", "checkpoint.every_steps=10", f"checkpoint.keep={STEPS}"]
+    cut, whole = (fresh(f"{name}-{precision}") for name in ("cut", "whole"))
+    command = pretrain(CONFIG, "--name", cut.name, *(word for pair in sets for word in ("--set", pair)))
+    metrics = cut / "metrics.jsonl"
     environment = {**os.environ, "PYTHON": PYTHON}
-    cut = subprocess.Popen(pretrain(CONFIG, "--name", name, *sets, "--set", "log.every_steps=5"), cwd=HERE, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    program = subprocess.Popen(command, cwd=HERE, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
-    while cut.poll() is None and time.time() < deadline:
+    while program.poll() is None and time.time() < deadline:
         if metrics.exists() and metrics.read_text().count("\n") >= 8:
-            cut.send_signal(signal.SIGTERM)
+            program.send_signal(signal.SIGTERM)
             break
         time.sleep(0.01)
     try:
-        code = cut.wait(60)
+        err = program.communicate(timeout=60)[1]
+        code = program.returncode
     except subprocess.TimeoutExpired:
-        cut.kill()
-        code = "timeout"
-    went_on = run(pretrain("--resume", name))
-    part = {"whole": whole, "stopped_with": code, "resumed": went_on, "passed": False}
-    if whole["code"] == 0 and went_on["code"] == 0:
-        a, b = tensors(checkpoint(f"whole-{precision}")), tensors(checkpoint(name))
+        program.kill()
+        code, err = "timeout", program.communicate()[1]
+    # 75: it was stopped on request, in the middle.
+    part = {"stopped_with": code, "stderr": err[-4000:], "passed": False}
+    if code != 75:
+        return part
+    shutil.copytree(cut, whole)
+    for later in sorted((whole / "checkpoints").glob("step-*.safetensors"))[1:]:
+        later.unlink()
+    runs = {name: run(pretrain("--resume", folder.name)) for name, folder in (("whole", whole), ("resumed", cut))}
+    if all(done["code"] == 0 for done in runs.values()):
+        a, b = tensors(checkpoint(whole.name)), tensors(checkpoint(cut.name))
         part["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        # 75: it was stopped on request, in the middle.
-        part["passed"] = code == 75 and not part["different"]
-    return part
+        part["passed"] = not part["different"]
+    return {**part, **runs}
+
+
+def first_loss(run_name):
+    return json.loads((HERE / "runs" / run_name / "metrics.jsonl").read_text().splitlines()[0])["loss"]
 
 
 def finish_on():
-    """Views finished on the GPU: the same tensors as with views finished on the CPU."""
-    sets = ["--set", "run.steps=20", "--set", "evaluate.at_end=false", "--set", "monitor.knn_every_steps=0", "--set", "augment.fidelity=exact"]
-    parts = {place: run(pretrain(CONFIG, "--name", f"finish-{place}", *sets, "--set", f"augment.finish_on={place}")) for place in ("cpu", "gpu")}
+    """Views finished on the GPU: the loss of the first step is that of views finished on the CPU.
+
+    That the views have the same bits is tested by images_on_gpu; the two runs may have chosen other
+    algorithms for their convolutions.
+    """
+    sets = ["run.steps=20", "evaluate.at_end=false", "monitor.knn_every_steps=0", "augment.fidelity=exact", "log.every_steps=1"]
+    words = [word for pair in sets for word in ("--set", pair)]
+    parts = {place: run(pretrain(CONFIG, "--name", fresh(f"finish-{place}").name, *words, "--set", f"augment.finish_on={place}")) for place in ("cpu", "gpu")}
     passed = all(part["code"] == 0 for part in parts.values())
     if passed:
-        a, b = (tensors(checkpoint(f"finish-{place}")) for place in ("cpu", "gpu"))
-        parts["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        passed = not parts["different"]
+        parts["losses"] = [first_loss(f"finish-{place}") for place in ("cpu", "gpu")]
+        passed = abs(parts["losses"][0] / parts["losses"][1] - 1) < 1e-4
     return {**parts, "passed": passed}
 
 
 def cuda_graph(precision):
-    """Steps repeated from a recording: the same tensors as with steps told one by one, through the monitor that interrupts them."""
-    sets = ["--set", "run.steps=60", "--set", f"run.precision={precision}", "--set", "evaluate.at_end=false", "--set", "monitor.knn_every_steps=20"]
-    sets += ["--set", "moco.queue_precision=bf16"] if precision == "bf16" else []
-    names = {choice: f"graph-{choice}-{precision}" for choice in ("false", "true")}
-    parts = {choice: run(pretrain(CONFIG, "--name", name, *sets, "--set", f"run.cuda_graph={choice}")) for choice, name in names.items()}
-    passed = all(part["code"] == 0 for part in parts.values())
-    if passed:
-        a, b = (tensors(checkpoint(name)) for name in names.values())
-        parts["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        passed = not parts["different"]
-    return {**parts, "passed": passed}
+    """A run that goes on from its first checkpoint by repeating a recorded step ends with the tensors of the run that was told each.
+
+    Takes up what resume() left.
+    """
+    whole, repeated = HERE / "runs" / f"whole-{precision}", fresh(f"repeated-{precision}")
+    shutil.copytree(whole, repeated)
+    for later in sorted((repeated / "checkpoints").glob("step-*.safetensors"))[1:]:
+        later.unlink()
+    part = run(pretrain("--resume", repeated.name, "--set", "run.cuda_graph=true"))
+    if part["code"] == 0:
+        a, b = tensors(checkpoint(whole.name)), tensors(checkpoint(repeated.name))
+        part["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return {**part, "passed": part.get("different") == []}
 
 
-def benchmark(command):
+def benchmark(command, seconds=150):
     """A program that prints a JSON object last."""
-    part = run(command, 150)
+    part = run(command, seconds)
     try:
         part["result"] = json.loads(part["stdout"].strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -154,12 +189,16 @@ def main():
         parts[f"bench/torch/{precision}"] = lambda precision=precision: benchmark([*torch, "--precision", precision])
     parts["bench/ours/graph"] = lambda: benchmark([*ours, "--precision", "bf16", "--cuda-graph"])
     parts["bench/ours/feed"] = lambda: benchmark([*ours, "--precision", "bf16", "--feed"])
-    parts["bench/torch/compile"] = lambda: benchmark([*torch, "--precision", "bf16", "--compile"])
+    # Compiling takes minutes; last, so that nothing waits for it.
+    parts["bench/torch/compile"] = lambda: benchmark([*torch, "--precision", "bf16", "--compile"], 300)
     results, began = {}, time.time()
     for name, part in parts.items():
         if not name.startswith(ARGUMENTS.only):
             continue
-        results[name] = part()
+        try:
+            results[name] = part()
+        except Exception as error:
+            results[name] = {"error": repr(error), "passed": False}
         print(f"{'ok    ' if results[name]['passed'] else 'FAILED'}  {time.time() - began:6.1f} s  {name}", flush=True)
         # Written after each part: whatever ends this program, what was found stays.
         (HERE / "results.json").write_text(json.dumps(results, indent=1))
