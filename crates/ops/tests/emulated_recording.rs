@@ -164,14 +164,13 @@ fn a_result_that_is_kept_is_an_error() {
     on_gpu(|device| {
         let x = matrix(0.5, device);
         relu(&x).unwrap();
-        let mut kept = None;
+        // Its memory goes with the recording that fails.
+        let mut kept = std::mem::ManuallyDrop::new(None);
         let recording = Recording::new(device, || {
-            kept = Some(relu(&x)?);
+            *kept = Some(relu(&x)?);
             Ok::<_, OpError>(())
         });
         let error = recording.unwrap_err().to_string();
         assert!(error.contains("1 tensors were made and 0 given back"), "{error}");
-        // Its memory went with the recording that failed.
-        std::mem::forget(kept);
     });
 }
