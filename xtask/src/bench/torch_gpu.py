@@ -5,7 +5,8 @@ official builder.py (line numbers of facebookresearch/moco), it is in PyTorch's 
 
 - one process without DistributedDataParallel, which the official code refuses to do without; batch norm
   therefore sees the whole batch, and so it does on the other side (one group);
-- the momentum update is one multi-tensor operation instead of a loop over the parameters (55-63);
+- the momentum update is one multi-tensor operation instead of a loop over the parameters (55-63), and SGD
+  one fused operation;
 - the permutations of Shuffling BN are drawn on the device instead of on the host (96-99);
 - the views lie on the device in channels-last order and in the type that the convolutions take.
 
@@ -82,7 +83,7 @@ class Step:
         self.parameters_q = list(self.encoder_q.parameters())
         self.parameters_k = list(self.encoder_k.parameters())
         self.optimizer = torch.optim.SGD(
-            self.parameters_q, LR, momentum=SGD_MOMENTUM, weight_decay=WEIGHT_DECAY
+            self.parameters_q, LR, momentum=SGD_MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
         queue = torch.randn(DIM, args.queue_size, device=self.device)
         self.queue, self.queue_ptr = torch.nn.functional.normalize(queue, dim=0), 0
