@@ -67,7 +67,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         let resume = RunFolder::resume(&args.runs, name)?;
         let loaded = load_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
         check_resume(name, &resume.config, &loaded.resolved)?;
-        let device = args.device.open(loaded.plan.precision)?;
+        let device = args.device.open_for(&loaded.plan)?;
         return train(
             (args, &device),
             &loaded,
@@ -81,7 +81,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         print_result(&loaded.resolved);
         return Ok(Exit::Done);
     }
-    let device = args.device.open(loaded.plan.precision)?;
+    let device = args.device.open_for(&loaded.plan)?;
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
     let outcome = train((args, &device), &loaded, (&folder, &loaded.resolved), None, &stop);

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let plan = load_pretrain(&args.config, &args.sets)?.plan;
     let config = StepConfig {
-        device: args.device.open(plan.precision)?,
+        device: args.device.open_for(&plan)?,
         precision: plan.precision,
         encoder: plan.encoder,
         head: plan.head,

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
+use moco_core::QueuePrecision;
 use moco_ops::Precision;
+use moco_train::PretrainPlan;
 
 use crate::exit::{Exit, usage};
 
@@ -31,6 +33,19 @@ impl FromStr for Device {
 }
 
 impl Device {
+    /// Opens the device for steps by a plan.
+    ///
+    /// # Errors
+    /// As [`Device::open`], or if the plan asks a CPU for what it does not have.
+    pub fn open_for(self, plan: &PretrainPlan) -> anyhow::Result<candle_core::Device> {
+        if self == Self::Cpu && plan.moco.queue_precision == QueuePrecision::Bf16 {
+            let message =
+                "moco.queue_precision must be \"f32\" on the CPU; \"bf16\" is for --device cuda:N";
+            return Err(usage(Exit::Usage, message));
+        }
+        self.open(plan.precision)
+    }
+
     /// Opens the device; there is no silent fallback to the CPU.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_core::{Moco, QueuePrecision};
+use moco_core::Moco;
 use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
 use moco_train::{
@@ -39,7 +39,6 @@ fn needs_gpu(plan: &PretrainPlan) -> Option<&'static str> {
     [
         (plan.input.finish_on == FinishOn::Gpu, "augment.finish_on = \"gpu\""),
         (plan.cuda_graph, "run.cuda_graph = true"),
-        (plan.moco.queue_precision == QueuePrecision::Bf16, "moco.queue_precision = \"bf16\""),
     ]
     .into_iter()
     .find_map(|(is_set, setting)| is_set.then_some(setting))

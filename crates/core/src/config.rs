@@ -1,5 +1,7 @@
 //! The constants of the method.
 
+use candle_core::DType;
+
 /// Momentum Contrast's own settings (MoCo v1 §3; v2 Table 1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MocoConfig {
@@ -26,4 +28,14 @@ pub enum QueuePrecision {
     AsParameters,
     /// In half the memory of f32, each number rounded to 8 bits; on a GPU alone.
     Bf16,
+}
+
+impl QueuePrecision {
+    /// The type of the queue of a model whose parameters have this one.
+    pub(crate) fn dtype(self, parameters: DType) -> DType {
+        match self {
+            Self::AsParameters => parameters,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }

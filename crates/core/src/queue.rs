@@ -113,39 +113,63 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::QueuePrecision;
 
     fn column(queue: &Queue, column: usize) -> Vec<f32> {
-        queue.keys().narrow(1, column, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        let column = queue.keys().narrow(1, column, 1).unwrap().to_dtype(DType::F32).unwrap();
+        column.flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
     fn starts_with_unit_columns_that_differ() {
-        let queue = Queue::random(Seed(1), 8, 50, DType::F32).unwrap();
-        for i in 0..50 {
-            let norm: f32 = column(&queue, i).iter().map(|x| x * x).sum();
-            assert!((norm - 1.0).abs() < 1e-6, "column {i}: {norm}");
-            assert_ne!(column(&queue, i), column(&queue, (i + 1) % 50));
+        for (precision, tolerance) in
+            [(QueuePrecision::AsParameters, 1e-6), (QueuePrecision::Bf16, 2.0_f32.powi(-8))]
+        {
+            let dtype = precision.dtype(DType::F32);
+            let queue = Queue::random(Seed(1), 8, 50, dtype).unwrap();
+            assert_eq!(queue.keys().dtype(), dtype);
+            for i in 0..50 {
+                let norm = column(&queue, i).iter().map(|x| x * x).sum::<f32>().sqrt();
+                assert!((norm - 1.0).abs() < tolerance, "column {i}: {norm}");
+                assert_ne!(column(&queue, i), column(&queue, (i + 1) % 50));
+            }
+            assert_eq!(queue.ptr(), 0);
         }
-        assert_eq!(queue.ptr(), 0);
+        let dtypes = [QueuePrecision::AsParameters, QueuePrecision::Bf16];
+        assert_eq!(dtypes.map(|dtype| dtype.dtype(DType::F64)), [DType::F64, DType::BF16]);
     }
 
-    /// Against a plain list of "which key is in this column", for sizes that do and do not divide.
+    /// `[N, 1]`: keys that count on from `first`.
+    fn keys(first: usize, n: usize) -> Tensor {
+        let keys: Vec<f32> = (first..first + n).map(|key| key as f32).collect();
+        Tensor::from_vec(keys, (n, 1), &Device::Cpu).unwrap()
+    }
+
+    /// Against a plain list of "which key is in this column", for sizes that do and do not divide, with the
+    /// keys of a step in one tensor or several.
     #[test]
     fn is_a_ring_for_any_batch() {
-        for (queue_size, batches) in
-            [(6, vec![2, 2, 2, 2]), (7, vec![3, 3, 3, 3, 3]), (5, vec![5, 4, 1])]
-        {
+        for (queue_size, steps) in [
+            (6, vec![vec![2], vec![2], vec![2], vec![2]]),
+            (7, vec![vec![3]; 5]),
+            (5, vec![vec![5], vec![4], vec![1]]),
+            (7, vec![vec![2, 1]; 5]),
+            (9, vec![vec![4, 4]; 5]),
+            (5, vec![vec![3, 0, 2], vec![1, 3], vec![]]),
+        ] {
             let mut queue = Queue::random(Seed(1), 1, queue_size, DType::F32).unwrap();
             let mut expected: Vec<Option<f32>> = vec![None; queue_size];
-            let (mut next_key, mut position) = (10.0_f32, 0);
-            for n in batches {
-                let keys: Vec<f32> = (0..n).map(|i| next_key + i as f32).collect();
-                for key in &keys {
-                    expected[position % queue_size] = Some(*key);
-                    position += 1;
+            let mut position = 0;
+            for lens in steps {
+                let mut tensors = Vec::new();
+                for n in lens {
+                    tensors.push(keys(10 + position, n));
+                    for column in position..position + n {
+                        expected[column % queue_size] = Some(10.0 + column as f32);
+                    }
+                    position += n;
                 }
-                next_key += n as f32;
-                queue.enqueue(&[&Tensor::from_vec(keys, (n, 1), &Device::Cpu).unwrap()]).unwrap();
+                queue.enqueue(&tensors.iter().collect::<Vec<_>>()).unwrap();
                 assert_eq!(queue.ptr(), position % queue_size);
                 for (i, key) in expected.iter().enumerate() {
                     assert!(key.is_none_or(|key| column(&queue, i) == [key]), "column {i}");
@@ -154,12 +178,33 @@ mod tests {
         }
     }
 
+    /// The device writes where it is told to, whatever the host counts, and the host counts by itself.
     #[test]
-    fn refuses_more_keys_than_it_holds() {
+    fn the_two_parts_of_enqueueing_are_independent() {
+        let mut queue = Queue::random(Seed(1), 1, 5, DType::F32).unwrap();
+        queue.advance(3);
+        queue.advance(4);
+        assert_eq!(queue.ptr(), 2);
+        let at = Tensor::new(&[4_u32], &Device::Cpu).unwrap();
+        queue.enqueue_at(&[&keys(10, 1), &keys(20, 1)], &at).unwrap();
+        assert_eq!([column(&queue, 4), column(&queue, 0)], [[10.0], [20.0]]);
+        assert_eq!(queue.ptr(), 2);
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_and_stays_as_it_is() {
         let mut queue = Queue::random(Seed(1), 1, 2, DType::F32).unwrap();
-        let keys = Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap();
-        let message = queue.enqueue(&[&keys]).unwrap_err().to_string();
-        assert_eq!(message, "enqueue: `keys` has shape [3, 1], expected at most 2 keys");
+        let before = [column(&queue, 0), column(&queue, 1)];
+        let [two, one] = [keys(1, 2), keys(3, 1)];
+        let wide = two.reshape((1, 2)).unwrap();
+        for (keys, expected) in [
+            ([&two, &one], "enqueue: `keys` has shape [3, 1], expected at most 2 keys"),
+            ([&one, &wide], "enqueue: `keys` has shape [1, 2], expected [1, 1]"),
+        ] {
+            assert_eq!(queue.enqueue(&keys).unwrap_err().to_string(), expected);
+        }
+        assert_eq!([column(&queue, 0), column(&queue, 1)], before);
+        assert_eq!(queue.ptr(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use moco_params::Gradients;
 use moco_rng::Seed;
 
 use crate::branch::{Branch, BranchSaved};
-use crate::config::{MocoConfig, QueuePrecision};
+use crate::config::MocoConfig;
 use crate::error::{During, MocoError};
 use crate::inputs::Inputs;
 use crate::queue::Queue;
@@ -85,10 +85,7 @@ impl Moco {
         let (dtype, device) = place.unwrap_or((DType::F32, &Device::Cpu));
         let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
         head.params_mut().to_device(device)?;
-        let of_queue = match config.queue_precision {
-            QueuePrecision::AsParameters => dtype,
-            QueuePrecision::Bf16 => DType::BF16,
-        };
+        let of_queue = config.queue_precision.dtype(dtype);
         let queue = Queue::random(seed, config.dim, config.queue_size, of_queue)?;
         let queue = queue.to_device(device)?;
         let encoder_q = Branch::new(encoder, head);

@@ -1,5 +1,6 @@
 //! InfoNCE on the emulated GPU against the CPU, where blocks of queries and keys, parts of the queue and
-//! slabs of channels begin and end, with ties and with NaN, and with the queue in f32 and in bf16.
+//! slabs of channels begin and end, with ties and with NaN; over f32 queues, and over bf16 queues against the
+//! CPU over the same rounded keys.
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,10 +19,10 @@ fn as_queue(keys: &Tensor) -> Tensor {
     keys.t().and_then(|keys| keys.contiguous()).unwrap()
 }
 
-/// How a queue may be stored.
-const TYPES: [DType; 2] = [DType::F32, DType::BF16];
+/// How a GPU's queue may be stored.
+const STORED: [DType; 2] = [DType::F32, DType::BF16];
 
-/// Numbers as a queue of this type has them.
+/// Rounded to a type and back.
 fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     x.to_dtype(dtype).and_then(|x| x.to_dtype(DType::F32)).unwrap()
 }
@@ -40,10 +41,15 @@ fn emulated(
     (result.dq, result.statistics.read().unwrap())
 }
 
+/// The same on the CPU over the keys of the queue as they are stored; negatives are ranked against
+/// positives that are stored as they are.
 fn on_cpu(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> (Tensor, InfoNceStatistics) {
-    let InfoNce { dq, statistics } = info_nce(q, k, queue, temperature).unwrap();
+    let (stored, wide) = (queue.dtype(), queue.to_dtype(DType::F32).unwrap());
+    let InfoNce { dq, statistics } = info_nce(q, k, &wide, temperature).unwrap();
     assert!(statistics.is_at_hand());
-    (dq, statistics.read().unwrap())
+    let ranked = info_nce(q, &rounded(k, stored), &wide, temperature).unwrap();
+    let ahead = ranked.statistics.read().unwrap().ahead;
+    (dq, InfoNceStatistics { ahead, ..statistics.read().unwrap() })
 }
 
 fn numbers(x: &Tensor) -> Vec<f64> {
@@ -55,7 +61,7 @@ fn norm(x: &[f64]) -> f64 {
 }
 
 /// N, C, K, temperature: around the borders of blocks of queries and keys (32), of slabs (128) and of
-/// parts (256), with and without keys that can be read four at a time.
+/// parts (256), with and without keys that can be read four or eight at a time.
 const CASES: [(usize, usize, usize, f64); 14] = [
     (1, 3, 1, 0.2),
     (1, 3, 31, 0.07),
@@ -73,51 +79,57 @@ const CASES: [(usize, usize, usize, f64); 14] = [
     (2, 300, 30, 0.2),
 ];
 
+/// Each case with each way to store the queue.
+fn each_stored<C: Copy>(cases: &[C]) -> impl Iterator<Item = (C, DType)> {
+    cases.iter().flat_map(|case| STORED.map(|stored| (*case, stored)))
+}
+
 #[test]
 fn result_is_that_of_the_cpu() {
-    for (n, c, n_negatives, temperature) in CASES {
-        let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}");
+    for ((n, c, n_negatives, temperature), stored) in each_stored(&CASES) {
+        let case = format!("N = {n}, C = {c}, K = {n_negatives}, τ = {temperature}, {stored:?}");
         let (q, k) = (unit(1, n, c), unit(2, n, c));
-        let queue = as_queue(&unit(3, n_negatives, c));
-        for dtype in TYPES {
-            let stored = queue.to_dtype(dtype).unwrap();
-            let got = emulated(&q, &k, &stored, temperature);
-            let mut expected = on_cpu(&q, &k, &rounded(&queue, dtype), temperature);
-            // Among keys of bf16 a positive has the place of one that was rounded as they are.
-            let peer = on_cpu(&q, &rounded(&k, dtype), &rounded(&queue, dtype), temperature);
-            expected.1.ahead = peer.1.ahead;
-            assert_alike(&format!("{case}, {dtype:?}"), got, expected, temperature);
+        let queue = as_queue(&unit(3, n_negatives, c)).to_dtype(stored).unwrap();
+        let (expected_dq, expected) = on_cpu(&q, &k, &queue, temperature);
+        let (got_dq, got) = emulated(&q, &k, &queue, temperature);
+        // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
+        let tolerance = 1e-6_f64.max(1e-7 / temperature);
+        let error = (got.loss - expected.loss).abs() / expected.loss;
+        assert!(error < tolerance, "{case}: loss {} for {}", got.loss, expected.loss);
+        for (got, expected) in [
+            (got.positive_cosine, expected.positive_cosine),
+            (got.negative_cosine, expected.negative_cosine),
+        ] {
+            assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
+        }
+        assert_eq!(got_dq.dims(), [n, c], "{case}");
+        let (got_dq, expected_dq) = (numbers(&got_dq), numbers(&expected_dq));
+        let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
+        // The terms of a gradient are of this size; of one channel they cancel.
+        let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
+        let norm = norm(&expected_dq).max(term);
+        assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
+        // Two cosines of one channel are equal or opposite, up to roundings that differ.
+        if c > 1 {
+            assert_eq!(got.ahead, expected.ahead, "{case}");
         }
     }
 }
 
-fn assert_alike(
-    case: &str,
-    (got_dq, got): (Tensor, InfoNceStatistics),
-    (expected_dq, expected): (Tensor, InfoNceStatistics),
-    temperature: f64,
-) {
-    let [n, c] = [got_dq.dims()[0], got_dq.dims()[1]];
-    // Cosines in f32 are off by about 1e-7, and exponents by as much over the temperature.
-    let tolerance = 1e-6_f64.max(1e-7 / temperature);
-    let error = (got.loss - expected.loss).abs() / expected.loss;
-    assert!(error < tolerance, "{case}: loss {} for {}", got.loss, expected.loss);
-    for (got, expected) in [
-        (got.positive_cosine, expected.positive_cosine),
-        (got.negative_cosine, expected.negative_cosine),
-    ] {
-        assert!((got - expected).abs() < 2e-7, "{case}: cosine {got} for {expected}");
-    }
-    assert_eq!(got_dq.dims(), expected_dq.dims(), "{case}");
-    let (got_dq, expected_dq) = (numbers(&got_dq), numbers(&expected_dq));
-    let errors: Vec<f64> = got_dq.iter().zip(&expected_dq).map(|(a, b)| a - b).collect();
-    // The terms of a gradient are of this size; of one channel they cancel.
-    let (error, term) = (norm(&errors), 1.0 / (temperature * n as f64));
-    let norm = norm(&expected_dq).max(term);
-    assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
-    // Two cosines of one channel are equal or opposite, up to roundings that differ.
-    if c > 1 {
-        assert_eq!(got.ahead, expected.ahead, "{case}");
+/// Numbers are read one at a time where the queue's memory begins at no multiple of 16 bytes.
+#[test]
+fn bits_do_not_depend_on_where_the_queue_begins() {
+    let (q, k) = (unit(1, 5, 40), unit(2, 5, 40));
+    for stored in STORED {
+        let queue = as_queue(&unit(3, 96, 40)).to_dtype(stored).unwrap();
+        let numbers = queue.flatten_all().unwrap();
+        let longer = Tensor::cat(&[&numbers.narrow(0, 0, 1).unwrap(), &numbers], 0).unwrap();
+        let moved = longer.narrow(0, 1, 96 * 40).and_then(|x| x.reshape((40, 96))).unwrap();
+        assert_eq!(moved.layout().start_offset(), 1);
+        let [(dq, got), (expected_dq, expected)] =
+            [&moved, &queue].map(|queue| emulated(&q, &k, queue, 0.07));
+        assert_eq!(got, expected);
+        assert_close(&format!("{stored:?}"), &dq, &expected_dq, 0.0);
     }
 }
 
@@ -134,60 +146,65 @@ fn a_queue_without_keys_is_refused() {
 /// Whatever its place in a block and a part, a negative that equals the positive ties with it.
 #[test]
 fn equal_keys_tie() {
-    let sizes = [(3, 31), (128, 300), (200, 257), (100, 64)];
-    let sizes = sizes.into_iter().flat_map(|size| TYPES.map(|dtype| (size, dtype)));
-    for ((c, n_negatives), dtype) in sizes {
-        let stored = |keys: &Tensor| as_queue(keys).to_dtype(dtype).unwrap();
+    let cases = [(3, 31), (128, 300), (200, 257), (100, 64)];
+    for ((c, n_negatives), stored) in each_stored(&cases) {
         let (n, most) = (35, n_negatives - 1);
         let (q, others) = (unit(1, n, c), unit(3, n_negatives, c));
         for (query, place) in [(0, 0), (1, most), (33, most / 2), (34, 17), (31, 30)] {
             let k = unit(2, n, c);
             let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
-            let (_, before) = emulated(&q, &k, &stored(&others), 0.2);
+            let queue_of = |keys: &Tensor| as_queue(keys).to_dtype(stored).unwrap();
+            let (_, before) = emulated(&q, &k, &queue_of(&others), 0.2);
             let keys = [
                 others.narrow(0, 0, place).unwrap(),
                 row(&k, query),
                 others.narrow(0, place + 1, most - place).unwrap(),
             ];
-            let with_tie = stored(&Tensor::cat(&keys, 0).unwrap());
+            let with_tie = queue_of(&Tensor::cat(&keys, 0).unwrap());
             let (_, got) = emulated(&q, &k, &with_tie, 0.2);
             let dot = |key: &Tensor| {
-                (row(&q, query) * rounded(key, dtype))
+                (row(&q, query) * rounded(key, stored))
                     .and_then(|x| x.sum_all()?.to_scalar::<f32>())
                     .unwrap()
             };
             let was_ahead = u32::from(dot(&row(&others, place)) >= dot(&row(&k, query)));
             let case =
-                format!("C = {c}, K = {n_negatives}, query {query}, place {place}, {dtype:?}");
+                format!("C = {c}, K = {n_negatives}, query {query}, place {place}, {stored:?}");
             assert_eq!(got.ahead[query], before.ahead[query] - was_ahead + 1, "{case}");
         }
     }
 }
 
-/// All features equal: every negative ties.
+/// All features equal: every negative ties, also where rounding puts all of them on one side of the
+/// positive.
 #[test]
 fn a_collapsed_encoder_is_never_right() {
-    for ((n, c, n_negatives), (dtype, tolerance)) in
-        [((1, 100, 300), (DType::F32, 1e-5)), ((33, 129, 65), (DType::BF16, 2e-2))]
-    {
-        let repeat = |rows: usize| unit(7, 1, c).repeat((rows, 1)).unwrap();
-        let queue = as_queue(&repeat(n_negatives)).to_dtype(dtype).unwrap();
+    let mut moved = Vec::new();
+    let cases = [(1, 100, 300, 7), (33, 129, 65, 7), (2, 16, 40, 10), (2, 16, 40, 11)];
+    for ((n, c, n_negatives, salt), stored) in each_stored(&cases) {
+        let repeat = |rows: usize| unit(salt, 1, c).repeat((rows, 1)).unwrap();
+        let queue = as_queue(&repeat(n_negatives)).to_dtype(stored).unwrap();
         let (_, got) = emulated(&repeat(n), &repeat(n), &queue, 0.2);
         assert!(got.ahead.iter().all(|ahead| *ahead as usize == n_negatives), "{:?}", got.ahead);
-        let expected = ((1 + n_negatives) as f64).ln();
-        assert!((got.loss - expected).abs() < tolerance, "{} for {expected}", got.loss);
+        let (key, kept) = (numbers(&repeat(1)), numbers(&rounded(&repeat(1), stored)));
+        let excess: f64 = key.iter().zip(&kept).map(|(key, kept)| key * (kept - key)).sum();
+        let expected = (n_negatives as f64 * (excess / 0.2).exp()).ln_1p();
+        assert!((got.loss - expected).abs() < 1e-5, "{} for {expected}", got.loss);
+        moved.push(excess);
     }
+    assert!(moved.iter().any(|excess| *excess < -1e-4), "{moved:?}");
 }
 
 /// The cosine that exponents are relative to is raised, in any part of the queue, where a negative is far
 /// ahead of the positive.
 #[test]
 fn a_positive_far_behind_costs_no_digits() {
-    for (place, n_negatives) in [(0, 20), (300, 301), (40, 600)] {
+    for ((place, n_negatives), stored) in each_stored(&[(0, 20), (300, 301), (40, 600)]) {
         let q = unit(1, 3, 16);
         let mut keys: Vec<Tensor> = (0..n_negatives).map(|i| unit(10 + i, 1, 16)).collect();
         keys[place] = q.narrow(0, 1, 1).unwrap();
         let (k, queue) = (q.neg().unwrap(), as_queue(&Tensor::cat(&keys, 0).unwrap()));
+        let queue = queue.to_dtype(stored).unwrap();
         let (expected_dq, expected) = on_cpu(&q, &k, &queue, 0.01);
         let (dq, got) = emulated(&q, &k, &queue, 0.01);
         assert!((got.loss / expected.loss - 1.0).abs() < 1e-6, "{} {}", got.loss, expected.loss);
@@ -207,38 +224,31 @@ fn nan_does_not_look_perfect() {
         }
         Tensor::from_vec(numbers, x.dims(), &Device::Cpu).unwrap()
     };
-    for (place, dtype) in (0..3).flat_map(|place| TYPES.map(|dtype| (place, dtype))) {
+    for (place, stored) in each_stored(&[0, 1, 2]) {
         let (q, k) = (poisoned(unit(1, 3, 8), place == 0), poisoned(unit(2, 3, 8), place == 1));
-        let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2));
-        let (dq, got) = emulated(&q, &k, &queue.to_dtype(dtype).unwrap(), 0.2);
+        let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2)).to_dtype(stored).unwrap();
+        let (dq, got) = emulated(&q, &k, &queue, 0.2);
         assert!(got.loss.is_nan(), "place {place}: {}", got.loss);
         assert!(got.ahead[0] >= if place == 2 { 1 } else { 300 }, "place {place}: {:?}", got.ahead);
         assert!(numbers(&dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
-        let (k, queue) = (rounded(&k, dtype), rounded(&queue, dtype));
-        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}, {dtype:?}");
+        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}");
     }
 }
 
 #[test]
-fn other_types_have_no_kernels() {
+fn only_queues_may_be_bf16_and_nothing_f64() {
     let x = unit(1, 2, 8);
-    let as_type = |dtype| (x.to_dtype(dtype).unwrap(), as_queue(&x).to_dtype(dtype).unwrap());
-    let ((half, _), (_, double)) = (as_type(DType::BF16), as_type(DType::F64));
-    for (q, queue, expected) in
-        [(&half, &as_queue(&x), "`q` is BF16"), (&x, &double, "`queue` is F64")]
-    {
-        let (result, kernels) = emulate(|| info_nce(q, &x, queue, 0.2));
+    let queue = as_queue(&x);
+    let [short, wide] = [DType::BF16, DType::F64];
+    let of = |x: &Tensor, dtype: DType| x.to_dtype(dtype).unwrap();
+    for (q, k, queue, expected) in [
+        (of(&x, short), x.clone(), queue.clone(), "`q` is BF16"),
+        (x.clone(), of(&x, short), queue.clone(), "`k` is BF16"),
+        (x.clone(), x.clone(), of(&queue, wide), "`queue` is F64"),
+    ] {
+        let (result, kernels) = emulate(|| info_nce(&q, &k, &queue, 0.2));
         let message = result.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(kernels.is_empty());
     }
-}
-
-/// A queue in bf16 is a GPU's.
-#[test]
-fn a_cpu_takes_one_type() {
-    let x = unit(1, 2, 8);
-    let queue = as_queue(&x).to_dtype(DType::BF16).unwrap();
-    let message = info_nce(&x, &x, &queue, 0.2).unwrap_err().to_string();
-    assert!(message.contains("`queue` is BF16"), "{message}");
 }

@@ -143,3 +143,20 @@ fn nan_does_not_look_perfect() {
         assert!(rows(&dq)[0].iter().any(|x| x.is_nan()), "place {place}");
     }
 }
+
+/// A CPU's queue is stored as its queries are.
+#[test]
+fn types_that_differ_are_named() {
+    let x = unit(1, 3, 8).to_dtype(DType::F32).unwrap();
+    let queue = x.t().unwrap();
+    let of = |x: &Tensor, dtype: DType| x.to_dtype(dtype).unwrap();
+    for (q, k, queue, expected) in [
+        (&x, &x, &of(&queue, DType::BF16), "info_nce: `queue` is BF16"),
+        (&x, &x, &of(&queue, DType::F64), "info_nce: `queue` is F64"),
+        (&x, &of(&x, DType::F64), &queue, "info_nce: `k` is F64"),
+        (&of(&x, DType::BF16), &x, &queue, "info_nce: `k` is F32"),
+    ] {
+        let message = info_nce(q, k, queue, 0.2).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}

@@ -22,7 +22,7 @@ const TESTS: [&str; 13] = [
     "emulated_batch_norm",
     "emulated_images",
     "emulated_info_nce",
-    "emulated_queue",
+    "emulated_enqueue",
     "emulated_recording",
     "emulated_rows",
     "emulated_updates",

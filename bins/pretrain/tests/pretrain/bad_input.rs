@@ -165,7 +165,7 @@ fn configs() {
         ("run.precision=bf16", "run.precision must be \"f32\" on the CPU"),
         ("run.cuda_graph=true", "run.cuda_graph = true needs"),
         ("augment.finish_on=gpu", "augment.finish_on = \"gpu\" needs"),
-        ("moco.queue_precision=bf16", "moco.queue_precision = \"bf16\" needs"),
+        ("moco.queue_precision=bf16", "moco.queue_precision must be \"f32\" on the CPU"),
     ] {
         check(&bench, &["tiny.toml", "--set", set], 2, &[expected, "--device cuda:N"]);
     }

@@ -8,7 +8,7 @@ use crate::error::OpError;
 use crate::info_nce::{InfoNce, PendingStatistics, count};
 
 const OP: &str = "info_nce";
-/// As in `kernels/info_nce.inc`: queries and keys of a block, channels of its gradient, threads.
+/// As in `kernels/info_nce.cuh`: queries and keys of a block, channels of its gradient, threads.
 const QUERIES: usize = 32;
 const KEYS: usize = 32;
 const SLAB: usize = 128;

@@ -35,7 +35,8 @@ pub struct InfoNce {
 /// `−log( exp(q·k⁺/τ) / (exp(q·k⁺/τ) + Σ_queue exp(q·k⁻/τ)) )`, averaged over the batch, and its
 /// gradient to `q`; keys and queue get none (MoCo v1 §3.1 Eq. (1); official `builder.py:154-168`).
 /// `q`, `k`: L2-normalized `[N, C]`; `queue`: `[C, K]` with unit columns. On a GPU `q` and `k` are f32, and
-/// the queue is f32 or bf16; a positive is ranked among keys of bf16 as if it were one of them.
+/// the queue is f32 or bf16; negatives of bf16 are ranked against the positive rounded as they are, so that
+/// equal keys tie (deviation D10).
 ///
 /// # Errors
 /// If the shapes do not fit or the temperature is not positive.
