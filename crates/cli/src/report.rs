@@ -93,6 +93,15 @@ pub fn watch<'a>(
                     console.line(&text);
                 }
             }
+            Event::BitsVary { convolutions } => {
+                let text = format!(
+                    "warning: this run cannot be repeated to the bit: the device computes {} convolutions by algorithms whose bits vary",
+                    convolutions.len(),
+                );
+                convolutions.iter().for_each(|convolution| log(convolution));
+                log(&text);
+                console.line(&text);
+            }
             Event::Evaluating { what } => {
                 console.finish();
                 let text = format!("evaluating the {what}");

@@ -17,6 +17,15 @@ pub fn peak_device_memory_bytes(device: &Device) -> Result<Option<u64>, OpError>
     }
 }
 
+/// Follows a choice whose results differ from one time to the next.
+pub(crate) const BITS_VARY: &str = " (its bits vary)";
+
+/// Of the choices of [`convolution_choices`] those without an algorithm that gives the same bits each time.
+#[must_use]
+pub fn varying_convolutions(choices: &str) -> Vec<&str> {
+    choices.lines().filter(|line| line.ends_with(BITS_VARY)).collect()
+}
+
 /// The algorithm that a GPU's library was found to compute each convolution fastest by, as text; `None`
 /// for the CPU. Algorithms differ in their bits, so a run that goes on in another process asks for the
 /// same ones by [`prefer_convolution_choices`]. Both are about the calling thread.
@@ -42,5 +51,17 @@ pub fn prefer_convolution_choices(device: &Device, choices: &str) -> Result<(), 
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => crate::cuda::prefer_convolution_choices(device, choices),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_whose_bits_vary_are_found() {
+        let choices = "Forward of a: 1\nForward of b: 2 (its bits vary)\nForward of c: 31\n";
+        assert_eq!(varying_convolutions(choices), ["Forward of b: 2 (its bits vary)"]);
+        assert!(varying_convolutions("").is_empty());
     }
 }

@@ -58,7 +58,9 @@ pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 pub use copy::{copy_, upload};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
-pub use device::{convolution_choices, peak_device_memory_bytes, prefer_convolution_choices};
+pub use device::{
+    convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
+};
 pub use enqueue::enqueue_;
 pub use error::OpError;
 #[cfg(feature = "emulator")]

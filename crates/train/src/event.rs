@@ -70,6 +70,12 @@ pub enum Event<'a> {
         /// The image.
         sample: &'a BadSample,
     },
+    /// A GPU computes convolutions whose bits differ from one time to the next, so that a run cannot be
+    /// repeated to the bit.
+    BitsVary {
+        /// The convolutions, and the numbers of their algorithms.
+        convolutions: &'a [&'a str],
+    },
     /// The evaluation at the end goes on to this.
     Evaluating {
         /// Pixels, random encoder or trained encoder.

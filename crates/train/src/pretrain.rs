@@ -9,7 +9,9 @@ use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
 use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, RecordedSteps, StepViews};
 use moco_encoders::Encoder;
-use moco_ops::{peak_device_memory_bytes, prefer_convolution_choices};
+use moco_ops::{
+    convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
+};
 use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
@@ -225,6 +227,7 @@ impl Session<'_> {
         control: &mut Control<'_>,
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
+        let first_step = moco.global_step() + 1;
         self.tally.resume_clock();
         while moco.global_step() < self.total_steps {
             let asked = Instant::now();
@@ -247,6 +250,9 @@ impl Session<'_> {
             let global_step = moco.global_step();
             self.tally.stepped(global_step, plan.batch_size);
             (control.observe)(&Event::Stepped { global_step });
+            if global_step == first_step {
+                tell_varying_bits(moco, control)?;
+            }
             let is_last = global_step == self.total_steps;
             let stops = control.stop.load(Ordering::Relaxed) && !is_last;
             let logs = is_due(global_step, plan.cadence.log_every) || is_last;
@@ -371,6 +377,16 @@ impl Session<'_> {
         (control.observe)(&Event::Stages { epoch, stages: &stages, bottleneck });
         Ok(())
     }
+}
+
+/// Tells of what a GPU cannot repeat to the bit; each convolution has its algorithm after a step.
+fn tell_varying_bits(moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
+    let choices = convolution_choices(moco.queue().keys().device())?.unwrap_or_default();
+    let convolutions = varying_convolutions(&choices);
+    if !convolutions.is_empty() {
+        (control.observe)(&Event::BitsVary { convolutions: &convolutions });
+    }
+    Ok(())
 }
 
 /// Whether something that happens every `every` steps (0 = never) happens after this one.

@@ -1,7 +1,7 @@
 //! Which algorithm a convolution library uses for which shape: measured once, then kept.
 //!
-//! Only algorithms that give the same bits each time are taken, so that a step repeated on a device
-//! repeats its result. What was chosen can be told and asked for again, since a second measurement may
+//! Algorithms that give the same bits each time are taken, so that a step repeated on a device repeats its
+//! result; where there is none, one whose bits vary, which is told with the choice. What was chosen can be told and asked for again, since a second measurement may
 //! prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
 //! neediest, so that none is allocated once each shape was seen.
 
@@ -13,6 +13,7 @@ use super::Convolution;
 use super::convolution::Direction;
 use crate::Conv2dSpec;
 use crate::conv::Geometry;
+use crate::device::BITS_VARY;
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
 const WORKSPACE_LIMIT: usize = 1 << 30;
@@ -77,6 +78,7 @@ struct Plan<L: Library> {
     what: L::Descriptors,
     algorithm: L::Algorithm,
     workspace_bytes: usize,
+    deterministic: bool,
 }
 
 type Key = (Direction, Geometry, &'static str);
@@ -110,16 +112,18 @@ impl<L: Library> Plans<L> {
 
     /// The algorithm of each shape so far, a line each.
     pub(crate) fn choices(&self) -> String {
-        let number = |plan: &Plan<L>| self.library.number(plan.algorithm);
-        let lines =
-            self.plans.iter().map(|(key, plan)| format!("{}: {}\n", name(key), number(plan)));
-        lines.collect()
+        let line = |(key, plan): (&Key, &Plan<L>)| {
+            let note = if plan.deterministic { "" } else { BITS_VARY };
+            format!("{}: {}{note}\n", name(key), self.library.number(plan.algorithm))
+        };
+        self.plans.iter().map(line).collect()
     }
 
     /// Takes these choices again for shapes that are yet to come.
     pub(crate) fn prefer(&mut self, choices: &str) -> Result<(), String> {
         for line in choices.lines() {
             let parsed = line
+                .trim_end_matches(BITS_VARY)
                 .rsplit_once(": ")
                 .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
             let (name, number) =
@@ -194,11 +198,12 @@ fn measure<L: Library>(
     let candidates = candidates?;
     let usable = || candidates.iter().filter(|candidate| candidate.is_usable());
     let known = usable().find(|candidate| Some(library.number(candidate.algorithm)) == preferred);
-    let chosen = known.or_else(|| fastest(usable())).ok_or_else(|| {
+    let same_bits = || fastest(usable().filter(|candidate| candidate.deterministic));
+    let chosen = known.or_else(same_bits).or_else(|| fastest(usable())).ok_or_else(|| {
         let found: Vec<_> = candidates.iter().map(|candidate| told(library, candidate)).collect();
         format!(
-            "no algorithm computes {convolution:?} with the same bits each time and at most \
-             {WORKSPACE_LIMIT} bytes of workspace; found: [{}]",
+            "no algorithm computes {convolution:?} with at most {WORKSPACE_LIMIT} bytes of \
+             workspace; found: [{}]",
             found.join(", ")
         )
     })?;
@@ -206,25 +211,24 @@ fn measure<L: Library>(
     if wanted > 0 {
         *workspace = Some((wanted, Rc::new(library.workspace(wanted)?)));
     }
-    let Candidate { algorithm, workspace_bytes, .. } = *chosen;
-    Ok(Plan { what, algorithm, workspace_bytes })
+    let Candidate { algorithm, workspace_bytes, deterministic, .. } = *chosen;
+    Ok(Plan { what, algorithm, workspace_bytes, deterministic })
 }
 
 impl<A> Candidate<A> {
     fn is_usable(&self) -> bool {
-        self.works && self.deterministic && self.workspace_bytes <= WORKSPACE_LIMIT
+        self.works && self.workspace_bytes <= WORKSPACE_LIMIT
     }
 }
 
 /// What keeps a candidate from being used.
 fn told<L: Library>(library: &L, candidate: &Candidate<L::Algorithm>) -> String {
-    let Candidate { algorithm, works, workspace_bytes, deterministic, .. } = *candidate;
-    let number = library.number(algorithm);
-    if !works {
-        return format!("{number} cannot");
+    let number = library.number(candidate.algorithm);
+    if candidate.works {
+        format!("{number} with {} bytes", candidate.workspace_bytes)
+    } else {
+        format!("{number} cannot")
     }
-    let bits = if deterministic { "" } else { ", its bits vary" };
-    format!("{number} with {workspace_bytes} bytes{bits}")
 }
 
 fn fastest<'a, A>(candidates: impl Iterator<Item = &'a Candidate<A>>) -> Option<&'a Candidate<A>> {
@@ -247,11 +251,16 @@ pub(crate) struct Sizes {
 impl Sizes {
     pub(crate) fn of(g: &Geometry) -> Result<Self, String> {
         let size = |size: usize| {
-            i32::try_from(size)
-                .map_err(|error| format!("{size} is too large for the library: {error}"))
+            i32::try_from(size).map_err(|_too_large| {
+                format!("{size} is too large for the library; take fewer images a step")
+            })
         };
-        let four =
-            |[a, b, c, d]: [usize; 4]| Ok::<_, String>([size(a)?, size(b)?, size(c)?, size(d)?]);
+        let four = |dims: [usize; 4]| {
+            // The library counts elements in 32 bits.
+            size(dims.iter().product())?;
+            let [a, b, c, d] = dims;
+            Ok::<_, String>([size(a)?, size(b)?, size(c)?, size(d)?])
+        };
         Ok(Self {
             x: four([g.n, g.c, g.h, g.w])?,
             weight: four([g.co, g.c_group(), g.k, g.k])?,
@@ -416,8 +425,10 @@ mod tests {
         let name = "Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
         let all = vec![broken, varying, greedy, slow, good];
         assert_eq!(chosen(all.clone()).unwrap(), format!("{name}: 3\n"));
-        let error = chosen(all[..3].to_vec()).unwrap_err();
-        let found = "[0 cannot, 1 with 0 bytes, its bits vary, 2 with 1073741825 bytes]";
+        // One whose bits vary is better than none, and says so.
+        assert_eq!(chosen(all[..3].to_vec()).unwrap(), format!("{name}: 1 (its bits vary)\n"));
+        let error = chosen(vec![broken, greedy]).unwrap_err();
+        let found = "[0 cannot, 2 with 1073741825 bytes]";
         assert!(error.contains("no algorithm") && error.contains(found), "{error}");
     }
 
@@ -438,6 +449,8 @@ mod tests {
         assert!(fastest.ends_with("bf16: 1\n"), "{fastest}");
         let slower = fastest.replace("bf16: 1", "bf16: 2");
         assert_eq!(chosen(&slower).unwrap(), slower);
+        let noted = slower.replace("bf16: 2", "bf16: 2 (its bits vary)");
+        assert_eq!(chosen(&noted).unwrap(), slower);
         // Another shape's, one that is not there, and one that does not work here.
         for other in ["2x4", "bf16: 7", "bf16: 3"] {
             let preferred = if other == "2x4" {
@@ -467,5 +480,8 @@ mod tests {
         let mut huge = convolution(Direction::Forward, 2).geometry;
         huge.n = 1 << 31;
         assert!(Sizes::of(&huge).unwrap_err().contains("too large"));
+        // Each dimension fits, all of them together do not.
+        huge.n = 1 << 24;
+        assert!(Sizes::of(&huge).unwrap_err().contains("take fewer images a step"));
     }
 }
