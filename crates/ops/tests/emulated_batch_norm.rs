@@ -7,7 +7,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
 use moco_ops::{
-    After, BatchNorm, BatchNormGradients, BatchNormSaved, Running, batch_norm_backward,
+    After, BatchNorm, BatchNormGradients, BatchNormSaved, OpError, Running, batch_norm_backward,
     batch_norm_eval, batch_norm_train, blend_running_, emulate,
 };
 
@@ -210,6 +210,15 @@ fn what_is_not_a_number_spoils_its_channel_alone() {
     }
 }
 
+/// Why these cannot be running statistics; no batch was counted.
+fn unblended(saved: &BatchNormSaved, [mean, var]: [&Tensor; 2]) -> OpError {
+    let num_batches_tracked = &Tensor::new(40_i64, &Device::Cpu).unwrap();
+    let running = Running { mean, var, num_batches_tracked };
+    let error = blend_running_(saved, running, 1, MOMENTUM).unwrap_err();
+    assert_eq!(num_batches_tracked.to_scalar::<i64>().unwrap(), 40);
+    error
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let x = activations(1, [2, 3, 2, 2]);
@@ -224,12 +233,16 @@ fn what_does_not_fit_is_named() {
             batch_norm_backward(&larger, &larger, &larger, bn, &saved, After::Nothing).unwrap_err(),
             batch_norm_backward(&x, &y, &y.to_dtype(DType::BF16).unwrap(), bn, &saved, After::Relu)
                 .unwrap_err(),
+            unblended(&saved, [&double, &gamma]),
+            unblended(&saved, [&gamma, &double]),
         ]
     });
     for (message, expected) in messages.iter().zip([
         "batch_norm: `gamma` is F64",
         "batch_norm: `x` has shape [4, 2, 2, 3], expected the shape of the forward pass",
         "batch_norm: `dy` is BF16",
+        "batch_norm: `running_mean` is F64",
+        "batch_norm: `running_var` is F64",
     ]) {
         assert!(message.to_string().contains(expected), "{message}");
     }

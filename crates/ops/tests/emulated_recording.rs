@@ -4,8 +4,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
-    Conv2dSpec, EmaUpdate, OpError, Recording, SgdUpdate, conv2d, copy_, ema_, linear, relu,
-    select_rows, sgd_, upload,
+    After, BatchNorm, Conv2dSpec, EmaUpdate, OpError, Recording, Running, SgdUpdate, add,
+    batch_norm_train, blend_running_, conv2d, copy_, ema_, linear, relu, select_rows, sgd_, upload,
 };
 
 /// Does `work` on the emulator; the names of the kernels that it launched.
@@ -40,8 +40,12 @@ struct Memory {
     order: Tensor,
     lr: Tensor,
     weight: Tensor,
+    ones: Tensor,
     key: Tensor,
     buffer: Tensor,
+    /// Mean and variance.
+    running: [Tensor; 2],
+    num_batches_tracked: Tensor,
 }
 
 impl Memory {
@@ -51,22 +55,41 @@ impl Memory {
             order: Tensor::new(&[0_u32, 1, 2], device).unwrap(),
             lr: Tensor::new(&[0.5_f32], device).unwrap(),
             weight: matrix(0.3, device),
+            ones: Tensor::ones(3, DType::F32, device).unwrap(),
             key: zeros(device),
             buffer: zeros(device),
+            running: [0, 1].map(|_| Tensor::zeros(3, DType::F32, device).unwrap()),
+            num_batches_tracked: Tensor::new(40_i64, device).unwrap(),
         }
     }
 
     /// Tables, kernels, products and changes in place.
     fn work(&self) -> Result<(), OpError> {
-        let Self { x, order, lr, weight, key, buffer } = self;
+        let Self { x, order, lr, weight, ones, key, buffer, .. } = self;
         let bias = upload(&Tensor::new(&[0.5_f32, -0.5, 0.0], &Device::Cpu).unwrap(), x.device())?;
         let y = relu(&linear(&select_rows(x, order)?, weight, &bias)?)?;
-        sgd_(&[SgdUpdate::new(key, &y, buffer)?], lr, [0.9, 0.0])?;
+        let sum = add(&y, &self.normalize(&y, ones)?)?;
+        sgd_(&[SgdUpdate::new(key, &sum, buffer)?], lr, [0.9, 0.0])?;
         ema_(&[EmaUpdate::new(key, &y)?], 0.5)
     }
 
-    fn results(&self) -> [Vec<f32>; 2] {
-        [numbers(&self.key), numbers(&self.buffer)]
+    fn normalize(&self, y: &Tensor, ones: &Tensor) -> Result<Tensor, OpError> {
+        let bn = BatchNorm { gamma: ones, beta: ones, eps: 1e-5, groups: 1 };
+        let images = y.reshape((3, 3, 1, 1)).unwrap();
+        let (normalized, saved) = batch_norm_train(&images, bn, After::Nothing)?;
+        let [mean, var] = &self.running;
+        let running = Running { mean, var, num_batches_tracked: &self.num_batches_tracked };
+        blend_running_(&saved, running, 1, 0.1)?;
+        Ok(normalized.reshape((3, 3)).unwrap())
+    }
+
+    fn results(&self) -> [Vec<f32>; 4] {
+        let [mean, var] = &self.running;
+        [&self.key, &self.buffer, mean, var].map(numbers)
+    }
+
+    fn counted(&self) -> i64 {
+        self.num_batches_tracked.to_scalar().unwrap()
     }
 }
 
@@ -75,15 +98,13 @@ fn repetitions_do_the_work_with_what_is_in_memory_by_then() {
     const INPUTS: [(f32, [u32; 3], f32); 3] =
         [(0.0, [2, 0, 1], 0.5), (1.0, [0, 1, 2], 0.25), (-2.0, [1, 1, 0], 2.0)];
     let launched = on_gpu(|device| {
-        let (told, repeated) = (Memory::new(device), Memory::new(device));
         // A device loads its kernels before it records.
-        told.work().unwrap();
+        Memory::new(device).work().unwrap();
+        let (told, repeated) = (Memory::new(device), Memory::new(device));
         let before = repeated.results();
         let recording = Recording::new(device, || repeated.work()).unwrap();
-        assert_eq!(repeated.results(), before);
-        copy_(&told.key, &zeros(device)).unwrap();
-        copy_(&told.buffer, &zeros(device)).unwrap();
-        for (first, order, lr) in INPUTS {
+        assert_eq!((repeated.results(), repeated.counted()), (before, 40));
+        for ((first, order, lr), counted) in INPUTS.into_iter().zip(41..) {
             for memory in [&told, &repeated] {
                 // From the device and from the host.
                 copy_(&memory.x, &matrix(first, device)).unwrap();
@@ -95,11 +116,14 @@ fn repetitions_do_the_work_with_what_is_in_memory_by_then() {
             told.work().unwrap();
             assert_eq!(repeated.results(), told.results());
             assert_ne!(repeated.results(), last);
+            assert_eq!([repeated.counted(), told.counted()], [counted; 2]);
         }
     });
     let count = |name: &str| launched.iter().filter(|launched| *launched == name).count();
     let counted = if cfg!(feature = "device-tests") { 0 } else { 1 + 2 * INPUTS.len() };
-    for name in ["ema", "relu_f32", "Product", "select_rows", "sgd"] {
+    for name in
+        ["Product", "add_bias", "add_f32", "bn_blend", "ema", "relu_f32", "select_rows", "sgd"]
+    {
         assert_eq!(count(name), counted, "{name}");
     }
 }

@@ -96,10 +96,28 @@ fn linear_layers_are_those_of_the_cpu() {
             assert_close(&format!("{name} {n} {c_in} {c_out}"), got, expected, tolerance);
         }
     }
-    let (x, half) = (scattered(1, &[2, 3]), scattered(1, &[2, 3]).to_dtype(DType::BF16).unwrap());
-    let bias = scattered(1, &[2]);
-    let error = emulate(|| linear(&half, &x, &bias).unwrap_err().to_string()).0;
-    assert!(error.contains("`x` is BF16"), "{error}");
+}
+
+#[test]
+fn linear_layers_of_other_types_are_named() {
+    let half = |x: &Tensor| x.to_dtype(DType::BF16).unwrap();
+    let [x, weight, bias] = [&[4, 3][..], &[2, 3], &[2]].map(|dims| scattered(1, dims));
+    let dy = scattered(2, &[4, 2]);
+    let (messages, kernels) = emulate(|| {
+        [
+            linear(&half(&x), &weight, &bias).unwrap_err(),
+            linear(&x, &half(&weight), &bias).unwrap_err(),
+            linear(&x, &weight, &half(&bias)).unwrap_err(),
+            linear_backward(&half(&x), &weight, &dy).unwrap_err(),
+            linear_backward(&x, &half(&weight), &dy).unwrap_err(),
+            linear_backward(&x, &weight, &half(&dy)).unwrap_err(),
+        ]
+    });
+    assert!(kernels.is_empty(), "{kernels:?}");
+    let names = ["x", "weight", "bias", "x", "weight", "dy"];
+    for (message, name) in messages.iter().zip(names) {
+        assert!(message.to_string().contains(&format!("linear: `{name}` is BF16")), "{message}");
+    }
 }
 
 #[test]

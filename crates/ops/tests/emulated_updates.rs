@@ -57,12 +57,27 @@ fn nothing_to_update_launches_nothing_and_f64_has_no_kernel() {
     let empty = scattered(1, &[0]);
     let double = scattered(1, &[3]).to_dtype(DType::F64).unwrap();
     let other = (&double * 2.0).unwrap();
-    let (message, kernels) = emulate(|| {
+    let lr = Tensor::new(&[LR], &Device::Cpu).unwrap();
+    let (messages, kernels) = emulate(|| {
         ema_(&[], 0.5).unwrap();
         ema_(&[EmaUpdate::new(&empty, &scattered(2, &[0])).unwrap()], 0.5).unwrap();
+        sgd_(&[], &lr, CONSTANTS).unwrap();
+        let buffers = [scattered(3, &[0]), (&double * 3.0).unwrap()];
+        let nothing = SgdUpdate::new(&empty, &scattered(2, &[0]), &buffers[0]).unwrap();
+        sgd_(&[nothing], &lr, CONSTANTS).unwrap();
         let update = EmaUpdate::new(&double, &other).unwrap();
-        ema_(&[update], 0.5).unwrap_err().to_string()
+        let sgd = |lr: &Tensor| {
+            let update = SgdUpdate::new(&double, &other, &buffers[1]).unwrap();
+            sgd_(&[update], lr, CONSTANTS).unwrap_err().to_string()
+        };
+        let of_ema = ema_(&[update], 0.5).unwrap_err().to_string();
+        [of_ema, sgd(&lr), sgd(&lr.to_dtype(DType::F64).unwrap())]
     });
     assert!(kernels.is_empty(), "{kernels:?}");
-    assert!(message.contains("ema: `key` is F64"), "{message}");
+    // A rate of another type than the parameters, and one that fits where no kernel does.
+    for (message, expected) in
+        messages.iter().zip(["ema: `key` is F64", "sgd: `lr` is F32", "sgd: `lr` is F64"])
+    {
+        assert!(message.contains(expected), "{message}");
+    }
 }
