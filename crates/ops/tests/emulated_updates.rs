@@ -6,11 +6,12 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
-use moco_ops::{EmaUpdate, SgdUpdate, ema_, emulate, sgd_};
+use moco_ops::{EmaUpdate, SgdUpdate, copy_, ema_, emulate, sgd_};
 
 /// Numbers that a block takes.
 const CHUNK: usize = 16384;
-const LR: f32 = 0.03;
+/// Of each step.
+const LRS: [f32; 2] = [0.03, 0.7];
 const CONSTANTS: [f64; 2] = [0.9, 1e-4];
 const KEY_MOMENTUM: f64 = 0.999;
 
@@ -27,11 +28,12 @@ fn network() -> [Vec<Tensor>; 4] {
     })
 }
 
-/// Two steps; what was changed.
+/// A step at each rate, which is read from the same memory; what was changed.
 fn steps() -> [Vec<Tensor>; 3] {
     let [p, g, b, k] = network();
-    let lr = Tensor::new(&[LR], &Device::Cpu).unwrap();
-    for _ in 0..2 {
+    let lr = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+    for of_step in LRS {
+        copy_(&lr, &Tensor::new(&[of_step], &Device::Cpu).unwrap()).unwrap();
         let of_sgd = p.iter().zip(&g).zip(&b);
         let of_sgd: Vec<_> = of_sgd.map(|((p, g), b)| SgdUpdate::new(p, g, b).unwrap()).collect();
         let of_ema: Vec<_> = k.iter().zip(&p).map(|(k, p)| EmaUpdate::new(k, p).unwrap()).collect();
@@ -57,7 +59,7 @@ fn nothing_to_update_launches_nothing_and_f64_has_no_kernel() {
     let empty = scattered(1, &[0]);
     let double = scattered(1, &[3]).to_dtype(DType::F64).unwrap();
     let other = (&double * 2.0).unwrap();
-    let lr = Tensor::new(&[LR], &Device::Cpu).unwrap();
+    let lr = Tensor::new(&LRS[..1], &Device::Cpu).unwrap();
     let (messages, kernels) = emulate(|| {
         ema_(&[], 0.5).unwrap();
         ema_(&[EmaUpdate::new(&empty, &scattered(2, &[0])).unwrap()], 0.5).unwrap();
