@@ -116,6 +116,25 @@ mod emulated {
         });
     }
 
+    /// A recording is of one model's tensors.
+    #[test]
+    fn two_models_may_take_turns() {
+        emulate(|| {
+            let mut models = [0, 1].map(|_| moco(&SMALL, DType::F32, &Device::Cpu));
+            let mut recorded = RecordedSteps::default();
+            let mut pending = [Vec::new(), Vec::new()];
+            for step in 0..STEPS {
+                let views = views(&SMALL, step, DType::F32, &Device::Cpu);
+                for (model, pending) in models.iter_mut().zip(&mut pending) {
+                    pending.push(recorded.step(model, &views, lr(step)).unwrap());
+                }
+            }
+            let [first, second] = [0, 1].map(|model| bits(&models[model], &pending[model]));
+            assert_eq!(first, second);
+            assert_eq!(first, told(&SMALL, DType::F32, &Device::Cpu));
+        });
+    }
+
     /// Nothing is left out of a repetition or computed by the host.
     #[test]
     fn every_repetition_launches_a_whole_step() {

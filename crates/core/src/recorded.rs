@@ -41,7 +41,8 @@ impl std::fmt::Debug for Recorded {
 }
 
 impl RecordedSteps {
-    /// As [`Moco::step`], but for the tensors that a step computes on its way.
+    /// As [`Moco::step`], but for the tensors that a step computes on its way. The views have channels last in
+    /// memory.
     ///
     /// # Errors
     /// As [`Moco::step`], or if the device cannot record.

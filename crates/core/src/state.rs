@@ -7,7 +7,7 @@ use moco_params::ParamError;
 
 use crate::error::{During, MocoError};
 use crate::queue::Queue;
-use crate::step::Moco;
+use crate::step::{Moco, next_generation};
 
 /// Named tensors: `encoder_q.*` and `encoder_k.*` (torchvision's names, `fc.*` for the head), `queue`
 /// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name).
@@ -40,7 +40,7 @@ impl Moco {
     /// If a tensor is missing, superfluous or of another shape; then the model is not usable any more.
     pub fn load_state(&mut self, state: &MocoState, global_step: u64) -> Result<(), MocoError> {
         let expected = self.state()?;
-        self.generation += 1;
+        self.generation = next_generation();
         if let Some(name) = state.keys().find(|name| !expected.contains_key(*name)) {
             return Err(ParamError::Missing { name: format!("{name} (in this model)") }.into());
         }

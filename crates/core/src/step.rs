@@ -1,6 +1,8 @@
 //! The order of a training step (MoCo v1 Algorithm 1; official `builder.py:128-173`,
 //! `main_moco.py:416-430`).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind, Mode};
 use moco_ops::{InfoNce, PendingStatistics, add, info_nce};
@@ -91,7 +93,16 @@ impl Moco {
         let encoder_q = Branch::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
         let sgd = Sgd::new(sgd, &encoder_q.stores())?;
-        Ok(Self { config, seed, encoder_q, encoder_k, queue, sgd, global_step: 0, generation: 0 })
+        Ok(Self {
+            config,
+            seed,
+            encoder_q,
+            encoder_k,
+            queue,
+            sgd,
+            global_step: 0,
+            generation: next_generation(),
+        })
     }
 
     /// One step with the shuffles of this step's number.
@@ -221,15 +232,15 @@ impl Moco {
         &self.encoder_q
     }
 
-    /// Changes whenever tensors may have been replaced by others, so that a recorded step would work on
-    /// those of before.
+    /// The model's tensors by a number: another one whenever they may have been replaced by others, so that a
+    /// recorded step would work on those of before. No two models have the same.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// f_q, to compute features.
     pub fn encoder_q_mut(&mut self) -> &mut Branch {
-        self.generation += 1;
+        self.generation = next_generation();
         &mut self.encoder_q
     }
 
@@ -244,6 +255,11 @@ impl Moco {
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
+}
+
+pub(crate) fn next_generation() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 fn accumulate(total: &mut Gradients, more: Gradients) -> Result<(), MocoError> {
