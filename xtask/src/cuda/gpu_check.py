@@ -151,6 +151,8 @@ def cuda_graph(precision):
     Takes up what resume() left.
     """
     whole, repeated = HERE / "runs" / f"whole-{precision}", fresh(f"repeated-{precision}")
+    if not whole.is_dir():
+        return {"error": f"resume/{precision} left no run to go on from", "passed": False}
     shutil.copytree(whole, repeated)
     for later in sorted((repeated / "checkpoints").glob("step-*.safetensors"))[1:]:
         later.unlink()
