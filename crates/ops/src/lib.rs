@@ -1,8 +1,8 @@
 //! Forward and backward of each operation that a ResNet and MoCo need, f32 and f64 on the CPU.
 //!
-//! Each operation is a pair of plain functions on candle tensors; nothing records a graph. Images and
-//! activations are `[N, C, H, W]` with channels last in memory (docs/adr/002). Results have the same bits
-//! for any number of threads.
+//! Each operation is a pair of plain functions on candle tensors, without autograd. Images and activations
+//! are `[N, C, H, W]` with channels last in memory (docs/adr/002). Results have the same bits for any number
+//! of threads. With `dist` to come, the only crate with `unsafe`.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -13,8 +13,6 @@
 //! assert_eq!(y.dims(), [1, 3, 4, 4]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! With `dist` to come, the only crate with `unsafe`.
 
 mod add;
 mod batch_norm;
