@@ -171,6 +171,23 @@ fn evaluation_is_that_of_the_cpu() {
 
 /// In f32, far from zero and after numbers unlike the rest, against f64.
 #[test]
+fn evaluation_takes_running_statistics_in_f32() {
+    let (x, one) =
+        (activations(1, [2, 3, 2, 2]), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
+    let double = one.to_dtype(DType::F64).unwrap();
+    let bn = BatchNorm { gamma: &one, beta: &one, eps: EPS, groups: 1 };
+    for (mean, var, expected) in
+        [(&double, &one, "`running_mean`"), (&one, &double, "`running_var`")]
+    {
+        let (result, kernels) =
+            emulate(|| batch_norm_eval(&x, bn, mean, var, After::Nothing).map(drop));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(expected) && message.contains("F64"), "{message}");
+        assert!(kernels.is_empty());
+    }
+}
+
+#[test]
 fn statistics_do_not_cancel() {
     let dims = [2, 8, 41, 53];
     let spread = activations(1, dims);

@@ -122,6 +122,10 @@ fn reorder(
     [from, to]: [&Tensor; 2],
     [co, taps, c]: [usize; 3],
 ) -> Result<(), OpError> {
-    let args = [Arg::In(from), Arg::Out(to), u32_of(op, co)?, u32_of(op, taps)?, u32_of(op, c)?];
-    gpu.launch(op, kernel, Grid::of_elements(gpu, co * taps * c), &args)
+    let n = co * taps * c;
+    if n == 0 {
+        return Ok(());
+    }
+    let args = [Arg::In(from), Arg::Out(to), u32_of(op, n)?, u32_of(op, taps)?, u32_of(op, c)?];
+    gpu.launch(op, kernel, Grid::of_elements(gpu, n), &args)
 }
