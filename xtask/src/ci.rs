@@ -97,7 +97,7 @@ struct Tests {
 }
 
 /// With NVIDIA's compiler, which is fetched on the way; a job of its own, for it takes minutes.
-const CUDA_STEPS: [Step; 4] = [
+const CUDA_STEPS: [Step; 5] = [
     Step {
         name: "kernels",
         work: Work::Cargo {
@@ -105,6 +105,7 @@ const CUDA_STEPS: [Step; 4] = [
             env: Environment::Cuda(Kit::Build),
         },
     },
+    Step { name: "assemble", work: Work::Here(cuda::assemble) },
     Step {
         name: "emulator",
         work: Work::Cargo {
@@ -118,8 +119,8 @@ const CUDA_STEPS: [Step; 4] = [
 
 #[derive(Debug, Args)]
 pub(crate) struct CiArgs {
-    /// The CUDA job instead: kernels to PTX by NVIDIA's compiler, their tests on the host, portable
-    /// programs that start without a driver
+    /// The CUDA job instead: kernels to PTX by NVIDIA's compiler and to code for devices, their tests on
+    /// the host, portable programs that start without a driver
     #[arg(long)]
     cuda: bool,
 }

@@ -4,6 +4,7 @@
 //! Each kit has a target folder of its own: a build script that caches by the source would take the empty
 //! kernels of a check for real ones.
 
+mod assemble;
 mod dist;
 mod gpu_check;
 mod lazy;
@@ -19,6 +20,7 @@ use clap::Args;
 
 use crate::tree;
 
+pub(crate) use self::assemble::run as assemble;
 pub(crate) use self::dist::{DistArgs, FEATURES, run as dist};
 pub(crate) use self::gpu_check::{run as gpu_check, start_packed};
 
