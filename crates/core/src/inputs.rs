@@ -32,7 +32,7 @@ impl Inputs {
         let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
         Ok(Self {
             views: views.clone(),
-            shuffles: shuffles.to_vec(),
+            shuffles: shuffles.iter().take(moco.n_directions()).cloned().collect(),
             lr: learning_rate(lr, dtype, &Device::Cpu)?,
             ptr: moco.queue.ptr_tensor()?,
         })

@@ -25,7 +25,7 @@ type Shape = (Vec<usize>, DType);
 
 struct Recorded {
     shape: Shape,
-    /// See [`Moco::generation`].
+    /// That of the model.
     generation: u64,
     /// What each repetition reads.
     inputs: Inputs,
@@ -62,7 +62,7 @@ impl RecordedSteps {
             }
         };
         let next = Inputs::next(moco, views, &moco.shuffles(views)?, lr)?;
-        let generation = moco.generation();
+        let generation = moco.generation;
         let fits =
             |recorded: &Recorded| recorded.shape == shape && recorded.generation == generation;
         let recorded = match self.recorded.take().filter(fits) {
@@ -91,11 +91,11 @@ impl Recorded {
             statistics.iter().map(PendingStatistics::copy).collect::<Result<_, _>>()?;
         let step = Recording::new(&device, || {
             let computed = moco.compute(&inputs)?;
-            for (to, from) in statistics.iter().zip(&computed.statistics) {
+            for (to, from) in statistics.iter().zip(&computed.statistics.directions) {
                 to.replace(from)?;
             }
             Ok::<_, MocoError>(())
         })?;
-        Ok(Self { shape, generation: moco.generation(), inputs, statistics, step })
+        Ok(Self { shape, generation: moco.generation, inputs, statistics, step })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind, Mode};
-use moco_ops::{InfoNce, PendingStatistics, add, info_nce};
+use moco_ops::{InfoNce, add, info_nce};
 use moco_optim::{Sgd, SgdConfig};
 use moco_params::Gradients;
 use moco_rng::Seed;
@@ -28,7 +28,8 @@ pub struct Moco {
     pub(crate) queue: Queue,
     pub(crate) sgd: Sgd,
     pub(crate) global_step: u64,
-    /// See [`Moco::generation`].
+    /// The tensors by a number: another one whenever they may have been replaced by others, so that a recorded
+    /// step would work on those of before. No two models have the same.
     pub(crate) generation: u64,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Computed {
     /// `[N, C]`.
     k: Vec<Tensor>,
     gradients: Gradients,
-    pub(crate) statistics: Vec<PendingStatistics>,
+    pub(crate) statistics: PendingStep,
 }
 
 /// One direction of the loss, before its backward pass.
@@ -129,7 +130,6 @@ impl Moco {
         let inputs = Inputs::next(self, views, shuffles, lr)?;
         let inputs = inputs.upload(self.queue.keys().device())?;
         let Computed { q, k, gradients, statistics } = self.compute(&inputs)?;
-        let statistics = PendingStep { global_step: self.global_step, directions: statistics };
         self.advance(views);
         let q = Tensor::cat(&q, 0).during("joining queries")?;
         let k = Tensor::cat(&k, 0).during("joining keys")?;
@@ -152,11 +152,7 @@ impl Moco {
         }
         // θ_k ← m·θ_k + (1 − m)·θ_q, with the θ_q of before this step's SGD: the first step is a no-op.
         self.encoder_k.follow(&self.encoder_q, self.config.key_momentum)?;
-        let mut pairs = vec![(im_q, im_k)];
-        if self.config.symmetric {
-            pairs.push((im_k, im_q));
-        }
-        let directions: Vec<Direction> = pairs
+        let directions: Vec<Direction> = [(im_q, im_k), (im_k, im_q)]
             .into_iter()
             .zip(shuffles)
             .map(|((im_q, im_k), shuffle)| self.encode(im_q, im_k, shuffle))
@@ -166,11 +162,11 @@ impl Moco {
             .iter()
             .map(|d| info_nce(&d.q, &d.k, self.queue.keys(), self.config.temperature))
             .collect::<Result<_, _>>()?;
-        let statistics: Vec<_> = losses.iter().map(|loss| loss.statistics.clone()).collect();
-        let pending = PendingStep { global_step: self.global_step, directions: statistics.clone() };
+        let of_directions = losses.iter().map(|loss| loss.statistics.clone()).collect();
+        let statistics = PendingStep { global_step: self.global_step, directions: of_directions };
         // On a GPU the host would have to wait for the loss: whoever reads it finds out.
-        if pending.is_at_hand() {
-            pending.read()?;
+        if statistics.is_at_hand() {
+            statistics.read()?;
         }
         let mut gradients = Gradients::new();
         let (mut q, mut k) = (Vec::new(), Vec::new());
@@ -193,8 +189,12 @@ impl Moco {
     }
 
     fn keys_of_step(&self, views: &StepViews) -> usize {
-        let n_directions = if self.config.symmetric { 2 } else { 1 };
-        n_directions * views.im_q.dims()[0]
+        self.n_directions() * views.im_q.dims()[0]
+    }
+
+    /// Directions of the loss.
+    pub(crate) fn n_directions(&self) -> usize {
+        if self.config.symmetric { 2 } else { 1 }
     }
 
     fn encode(
@@ -230,12 +230,6 @@ impl Moco {
     #[must_use]
     pub fn encoder_q(&self) -> &Branch {
         &self.encoder_q
-    }
-
-    /// The model's tensors by a number: another one whenever they may have been replaced by others, so that a
-    /// recorded step would work on those of before. No two models have the same.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// f_q, to compute features.

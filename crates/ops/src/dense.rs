@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{Device, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
 use crate::error::{InOp, OpError};
 use crate::simd::Float;
@@ -164,6 +164,19 @@ pub(crate) fn expect_shape(
         return Ok(());
     }
     Err(shape(op, name, format!("{expected:?}"), x.dims()))
+}
+
+/// Fails unless a tensor is of these integers.
+pub(crate) fn expect_integers(
+    op: &'static str,
+    tensor: &'static str,
+    x: &Tensor,
+    dtype: DType,
+) -> Result<(), OpError> {
+    if x.dtype() == dtype {
+        return Ok(());
+    }
+    Err(OpError::Integer { op, tensor, expected: dtype.as_str(), got: x.dtype() })
 }
 
 /// Calls a generic function with the float type of a tensor: `by_dtype!(op, x, function(args))`.

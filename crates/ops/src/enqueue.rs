@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::dense::{Dense, dims2, expect_shape, shape};
+use crate::dense::{Dense, dims2, expect_integers, expect_shape, shape};
 use crate::error::{InOp, OpError};
 use crate::gpu::on_gpu;
 use crate::update::{expect_contiguous, expect_own_memory};
@@ -29,10 +29,7 @@ pub fn enqueue_(queue: &Tensor, keys: &[&Tensor], ptr: &Tensor) -> Result<(), Op
         return Err(shape(OP, "keys", format!("at most {queue_size} keys"), &[n_keys, c]));
     }
     expect_shape(OP, "ptr", ptr, &[1])?;
-    let got = ptr.dtype();
-    if got != DType::U32 {
-        return Err(OpError::Integer { op: OP, tensor: "ptr", expected: "u32", got });
-    }
+    expect_integers(OP, "ptr", ptr, DType::U32)?;
     expect_contiguous(OP, "queue", queue)?;
     expect_own_memory(OP, std::iter::once(("queue", queue)), keys.iter().copied())?;
     on_gpu!(OP, queue, queue::enqueue, OP, queue, keys, ptr);

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::dense::Dense;
+use crate::dense::{Dense, expect_integers};
 use crate::error::{InOp, OpError};
 use crate::gpu::on_gpu;
 
@@ -15,10 +15,7 @@ const OP: &str = "select_rows";
 /// # Errors
 /// If `order` is no list of u32, or on a CPU names a row that `x` does not have.
 pub fn select_rows(x: &Tensor, order: &Tensor) -> Result<Tensor, OpError> {
-    let got = order.dtype();
-    if got != DType::U32 {
-        return Err(OpError::Integer { op: OP, tensor: "order", expected: "u32", got });
-    }
+    expect_integers(OP, "order", order, DType::U32)?;
     if order.rank() != 1 {
         return Err(crate::dense::shape(OP, "order", "[M]", order.dims()));
     }

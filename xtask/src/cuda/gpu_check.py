@@ -81,6 +81,21 @@ def fresh(run_name):
     return folder
 
 
+def differences(a, b):
+    """Names of the tensors that differ at the end of two runs."""
+    a, b = tensors(checkpoint(a)), tensors(checkpoint(b))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def at_first_checkpoint(run_folder, name):
+    """A copy of a run as it was when it had saved once."""
+    copy = fresh(name)
+    shutil.copytree(run_folder, copy)
+    for later in sorted((copy / "checkpoints").glob("step-*.safetensors"))[1:]:
+        later.unlink()
+    return copy
+
+
 def pretrain(*arguments):
     return [*WITH_CUDA, "./pretrain", *arguments, "--device", ARGUMENTS.device]
 
@@ -93,7 +108,7 @@ def resume(precision):
     """
     sets = [f"run.steps={STEPS}", f"run.precision={precision}", "evaluate.at_end=false", "monitor.knn_every_steps=0"]
     sets += ["log.every_steps=5", "checkpoint.every_steps=10", f"checkpoint.keep={STEPS}"]
-    cut, whole = (fresh(f"{name}-{precision}") for name in ("cut", "whole"))
+    cut = fresh(f"cut-{precision}")
     command = pretrain(CONFIG, "--name", cut.name, *(word for pair in sets for word in ("--set", pair)))
     metrics = cut / "metrics.jsonl"
     environment = {**os.environ, "PYTHON": PYTHON}
@@ -114,13 +129,10 @@ def resume(precision):
     part = {"stopped_with": code, "stderr": err[-4000:], "passed": False}
     if code != 75:
         return part
-    shutil.copytree(cut, whole)
-    for later in sorted((whole / "checkpoints").glob("step-*.safetensors"))[1:]:
-        later.unlink()
+    whole = at_first_checkpoint(cut, f"whole-{precision}")
     runs = {name: run(pretrain("--resume", folder.name)) for name, folder in (("whole", whole), ("resumed", cut))}
     if all(done["code"] == 0 for done in runs.values()):
-        a, b = tensors(checkpoint(whole.name)), tensors(checkpoint(cut.name))
-        part["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+        part["different"] = differences(whole.name, cut.name)
         part["passed"] = not part["different"]
     return {**part, **runs}
 
@@ -150,16 +162,13 @@ def cuda_graph(precision):
 
     Takes up what resume() left.
     """
-    whole, repeated = HERE / "runs" / f"whole-{precision}", fresh(f"repeated-{precision}")
+    whole = HERE / "runs" / f"whole-{precision}"
     if not whole.is_dir():
         return {"error": f"resume/{precision} left no run to go on from", "passed": False}
-    shutil.copytree(whole, repeated)
-    for later in sorted((repeated / "checkpoints").glob("step-*.safetensors"))[1:]:
-        later.unlink()
+    repeated = at_first_checkpoint(whole, f"repeated-{precision}")
     part = run(pretrain("--resume", repeated.name, "--set", "run.cuda_graph=true"))
     if part["code"] == 0:
-        a, b = tensors(checkpoint(whole.name)), tensors(checkpoint(repeated.name))
-        part["different"] = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+        part["different"] = differences(whole.name, repeated.name)
     return {**part, "passed": part.get("different") == []}
 
 

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
 
 use super::{BatchNormSaved, HostStatistics, OP, Statistics};
-use crate::dense::{by_dtype, expect_shape};
+use crate::dense::{by_dtype, expect_integers, expect_shape};
 use crate::error::{InOp, OpError};
 use crate::gpu;
 use crate::simd::Float;
@@ -52,10 +52,7 @@ pub fn blend_running_(
         expect_contiguous(OP, name, x)?;
     }
     expect_shape(OP, counted.0, num_batches_tracked, &[])?;
-    let got = num_batches_tracked.dtype();
-    if got != DType::I64 {
-        return Err(OpError::Integer { op: OP, tensor: counted.0, expected: "i64", got });
-    }
+    expect_integers(OP, counted.0, num_batches_tracked, DType::I64)?;
     expect_own_memory(OP, named.into_iter().chain([counted]), std::iter::empty())?;
     match &saved.statistics {
         Statistics::Device(statistics) => {

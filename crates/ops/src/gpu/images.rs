@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, THREADS, narrow, table as table_of, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, THREADS, narrow, u32_of, upload_table};
 use crate::dense::{Dense, dims4};
 use crate::error::OpError;
 use crate::image_steps::ImageStep;
@@ -41,7 +41,7 @@ pub(crate) fn augment(
 fn one_round(gpu: &dyn Gpu, pixels: &Tensor, rows: &[Row]) -> Result<Tensor, OpError> {
     let [n, side, _, _] = dims4(OP, "pixels", pixels)?;
     let table: Vec<u64> = rows.iter().flat_map(|row| row.words()).collect();
-    let table = table_of(gpu, OP, &table)?;
+    let table = upload_table(gpu, OP, &table)?;
     let y = gpu.alloc(OP, pixels.dims(), DType::U8)?;
 
     let chunk = (BLOCK_PIXELS / side).clamp(1, side);

@@ -200,7 +200,11 @@ pub(crate) fn vectors(x: &Tensor) -> usize {
 }
 
 /// Numbers as i64 in a GPU's memory.
-pub(crate) fn table(gpu: &dyn Gpu, op: &'static str, numbers: &[u64]) -> Result<Tensor, OpError> {
+pub(crate) fn upload_table(
+    gpu: &dyn Gpu,
+    op: &'static str,
+    numbers: &[u64],
+) -> Result<Tensor, OpError> {
     let table = gpu.alloc(op, &[numbers.len()], DType::I64)?;
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
     gpu.write(op, &table, &bytes)?;

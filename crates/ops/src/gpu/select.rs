@@ -1,8 +1,8 @@
 //! Rows in another order.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
-use super::{Arg, Gpu, Grid, Kernel, expect_dtype, narrow, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, narrow, u32_of};
 use crate::error::{InOp, OpError};
 use crate::select::{in_row_order, out_of_row_order};
 
@@ -16,7 +16,6 @@ pub(crate) fn rows(
     x: &Tensor,
     order: &Tensor,
 ) -> Result<Tensor, OpError> {
-    expect_dtype(op, "order", order, DType::U32)?;
     let x = in_row_order(x)?;
     let x = x.tensor();
     let mut dims = x.dims().to_vec();

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Arg, Gpu, Grid, Kernel, THREADS, expect_dtype, table as table_of, u32_of};
+use super::{Arg, Gpu, Grid, Kernel, THREADS, expect_dtype, u32_of, upload_table};
 use crate::error::OpError;
 use crate::update::{EmaUpdate, SgdUpdate};
 
@@ -63,7 +63,7 @@ fn launch<const N: usize, const M: usize>(
     }
     let Ok(n_blocks @ 1..) = u32::try_from(blocks.len()) else { return Ok(()) };
     table.extend(blocks);
-    let table = table_of(gpu, op, &table)?;
+    let table = upload_table(gpu, op, &table)?;
     let mut args = vec![Arg::In(&table), u32_of(op, rows.len())?];
     args.extend(lr.map(Arg::In));
     #[expect(clippy::cast_possible_truncation, reason = "kernels take f32")]
