@@ -26,6 +26,11 @@ const F32_TOLERANCE: f64 = 1e-5;
 /// its f64 there (`torch_f32_error` in the golden files).
 const F32_SECOND_GRADIENT: f64 = 3e-5;
 
+/// By class, with bf16 activations.
+#[cfg(feature = "emulator")]
+const BF16_TOLERANCES: [(&str, f64); 4] =
+    [("loss", 0.03), ("q", 0.1), ("k", 0.1), ("running statistics", 0.05)];
+
 /// A golden file: f64 arrays, the first axis in f32 files is [torch's f32, f64 from the f32 start].
 struct Golden {
     arrays: BTreeMap<String, Vec<f64>>,
@@ -240,8 +245,12 @@ fn compare_step(c: &mut Comparison<'_>, step: usize, moco: &Moco, output: &StepO
     }
 }
 
-#[track_caller]
-fn check((case, file): (&str, &[u8]), tolerance: f64, device: &Device) {
+/// The largest difference of each class of results, and where it is; views stored as `activations`.
+fn differences(
+    (case, file): (&str, &[u8]),
+    activations: DType,
+    device: &Device,
+) -> BTreeMap<String, (f64, String)> {
     let golden = Golden::parse(file);
     let mut moco = model(&golden, device);
     let n_probes = golden.count("n_probes");
@@ -263,7 +272,7 @@ fn check((case, file): (&str, &[u8]), tolerance: f64, device: &Device) {
             let dims = [n, 3, side, side];
             let doubled = golden.fill(&format!("step{step}.{name}"), &dims);
             let view = golden.tensor(doubled.into_iter().map(|v| 2.0 * v).collect(), &dims);
-            view.to_device(device).unwrap()
+            view.to_dtype(activations).unwrap().to_device(device).unwrap()
         };
         let views = StepViews { im_q: view("im_q"), im_k: view("im_k") };
         let shuffle = |direction: usize| {
@@ -281,10 +290,29 @@ fn check((case, file): (&str, &[u8]), tolerance: f64, device: &Device) {
         println!("  {class:<20} {difference:.1e}  {name}");
     }
     assert!(compared > 1000, "{case}: {compared} comparisons");
-    for (class, (difference, name)) in worst {
-        let is_second = golden.dtype == DType::F32 && class == "second gradient";
+    worst
+}
+
+#[track_caller]
+fn check((case, file): (&str, &[u8]), tolerance: f64, device: &Device) {
+    let dtype = Golden::parse(file).dtype;
+    for (class, (difference, name)) in differences((case, file), dtype, device) {
+        let is_second = dtype == DType::F32 && class == "second gradient";
         let tolerance = if is_second { tolerance.max(F32_SECOND_GRADIENT) } else { tolerance };
         assert!(difference <= tolerance, "{case}, {class}: {difference:.2e} in {name}");
+    }
+}
+
+/// Steps with bf16 activations against PyTorch's f64: what a rounding to 8 bits in each layer leaves.
+/// Gradients of batch norm are differences of near numbers and are off by tens of percent, so they and
+/// what follows from them are not held to a bar here.
+#[cfg(feature = "emulator")]
+#[track_caller]
+fn check_bf16((case, file): (&str, &[u8]), device: &Device) {
+    let worst = differences((case, file), DType::BF16, device);
+    for (class, tolerance) in BF16_TOLERANCES {
+        let (difference, name) = &worst[class];
+        assert!(*difference <= tolerance, "{case}, {class}: {difference:.2e} in {name}");
     }
 }
 
@@ -317,7 +345,13 @@ cases! {
     symmetric_f32: "resnet18-cifar.fc.symmetric.float32", F32_TOLERANCE;
 }
 
-/// On the first CUDA device, in f32 without TF32.
+#[cfg(feature = "emulator")]
+#[test]
+fn resnet50_mlp_bf16_emulated() {
+    moco_ops::emulate(|| check_bf16(file!("resnet50.mlp.float32"), &Device::Cpu));
+}
+
+/// On the first CUDA device, in f32 without TF32, and in bf16.
 #[cfg(feature = "device-tests")]
 mod on_device {
     use super::*;
@@ -333,6 +367,12 @@ mod on_device {
                 check(file!($case), TOLERANCE, &device);
             })*
         };
+    }
+
+    #[test]
+    fn resnet50_mlp_bf16() {
+        let device = moco_ops::open_cuda(0, moco_ops::Precision::Bf16).unwrap();
+        check_bf16(file!("resnet50.mlp.float32"), &device);
     }
 
     cases_on_device! {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod case;
+mod gpu_items;
 mod gpu_model;
 mod gpu_step;
 mod ops;
@@ -49,6 +50,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    GpuItems(gpu_items::Args),
     GpuModel(gpu_model::Args),
     GpuStep(gpu_step::Args),
 }
@@ -56,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     exit_code(match Args::parse().command {
         None => cases(),
+        Some(Command::GpuItems(args)) => gpu_items::run(&args),
         Some(Command::GpuModel(args)) => gpu_model::run(&args).map(|()| Exit::Done),
         Some(Command::GpuStep(args)) => gpu_step::run(&args),
     })

@@ -44,6 +44,7 @@ mod recycle;
 mod select;
 mod simd;
 mod tile;
+mod trace;
 mod update;
 mod upload;
 
@@ -76,5 +77,6 @@ pub use precision::Precision;
 pub use recording::Recording;
 pub use recycle::Recycler;
 pub use select::select_rows;
+pub use trace::{Traced, trace};
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};
 pub use upload::{ArrivingImages, ImageUpload};

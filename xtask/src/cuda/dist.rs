@@ -35,7 +35,7 @@ pub(crate) struct DistArgs {
 /// Builds all binaries, checks what they need to start, and puts them into a folder of `target/dist`.
 pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
     let kit = args.cuda.then_some(Kit::Build);
-    let folder = pack(kit, if args.cuda { "cuda" } else { "cpu" })?;
+    let folder = pack(kit, if args.cuda { "cuda" } else { "cpu" }, &all_programs()?)?;
     if args.cuda {
         println!("on the machine with the GPU: ./with-cuda ./pretrain CONFIG --device cuda:0");
     }
@@ -43,14 +43,14 @@ pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The folder of that name below `target/dist`, with all binaries and what starts them.
-pub(super) fn pack(kit: Option<Kit>, name: &str) -> anyhow::Result<PathBuf> {
+/// The folder of that name below `target/dist`, with these binaries and what starts them.
+pub(super) fn pack(kit: Option<Kit>, name: &str, programs: &[String]) -> anyhow::Result<PathBuf> {
     let folder = tree::root().join("target").join("dist").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    for program in build(kit)? {
+    for program in build(kit, programs)? {
         let needed = needed(&program)?;
         let missing: Vec<&String> =
             needed.iter().filter(|library| !EVERYWHERE.contains(&library.as_str())).collect();
@@ -81,21 +81,26 @@ fn file_name(path: &Path) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
-fn megabytes(bytes: u64) -> f64 {
+pub(super) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// The programs in `bins`, built with `--release`; with a kit, for CUDA.
-fn build(kit: Option<Kit>) -> anyhow::Result<Vec<PathBuf>> {
+/// The names of all programs in `bins`.
+fn all_programs() -> anyhow::Result<Vec<String>> {
     let bins = tree::root().join("bins");
     let entries = fs::read_dir(&bins).with_context(|| format!("reading {}", bins.display()))?;
     let mut names: Vec<String> = entries
         .map(|entry| Ok(file_name(&entry.context("a program's folder")?.path())))
         .collect::<anyhow::Result<_>>()?;
     names.sort_unstable();
+    Ok(names)
+}
+
+/// Programs in `bins`, built with `--release`; with a kit, for CUDA.
+fn build(kit: Option<Kit>, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--locked"]).current_dir(tree::root());
-    for name in &names {
+    for name in names {
         cargo.args(["--package", &format!("moco-{name}")]);
     }
     let target = kit.map_or_else(|| tree::root().join("target"), Kit::folder);

@@ -7,11 +7,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::{Kit, dist};
+use super::{Kit, call, dist};
 use crate::{stage, tree};
 
-/// Runs it all on the machine with the GPU.
-const CHECK: &str = include_str!("gpu_check.py");
+/// What machines with a GPU that are lent for a quarter of an hour take in one upload, with some room.
+const MOST_BYTES: u64 = 45_000_000;
+/// Finds what the programs share, however far apart it lies.
+const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=9e,dict=192MiB";
+/// Of our programs those that the script starts.
+const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// Packages with tests that a device can take, and their feature for it.
 const TESTED: [(&str, &str); 2] =
     [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
@@ -31,17 +35,22 @@ const TESTS: [&str; 13] = [
     "recorded_step",
     "step_parity",
 ];
-/// Files of the repository that the programs read there.
-const FILES: [&str; 4] = [
-    "configs/pretrain/default.toml",
-    "data-manifests/textures.toml",
-    "xtask/src/bench/torch_gpu.py",
-    "xtask/src/cuda/gpu_curve.py",
+/// Files of the repository that the programs read there, and their places in the pack.
+const FILES: [(&str, &str); 9] = [
+    ("configs/pretrain/default.toml", "configs/pretrain/default.toml"),
+    ("data-manifests/textures.toml", "data-manifests/textures.toml"),
+    ("xtask/src/bench/torch_gpu.py", "torch_gpu.py"),
+    ("xtask/src/cuda/gpu_curve.py", "gpu_curve.py"),
+    ("xtask/src/cuda/check/ceilings.py", "ceilings.py"),
+    ("xtask/src/cuda/check/check.py", "check.py"),
+    ("xtask/src/cuda/check/parts.py", "parts.py"),
+    ("xtask/src/cuda/check/report.py", "report.py"),
+    ("xtask/src/cuda/check/tools.py", "tools.py"),
 ];
 
 /// Builds and packs; what comes out needs a driver and a Python with PyTorch.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let folder = dist::pack(Some(Kit::Build), "gpu-check")?;
+    let folder = dist::pack(Some(Kit::Build), "gpu-check", &PROGRAMS.map(str::to_owned))?;
     let tests = folder.join("tests");
     fs::create_dir_all(&tests).with_context(|| format!("making {}", tests.display()))?;
     let built = build_tests()?;
@@ -50,28 +59,77 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let (_, program) = found.with_context(|| format!("cargo built no test `{name}`"))?;
         copy(program, &tests.join(name))?;
     }
-    for file in FILES {
-        copy(&tree::root().join(file), &folder.join(file))?;
+    let programs = PROGRAMS.iter().map(|name| folder.join(name));
+    strip(programs.chain(TESTS.iter().map(|name| tests.join(name))))?;
+    for (from, to) in FILES {
+        copy(&tree::root().join(from), &folder.join(to))?;
     }
     let check = folder.join("check.py");
-    fs::write(&check, CHECK)
-        .and_then(|()| fs::set_permissions(&check, fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("writing {}", check.display()))?;
-    let archive = folder.with_extension("tar.gz");
-    let status = Command::new("tar")
-        .arg("--create")
-        .arg("--gzip")
-        .args([Path::new("--file"), &archive, Path::new("--directory")])
-        .arg(folder.parent().unwrap_or(&folder))
-        .arg("gpu-check")
-        .status()
-        .context("cannot start tar")?;
-    if !status.success() {
-        bail!("tar: {status}");
-    }
-    println!("{}", archive.display());
-    println!("on the machine with the GPU: tar -xf gpu-check.tar.gz && cd gpu-check && ./check.py");
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} a program", check.display()))?;
+    let archive = folder.with_extension("tar.xz");
+    compress(&folder, &archive)?;
+    expect_small(&folder, &archive, MOST_BYTES)?;
+    println!("on the machine with the GPU:");
+    println!(
+        "  python3 -c 'import tarfile; tarfile.open(\"gpu-check.tar.xz\").extractall(filter=\"data\")'"
+    );
+    println!("  python3 gpu-check/check.py --seconds 360");
     Ok(())
+}
+
+/// Takes out of the programs what only debuggers read.
+fn strip(programs: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
+    call(Command::new("strip").arg("--strip-all").args(programs))
+        .context("strip is needed (Debian: apt-get install -y binutils)")
+}
+
+fn compress(folder: &Path, archive: &Path) -> anyhow::Result<()> {
+    // Programs stand beside each other, so that what they share is near.
+    call(
+        Command::new("tar")
+            .args(["--create", "--sort=name", "--use-compress-program", COMPRESSION])
+            .args([Path::new("--file"), archive, Path::new("--directory")])
+            .arg(folder.parent().unwrap_or(folder))
+            .arg(folder.file_name().unwrap_or_default()),
+    )
+    .context("tar and xz are needed (Debian: apt-get install -y tar xz-utils)")
+}
+
+/// Fails if the archive is too large, and says which part of the pack takes how much.
+fn expect_small(folder: &Path, archive: &Path, most: u64) -> anyhow::Result<()> {
+    let bytes = size(archive)?;
+    println!("{}: {:.1} MB", archive.display(), dist::megabytes(bytes));
+    if bytes <= most {
+        return Ok(());
+    }
+    let mut parts = Vec::new();
+    for place in [folder, &folder.join("tests")] {
+        for entry in fs::read_dir(place).with_context(|| format!("reading {}", place.display()))? {
+            let path = entry?.path();
+            if path.is_file() {
+                parts.push((size(&path)?, path));
+            }
+        }
+    }
+    parts.sort_unstable_by(|a, b| b.cmp(a));
+    let told: Vec<String> = parts
+        .iter()
+        .map(|(bytes, path)| {
+            let name = path.strip_prefix(folder).unwrap_or(path);
+            format!("  {:>6.1} MB  {}", dist::megabytes(*bytes), name.display())
+        })
+        .collect();
+    bail!(
+        "the archive has {:.1} MB, more than the {:.1} MB that an upload takes; before compression:\n{}",
+        dist::megabytes(bytes),
+        dist::megabytes(most),
+        told.join("\n")
+    )
+}
+
+fn size(path: &Path) -> anyhow::Result<u64> {
+    Ok(fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len())
 }
 
 /// Starts a packed program on this machine: without a GPU it has to say what is missing and exit with 3.
@@ -80,9 +138,9 @@ pub(crate) fn start_packed() -> anyhow::Result<()> {
         println!("this machine has a driver: start check.py in the packed folder instead");
         return Ok(());
     }
-    let program = tree::root().join("target/dist/gpu-check/knn");
+    let program = tree::root().join("target/dist/gpu-check/bench");
     let output = Command::new(&program)
-        .args(["no-such-run", "--device", "cuda:0"])
+        .args(["gpu-step", "--device", "cuda:0"])
         .output()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -164,9 +222,32 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_that_is_too_large_is_refused_with_the_size_of_each_part() {
+        let folder = std::env::temp_dir().join(format!("moco-pack-{}", std::process::id()));
+        fs::create_dir_all(folder.join("tests")).unwrap();
+        for (name, bytes) in [("bench", 3_000_000), ("tests/emulated", 5_000_000), ("a.tar.xz", 9)]
+        {
+            fs::write(folder.join(name), vec![0; bytes]).unwrap();
+        }
+        let archive = folder.join("a.tar.xz");
+        expect_small(&folder, &archive, 9).unwrap();
+        let error = expect_small(&folder, &archive, 8).unwrap_err().to_string();
+        let expected = "the archive has 0.0 MB, more than the 0.0 MB that an upload takes; before \
+                        compression:\n     5.0 MB  tests/emulated\n     3.0 MB  bench\n     0.0 MB  a.tar.xz";
+        assert_eq!(error, expected);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn what_is_packed_exists() {
-        for file in FILES {
+        for (file, _) in FILES {
             assert!(tree::root().join(file).is_file(), "{file}");
+        }
+        for entry in fs::read_dir(tree::root().join("xtask/src/cuda/check")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(tree::root()).unwrap().to_string_lossy().into_owned();
+            let is_packed = FILES.iter().any(|(file, _)| *file == name);
+            assert!(is_packed || !path.is_file(), "{name} is not packed");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! pipeline feeds it. `cargo xtask bench gpu` runs it beside PyTorch.
 
 mod feed;
+mod kernels;
 mod phases;
 mod setup;
 mod stepper;
@@ -59,6 +60,10 @@ pub(crate) struct Args {
     /// Repeats one recorded step (a CUDA graph) in place of telling the device each operation
     #[arg(long)]
     cuda_graph: bool,
+    /// Also tells the time of each kernel in steps that are not recorded, with the bytes and products that
+    /// it needs at least
+    #[arg(long)]
+    kernels: bool,
     /// Also trains on decoded images that come through the pipeline, as a run does
     #[arg(long)]
     feed: bool,
@@ -81,8 +86,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.device == Device::Cpu && args.precision != Precision::F32 {
         return Err(usage(Exit::Usage, "--device cpu computes in f32 alone; add --precision f32"));
     }
-    if args.device == Device::Cpu && args.cuda_graph {
-        return Err(usage(Exit::Usage, "--cuda-graph needs --device cuda:N"));
+    for (given, flag) in [(args.cuda_graph, "--cuda-graph"), (args.kernels, "--kernels")] {
+        if args.device == Device::Cpu && given {
+            return Err(usage(Exit::Usage, format!("{flag} needs --device cuda:N")));
+        }
     }
     let device = args.device.open(args.precision)?;
     let setup = Setup {
@@ -104,6 +111,7 @@ fn measure(args: &Args, setup: &Setup) -> anyhow::Result<Value> {
     let whole = whole::measure(&mut moco, &views, &setup.device, args)?;
     // Before anything else takes memory.
     let peak_memory_bytes = moco_ops::peak_device_memory_bytes(&setup.device)?;
+    let kernels = args.kernels.then(|| kernels::measure(&mut moco, &views, setup)).transpose()?;
     let feed = args.feed.then(|| feed::measure(&mut moco, setup, args)).transpose()?;
     drop(moco);
     let phases = phases::measure(setup, &views, args)?;
@@ -132,6 +140,7 @@ fn measure(args: &Args, setup: &Setup) -> anyhow::Result<Value> {
         "images_per_second": images_per_second,
         "phases_ms": phases.json(),
         "peak_memory_bytes": peak_memory_bytes,
+        "kernels": kernels,
         "first_loss": first_loss,
         "last_loss": last_loss,
         "feed": feed.map(|feed| feed.json(images_per_second)),

@@ -16,7 +16,7 @@ pub(super) const KEY_MOMENTUM: f64 = 0.999;
 pub(super) const TEMPERATURE: f64 = 0.2;
 pub(super) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub(super) const STD: [f32; 3] = [0.229, 0.224, 0.225];
-const DIM: usize = 128;
+pub(super) const DIM: usize = 128;
 
 /// The sizes of a step, and where it is done.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod memory;
 pub(crate) mod proxy;
 mod recording;
 mod staging;
+mod trace;
 pub(crate) mod transfers;
 
 use std::cell::{Cell, RefCell};
@@ -27,9 +28,12 @@ use self::cudnn::Cudnn;
 pub use self::device::open_cuda;
 use self::recording::Tape;
 use self::staging::Staging;
+use self::trace::Trace;
 use crate::error::{InOp, OpError};
+use crate::gpu::cost::Work;
 use crate::gpu::plans::{Operands, Plans};
 use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
+use crate::trace::Traced;
 
 const CHOICES: &str = "choosing algorithms";
 /// All kernels of the crate.
@@ -75,6 +79,18 @@ pub(crate) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
     opened("peak memory", device)?.peak_memory_bytes()
 }
 
+/// See [`crate::trace()`].
+pub(crate) fn traced<R>(
+    device: &CudaDevice,
+    work: impl FnOnce() -> R,
+) -> Result<(R, Vec<Traced>), OpError> {
+    let gpu = opened("trace", device)?;
+    *gpu.trace.borrow_mut() = Some(Trace::new(device.cuda_stream()));
+    let result = work();
+    let trace = gpu.trace.take();
+    Ok((result, trace.map_or_else(|| Ok(Vec::new()), Trace::end)?))
+}
+
 struct Cuda {
     device: CudaDevice,
     multiprocessors: u32,
@@ -82,6 +98,7 @@ struct Cuda {
     plans: RefCell<Option<Plans<Cudnn>>>,
     staging: RefCell<Option<Staging>>,
     tape: RefCell<Option<Tape>>,
+    trace: RefCell<Option<Trace>>,
     /// Most memory that was in use before the last recording began.
     peak_before: Cell<u64>,
 }
@@ -97,6 +114,7 @@ impl Cuda {
             plans: RefCell::default(),
             staging: RefCell::default(),
             tape: RefCell::default(),
+            trace: RefCell::default(),
             peak_before: Cell::new(0),
         })
     }
@@ -129,6 +147,21 @@ impl Cuda {
 
     fn peak_memory_bytes(&self) -> Result<u64, OpError> {
         Ok(self.peak_before.get().max(device::peak_memory_bytes(&self.device)?))
+    }
+
+    /// Does `queue`, with marks around it if somebody wants to know how long it takes.
+    fn watched<R>(
+        &self,
+        work: impl FnOnce() -> Work,
+        queue: impl FnOnce() -> Result<R, OpError>,
+    ) -> Result<R, OpError> {
+        // Not held while `queue` runs, which may come here again.
+        let before = self.trace.borrow().as_ref().map(Trace::mark).transpose()?;
+        let result = queue()?;
+        if let (Some(before), Some(trace)) = (before, &mut *self.trace.borrow_mut()) {
+            trace.queued(work(), before)?;
+        }
+        Ok(result)
     }
 
     /// Tells a recording about a tensor that was made for it.
@@ -197,7 +230,8 @@ impl Gpu for Cuda {
         // SAFETY: the emulator compares the parameters of every kernel with the arguments that the
         // operations give; the addresses are of tensors that the caller holds, and memory is freed in
         // the order of this stream.
-        unsafe { launch.launch(config) }.map(drop).map_err(driver(op))
+        let queue = || unsafe { launch.launch(config) }.map(drop).map_err(driver(op));
+        self.watched(|| Work::of_launch(op, kernel, args), queue)
     }
 
     fn convolve(
@@ -211,13 +245,16 @@ impl Gpu for Cuda {
         let address = |x: &Tensor| self.address(op, x);
         let operands = Operands { a: address(a)?, b: address(b)?, out: address(&out)? };
         let records = self.tape.borrow().is_some();
-        self.with_plans(op, |plans| {
-            if records {
-                plans.run_planned(convolution, operands)
-            } else {
-                plans.run(convolution, operands)
-            }
-        })?;
+        let queue = || {
+            self.with_plans(op, |plans| {
+                if records {
+                    plans.run_planned(convolution, operands)
+                } else {
+                    plans.run(convolution, operands)
+                }
+            })
+        };
+        self.watched(|| Work::of_convolution(op, convolution), queue)?;
         Ok(out)
     }
 
@@ -228,7 +265,8 @@ impl Gpu for Cuda {
             let rows = if x.is_contiguous() { x.clone() } else { x.t().in_op(op)? };
             self.address(op, &rows)?;
         }
-        let product = a.matmul(b).in_op(op)?;
+        let queue = || a.matmul(b).in_op(op);
+        let product = self.watched(|| Work::of_product(op, a, b), queue)?;
         self.allocated(op, &product)?;
         Ok(product)
     }

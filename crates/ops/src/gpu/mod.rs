@@ -9,6 +9,8 @@ pub(crate) mod activations;
 pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 pub(crate) mod copy;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cost;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulate;
 #[cfg(all(feature = "emulator", not(feature = "device-tests")))]
