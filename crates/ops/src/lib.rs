@@ -2,7 +2,7 @@
 //!
 //! Each operation is a pair of plain functions on candle tensors, without autograd. Images and activations
 //! are `[N, C, H, W]` with channels last in memory (docs/adr/002). Results have the same bits for any number
-//! of threads. With `dist` to come, the only crate with `unsafe`.
+//! of threads. The only crate with `unsafe`.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -26,10 +26,7 @@ mod elementwise;
 mod enqueue;
 mod error;
 mod exp;
-#[cfg_attr(
-    not(any(feature = "cuda", feature = "emulator")),
-    expect(dead_code, reason = "such a build has no GPU to run it, but checks that it compiles")
-)]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), expect(dead_code, reason = "no GPU"))]
 mod gpu;
 mod image_steps;
 mod images;

@@ -35,7 +35,7 @@ pub(crate) struct DistArgs {
 /// Builds all binaries, checks what they need to start, and puts them into a folder of `target/dist`.
 pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
     let kit = args.cuda.then_some(Kit::Build);
-    let folder = pack(kit, if args.cuda { "cuda" } else { "cpu" }, &all_programs()?)?;
+    let folder = fill(if args.cuda { "cuda" } else { "cpu" }, kit, &build(kit)?)?;
     if args.cuda {
         println!("on the machine with the GPU: ./with-cuda ./pretrain CONFIG --device cuda:0");
     }
@@ -44,21 +44,21 @@ pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
 }
 
 /// The folder of that name below `target/dist`, with these binaries and what starts them.
-pub(super) fn pack(kit: Option<Kit>, name: &str, programs: &[String]) -> anyhow::Result<PathBuf> {
+pub(super) fn fill(name: &str, kit: Option<Kit>, programs: &[PathBuf]) -> anyhow::Result<PathBuf> {
     let folder = tree::root().join("target").join("dist").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    for program in build(kit, programs)? {
-        let needed = needed(&program)?;
+    for program in programs {
+        let needed = needed(program)?;
         let missing: Vec<&String> =
             needed.iter().filter(|library| !EVERYWHERE.contains(&library.as_str())).collect();
         if !missing.is_empty() {
             bail!("{} would not start without {missing:?}", program.display());
         }
         let to = folder.join(program.file_name().context("a program has a name")?);
-        fs::copy(&program, &to).with_context(|| format!("writing {}", to.display()))?;
+        fs::copy(program, &to).with_context(|| format!("writing {}", to.display()))?;
         let bytes = fs::metadata(&to).with_context(|| format!("reading {}", to.display()))?.len();
         println!(
             "{:>12}  {:>6.1} MB  needs {}",
@@ -85,22 +85,17 @@ pub(super) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// The names of all programs in `bins`.
-fn all_programs() -> anyhow::Result<Vec<String>> {
+/// The programs in `bins`, built with `--release`; with a kit, for CUDA.
+fn build(kit: Option<Kit>) -> anyhow::Result<Vec<PathBuf>> {
     let bins = tree::root().join("bins");
     let entries = fs::read_dir(&bins).with_context(|| format!("reading {}", bins.display()))?;
     let mut names: Vec<String> = entries
         .map(|entry| Ok(file_name(&entry.context("a program's folder")?.path())))
         .collect::<anyhow::Result<_>>()?;
     names.sort_unstable();
-    Ok(names)
-}
-
-/// Programs in `bins`, built with `--release`; with a kit, for CUDA.
-fn build(kit: Option<Kit>, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--locked"]).current_dir(tree::root());
-    for name in names {
+    for name in &names {
         cargo.args(["--package", &format!("moco-{name}")]);
     }
     let target = kit.map_or_else(|| tree::root().join("target"), Kit::folder);

@@ -16,9 +16,9 @@ const MOST_BYTES: u64 = 45_000_000;
 const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=9e,dict=192MiB";
 /// Of our programs those that the script starts.
 const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
-/// Packages with tests that a device can take, and their feature for it.
-const TESTED: [(&str, &str); 2] =
-    [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
+/// The tests run on a device in place of the emulator. Programs get these features too, since then nothing
+/// is built twice; they change what tests alone call.
+const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
 const TESTS: [&str; 13] = [
     "emulated",
@@ -50,14 +50,18 @@ const FILES: [(&str, &str); 9] = [
 
 /// Builds and packs; what comes out needs a driver and a Python with PyTorch.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let folder = dist::pack(Some(Kit::Build), "gpu-check", &PROGRAMS.map(str::to_owned))?;
+    let built = build()?;
+    let found = |names: &[&str], kind: Kind| -> anyhow::Result<Vec<PathBuf>> {
+        let of = |name: &&str| {
+            let found = built.iter().find(|(known, built, _)| known == name && *built == kind);
+            Ok(found.with_context(|| format!("cargo built no {kind:?} `{name}`"))?.2.clone())
+        };
+        names.iter().map(of).collect()
+    };
+    let folder = dist::fill("gpu-check", Some(Kit::Build), &found(&PROGRAMS, Kind::Program)?)?;
     let tests = folder.join("tests");
-    fs::create_dir_all(&tests).with_context(|| format!("making {}", tests.display()))?;
-    let built = build_tests()?;
-    for name in TESTS {
-        let found = built.iter().find(|(target, _)| target == name);
-        let (_, program) = found.with_context(|| format!("cargo built no test `{name}`"))?;
-        copy(program, &tests.join(name))?;
+    for (name, program) in TESTS.iter().zip(found(&TESTS, Kind::Test)?) {
+        copy(&program, &tests.join(name))?;
     }
     let programs = PROGRAMS.iter().map(|name| folder.join(name));
     strip(programs.chain(TESTS.iter().map(|name| tests.join(name))))?;
@@ -160,13 +164,25 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The test programs by the names of their targets.
-fn build_tests() -> anyhow::Result<Vec<(String, PathBuf)>> {
+/// What cargo built a target as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Program,
+    Test,
+}
+
+/// Programs and tests by the names of their targets, from one call of cargo: two would build candle twice,
+/// for each has features of its own.
+fn build() -> anyhow::Result<Vec<(String, Kind, PathBuf)>> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--release", "--locked", "--no-run"]);
+    cargo.args(["build", "--release", "--locked", "--features", FEATURES]);
     cargo.arg("--message-format=json-render-diagnostics").current_dir(tree::root());
-    for (package, feature) in TESTED {
-        cargo.args(["--package", package, "--features", feature]);
+    for name in PROGRAMS {
+        cargo.args(["--package", &format!("moco-{name}"), "--bin", name]);
+    }
+    cargo.args(["--package", "moco-ops", "--package", "moco-tests"]);
+    for name in TESTS {
+        cargo.args(["--test", name]);
     }
     let output = cargo
         .envs(Kit::Build.environment()?)
@@ -174,16 +190,18 @@ fn build_tests() -> anyhow::Result<Vec<(String, PathBuf)>> {
         .output()
         .context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("cargo test --no-run: {}", output.status);
+        bail!("cargo build: {}", output.status);
     }
-    Ok(tests_in(&String::from_utf8_lossy(&output.stdout)))
+    Ok(built_in(&String::from_utf8_lossy(&output.stdout)))
 }
 
-fn tests_in(messages: &str) -> Vec<(String, PathBuf)> {
-    let tests = stage::programs(messages).filter(|(message, _)| message["profile"]["test"] == true);
-    tests
-        .filter_map(|(message, path)| Some((message["target"]["name"].as_str()?.to_owned(), path)))
-        .collect()
+fn built_in(messages: &str) -> Vec<(String, Kind, PathBuf)> {
+    let of = |(message, path): (serde_json::Value, PathBuf)| {
+        let is_test = message["profile"]["test"] == true;
+        let kind = if is_test { Kind::Test } else { Kind::Program };
+        Some((message["target"]["name"].as_str()?.to_owned(), kind, path))
+    };
+    stage::programs(messages).filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -193,13 +211,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_programs_are_read_from_cargo() {
+    fn programs_and_tests_are_read_from_cargo() {
         let messages = r#"
 {"reason":"compiler-artifact","target":{"name":"moco_ops"},"profile":{"test":false},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"emulated"},"profile":{"test":true},"executable":"/t/emulated-1"}
 {"reason":"compiler-artifact","target":{"name":"bench"},"profile":{"test":false},"executable":"/t/bench"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(tests_in(messages), [("emulated".to_owned(), PathBuf::from("/t/emulated-1"))]);
+        let expected = [
+            ("emulated".to_owned(), Kind::Test, PathBuf::from("/t/emulated-1")),
+            ("bench".to_owned(), Kind::Program, PathBuf::from("/t/bench")),
+        ];
+        assert_eq!(built_in(messages), expected);
     }
 
     /// A new test of the emulator is a test on a device too.

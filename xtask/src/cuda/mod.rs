@@ -5,6 +5,8 @@
 //! kernels of a check for real ones.
 
 mod assemble;
+#[cfg(test)]
+mod check_tests;
 mod dist;
 mod gpu_check;
 mod lazy;

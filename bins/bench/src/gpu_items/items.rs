@@ -33,6 +33,11 @@ impl Item {
         self.types.iter().map(|dtype| Self { dtype: *dtype, ..self }).collect()
     }
 
+    /// Whether a CPU does not have it: bf16, and changes of images, which `augment` makes there.
+    pub(super) fn needs_gpu(self) -> bool {
+        self.dtype == DType::BF16 || self.name == "augment_images"
+    }
+
     /// Sums are taken in another order, and bf16 has 8 bits.
     pub(super) fn tolerance(self) -> f64 {
         if self.dtype == DType::BF16 { 2e-2 } else { 2e-5 }
@@ -53,7 +58,7 @@ pub(super) const ITEMS: [Item; 24] = [
     item("select_rows", BOTH, selected_rows),
     item("batch_norm", BOTH, |side| batch_norm(side, |_| After::Nothing)),
     item("batch_norm_relu", BOTH, |side| batch_norm(side, |_| After::Relu)),
-    item("batch_norm_add_relu", BOTH, |side| batch_norm(side, After::AddRelu)),
+    item("batch_norm_add_relu", BOTH, |side| batch_norm(side, |other| After::AddRelu(other))),
     item("batch_norm_eval", BOTH, batch_norm_evaluated),
     item("max_pool", BOTH, max_pooled),
     item("average_pool", BOTH, averaged),
@@ -156,7 +161,7 @@ fn batch_norm_evaluated(side: &Side) -> Results {
     let (mean, var) = (side.numbers(3, &[40])?, side.positive(4, &[40])?);
     let bn = BatchNorm { gamma: &gamma, beta: &beta, eps: 1e-5, groups: 1 };
     let x = side.activations(5, [2, 40, 3, 5])?;
-    Ok(vec![("y", batch_norm_eval(&x, bn, [&mean, &var], After::Relu)?)])
+    Ok(vec![("y", batch_norm_eval(&x, bn, &mean, &var, After::Relu)?)])
 }
 
 fn max_pooled(side: &Side) -> Results {

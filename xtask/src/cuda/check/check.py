@@ -25,6 +25,7 @@ def arguments(words=None):
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to rehearse")
     parser.add_argument("--from", dest="first", default="", metavar="PART", help="begins with this part")
     parser.add_argument("--only", default="", metavar="PREFIX", help="parts whose names begin so")
+    parser.add_argument("--bounds", type=float, default=1, metavar="FACTOR", help="multiplies what a part may take")
     parser.add_argument("--list", action="store_true", help="names the parts with their bounds and ends")
     parser.add_argument("--results", default=str(HERE / "results.json"), metavar="FILE")
     return parser.parse_args(words)
@@ -51,6 +52,8 @@ def attempt(part, context):
 def main():
     args = arguments()
     all_parts = parts.all_parts(args.device)
+    for part in all_parts:
+        part.bound *= args.bounds
     todo = chosen(all_parts, args)
     if args.list:
         for part in todo:
