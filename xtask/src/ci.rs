@@ -55,7 +55,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "clippy",
         work: Work::Cargo {
-            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-shard/remote --locked -- -D warnings",
+            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-pretrain/cifar,moco-shard/remote --locked -- -D warnings",
             env: Environment::Plain,
         },
     },
@@ -76,7 +76,7 @@ const STEPS: [Step; 8] = [
     Step {
         name: "test",
         work: Work::Cargo {
-            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-shard/remote --locked --no-fail-fast",
+            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-pretrain/cifar,moco-shard/remote --locked --no-fail-fast",
             env: Environment::Plain,
         },
     },

@@ -28,6 +28,7 @@ Examples:
   cargo xtask pretrain --resume RUN                     go on where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
   cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
+  cargo xtask --features cifar pretrain FILE.toml       the files of CIFAR-10 or MNIST
   cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU beside PyTorch's
   cargo xtask bench data                                views a second beside torchvision's
@@ -42,7 +43,8 @@ its exit code are its own. Paths are relative to the root of the repository.";
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, after_help = EXAMPLES)]
 struct Cli {
-    /// Features that a stage is built with, such as `remote` for shards on S3 and web servers
+    /// Features that a stage is built with: `remote` for shards on S3 and web servers, `cifar` for the
+    /// files of CIFAR-10 and MNIST, `cuda`
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     features: Vec<String>,
     #[command(subcommand)]

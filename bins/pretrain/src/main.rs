@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask pretrain                                    the default run, under 5 minutes on 2 cores
   cargo xtask pretrain --set run.seed=1 --name seed-1     another seed
-  cargo xtask pretrain configs/pretrain/cifar10-notebook.toml --set data.root=/data/cifar-10-batches-bin
+  cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml --set data.root=FOLDER
   cargo xtask pretrain --resume seed-1                    go on where it stopped
 
 Exit codes: 0 done, 1 failed, 2 usage or config, 3 data or machine not fit, 4 stopped by a health rule,

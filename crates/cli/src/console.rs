@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Lines between bars off a terminal: at each 5 % or 60 seconds, whichever is rarer.
+/// The least time between two lines off a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Where progress goes.
@@ -23,8 +23,29 @@ pub struct Console {
     kind: ConsoleKind,
     bar: ProgressBar,
     total: u64,
-    last_line: Instant,
-    last_share: u64,
+    pace: Pace,
+}
+
+/// Which reports become lines off a terminal: the first at once, so that nobody has to wonder whether the
+/// work began; then at each 5 % or 60 seconds, whichever is rarer; and the last.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When a line was last written, and how many twentieths of the work were done.
+    last: Option<(Instant, u64)>,
+}
+
+impl Pace {
+    fn is_due(&mut self, now: Instant, done: u64, total: u64) -> bool {
+        let share = (done * 20).checked_div(total).unwrap_or(0);
+        let is_due = self.last.is_none_or(|(when, last_share)| {
+            share > last_share && now.duration_since(when) >= LINE_EVERY
+        });
+        if is_due || done == total {
+            self.last = Some((now, share));
+            return true;
+        }
+        false
+    }
 }
 
 impl Console {
@@ -44,12 +65,13 @@ impl Console {
     #[must_use]
     pub fn new(kind: ConsoleKind) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Self { kind, bar, total: 0, last_line: Instant::now(), last_share: 0 }
+        Self { kind, bar, total: 0, pace: Pace::default() }
     }
 
     /// Shows a bar from `done` to `total`.
     pub fn start(&mut self, done: u64, total: u64) {
         self.total = total;
+        self.pace = Pace::default();
         if self.kind == ConsoleKind::Terminal {
             self.bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             // `wide_msg` is cut to the width of the terminal: a bar that wraps cannot be redrawn.
@@ -77,13 +99,8 @@ impl Console {
             self.bar.set_message(text.to_owned());
             return;
         }
-        let share = (done * 20).checked_div(self.total).unwrap_or(0);
-        let is_due = share > self.last_share && self.last_line.elapsed() >= LINE_EVERY;
-        let is_first = self.last_share == 0 && share > 0;
-        if is_due || is_first || done == self.total {
+        if self.pace.is_due(Instant::now(), done, self.total) {
             self.line(&format!("{done}/{}  {text}", self.total));
-            self.last_share = share;
-            self.last_line = Instant::now();
         }
     }
 
@@ -110,4 +127,40 @@ pub fn print_result(text: &str) {
 /// A closed standard error must not end a run.
 fn write_line(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_report_are_lines_and_few_between() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        for (done, secs, expected) in [
+            (25, 2, true),
+            (50, 4, false),
+            // 5 % and 58 seconds.
+            (150, 60, false),
+            (150, 62, true),
+            // 60 seconds, but less than 5 %.
+            (299, 122, false),
+            (300, 123, true),
+            (2999, 124, false),
+            (3000, 125, true),
+        ] {
+            let now = start + Duration::from_secs(secs);
+            assert_eq!(pace.is_due(now, done, 3000), expected, "{done} after {secs} s");
+        }
+    }
+
+    #[test]
+    fn each_work_has_a_first_line() {
+        let mut console = Console::new(ConsoleKind::Plain);
+        for _ in 0..2 {
+            console.start(0, 100);
+            assert!(console.pace.is_due(Instant::now(), 1, 100));
+            assert!(!console.pace.is_due(Instant::now(), 2, 100));
+        }
+    }
 }

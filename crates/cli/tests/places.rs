@@ -257,3 +257,39 @@ fn archives_of_imagenet_are_both_splits() {
     let what = "bytes of the training archive".to_owned();
     assert_eq!(told, expected.map(|(done, total)| (what.clone(), done, total)));
 }
+
+#[test]
+fn a_build_without_cifar_says_how_to_get_one_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (data_source, first_file) in
+        [("cifar10", "data_batch_1.bin"), ("mnist", "train-images-idx3-ubyte")]
+    {
+        let source = format!("data.source={data_source}");
+        let plan = loaded(folder.path(), &[&source, "data.root=FOLDER"]);
+        let error = opened(folder.path(), &plan).unwrap_err();
+        if cfg!(feature = "cifar") {
+            assert_eq!(error.kind(), ErrorKind::DataOrMachine);
+            let file = folder.path().join(first_file);
+            let expected = format!("{} is missing; the folder must hold the ", file.display());
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        } else {
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert_eq!(error.to_string(), no_reader(data_source));
+        }
+    }
+}
+
+fn no_reader(data_source: &str) -> String {
+    format!(
+        "this build does not read data.source = \"{data_source}\"; start one that does by \
+         `cargo xtask --features cifar STAGE`, for instance \
+         `cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml`"
+    )
+}
+
+/// A build with the feature never gives this error, so it is made here.
+#[test]
+fn the_error_of_a_build_without_cifar_is_a_command_to_copy() {
+    let error = TrainError::NoReader { data_source: "mnist" };
+    assert_eq!(error.to_string(), no_reader("mnist"));
+}

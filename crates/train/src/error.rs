@@ -33,8 +33,19 @@ pub enum TrainError {
     #[error(transparent)]
     Ingest(#[from] IngestError),
     /// CIFAR-10 or MNIST files cannot be read.
+    #[cfg(feature = "cifar")]
     #[error(transparent)]
     Datasets(#[from] moco_datasets::DatasetsError),
+    /// The program was built without the feature `cifar`.
+    #[error(
+        "this build does not read data.source = \"{data_source}\"; \
+         start one that does by `cargo xtask --features cifar STAGE`, for instance \
+         `cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml`"
+    )]
+    NoReader {
+        /// `cifar10` or `mnist`.
+        data_source: &'static str,
+    },
     /// The embedded data set cannot be written.
     #[error(transparent)]
     Textures(#[from] moco_textures::TexturesError),
@@ -182,10 +193,12 @@ impl TrainError {
             Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
             Self::Window { .. }
+            | Self::NoReader { .. }
             | Self::Ingest(IngestError::BatchSize { .. } | IngestError::StoreUnfit { .. })
             | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
+            #[cfg(feature = "cifar")]
+            Self::Datasets(_) => ErrorKind::DataOrMachine,
             Self::Ingest(_)
-            | Self::Datasets(_)
             | Self::Textures(_)
             | Self::Image { .. }
             | Self::BadSampleBudget { .. }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use moco_datasets::{Cifar10, Mnist};
 use moco_ingest::{
     ImageFolder, ImageNet, IndexFiles, IngestError, Manifest, ShardCache, ShardPlace, ShardSet,
     Source, Split, Store, Verify,
@@ -64,15 +63,31 @@ pub fn open_sources(
                 Some(test_root) => Ok(pair(train, open(test_root)?)),
             }
         }
-        DataPlan::Cifar10 { root } => Ok(pair(
-            Arc::new(Cifar10::open(root, Split::Train)?),
-            Arc::new(Cifar10::open(root, Split::Test)?),
-        )),
-        DataPlan::Mnist { root } => Ok(pair(
-            Arc::new(Mnist::open(root, Split::Train)?),
-            Arc::new(Mnist::open(root, Split::Test)?),
-        )),
+        DataPlan::Cifar10 { root } => open_cifar10(root),
+        DataPlan::Mnist { root } => open_mnist(root),
     }
+}
+
+#[cfg(feature = "cifar")]
+fn open_cifar10(root: &Path) -> Result<Sources, TrainError> {
+    let open = |split| moco_datasets::Cifar10::open(root, split).map(Arc::new);
+    Ok(pair(open(Split::Train)?, open(Split::Test)?))
+}
+
+#[cfg(feature = "cifar")]
+fn open_mnist(root: &Path) -> Result<Sources, TrainError> {
+    let open = |split| moco_datasets::Mnist::open(root, split).map(Arc::new);
+    Ok(pair(open(Split::Train)?, open(Split::Test)?))
+}
+
+#[cfg(not(feature = "cifar"))]
+fn open_cifar10(_: &Path) -> Result<Sources, TrainError> {
+    Err(TrainError::NoReader { data_source: "cifar10" })
+}
+
+#[cfg(not(feature = "cifar"))]
+fn open_mnist(_: &Path) -> Result<Sources, TrainError> {
+    Err(TrainError::NoReader { data_source: "mnist" })
 }
 
 fn open_shards(

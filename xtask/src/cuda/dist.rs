@@ -24,6 +24,8 @@ const EVERYWHERE: [&str; 6] = [
 ];
 /// Cargo's features of a CUDA build.
 pub(crate) const FEATURES: &str = "cuda,cudnn,nccl";
+/// A packed program cannot be built again where it runs, so it reads CIFAR-10 and MNIST.
+const DATA_FEATURES: &str = "cifar";
 
 #[derive(Debug, Args)]
 pub(crate) struct DistArgs {
@@ -94,7 +96,8 @@ fn build(kit: Option<Kit>) -> anyhow::Result<Vec<PathBuf>> {
         .collect::<anyhow::Result<_>>()?;
     names.sort_unstable();
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--locked"]).current_dir(tree::root());
+    cargo.args(["build", "--release", "--locked", "--features", DATA_FEATURES]);
+    cargo.current_dir(tree::root());
     for name in &names {
         cargo.args(["--package", &format!("moco-{name}")]);
     }

@@ -13,6 +13,10 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
         assert!(stdout.contains(row), "{stdout}");
     }
     let file = |name: &str| std::fs::read_to_string(bench.path("runs/all").join(name)).unwrap();
+    // Of a log line each step, the first and the last are shown.
+    let shown: Vec<&str> =
+        stderr.lines().filter_map(|line| Some(line.split_once("/40  loss ")?.0)).collect();
+    assert_eq!((shown.first(), shown.last()), (Some(&"1"), Some(&"40")), "{stderr}");
     let summary: serde_json::Value = serde_json::from_str(&file("summary.json")).unwrap();
     for measure in ["knn", "linear"] {
         for who in ["pixels", "random", "trained"] {

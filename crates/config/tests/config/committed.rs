@@ -36,6 +36,9 @@ fn each_loads_and_its_head_says_how_to_run_it() {
             _ if on_store => {
                 format!("cargo xtask --features remote pretrain configs/pretrain/{name}\n")
             }
+            _ if matches!(data, DataPlan::Cifar10 { .. } | DataPlan::Mnist { .. }) => {
+                format!("cargo xtask --features cifar pretrain configs/pretrain/{name}\n")
+            }
             _ => format!("cargo xtask pretrain configs/pretrain/{name}\n"),
         };
         for head in ["# Source ", "# Hardware ", "# Time ", "# Expected ", &command] {
