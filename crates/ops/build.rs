@@ -14,7 +14,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         compile_for_devices()?;
     }
     #[cfg(feature = "emulator")]
-    cc::Build::new()
+    emulator()?;
+    Ok(())
+}
+
+#[cfg(feature = "emulator")]
+fn emulator() -> Result<(), cc::Error> {
+    let mut build = cc::Build::new();
+    if env::var_os("CARGO_FEATURE_WRONG_INDEX").is_some() {
+        build.define("MOCO_WRONG_INDEX", None);
+    }
+    build
         .cpp(true)
         .std("c++17")
         .opt_level(2)
@@ -25,8 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // `#pragma unroll` is for nvcc.
         .flag("-Wno-unknown-pragmas")
         .file("kernels/host/emulator.cpp")
-        .try_compile("moco_emulator")?;
-    Ok(())
+        .try_compile("moco_emulator")
 }
 
 fn compile_for_devices() -> Result<(), Box<dyn Error>> {

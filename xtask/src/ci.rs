@@ -97,7 +97,7 @@ struct Tests {
 }
 
 /// With NVIDIA's compiler, which is fetched on the way; a job of its own, for it takes minutes.
-const CUDA_STEPS: [Step; 5] = [
+const CUDA_STEPS: [Step; 7] = [
     Step {
         name: "kernels",
         work: Work::Cargo {
@@ -113,8 +113,16 @@ const CUDA_STEPS: [Step; 5] = [
             env: Environment::Plain,
         },
     },
+    Step {
+        name: "fault",
+        work: Work::Cargo {
+            args: "test --release --package moco-bench --bin bench --features wrong-index --locked gpu_items",
+            env: Environment::Plain,
+        },
+    },
     Step { name: "pack", work: Work::Here(cuda::gpu_check) },
     Step { name: "start", work: Work::Here(cuda::start_packed) },
+    Step { name: "rehearse", work: Work::Here(cuda::rehearse) },
 ];
 
 #[derive(Debug, Args)]

@@ -38,6 +38,15 @@ struct __align__(sizeof(T) * N) Pack {
 __device__ __forceinline__ u64 first_index() { return u64(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ u64 all_threads() { return u64(gridDim.x) * blockDim.x; }
 
+// The index itself. A build with the feature `wrong-index` has a fault seeded here, which checks must find.
+__device__ __forceinline__ u64 seeded(u64 i) {
+#ifdef MOCO_WRONG_INDEX
+    return i == 40 ? 41 : i;
+#else
+    return i;
+#endif
+}
+
 // The sum of a value over the lanes of a warp, in every lane; all lanes of the warp must call it.
 template <class V>
 __device__ __forceinline__ V warp_sum(V x) {

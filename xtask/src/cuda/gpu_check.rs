@@ -14,6 +14,8 @@ use crate::{stage, tree};
 const MOST_BYTES: u64 = 45_000_000;
 /// Finds what the programs share, however far apart it lies.
 const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=9e,dict=192MiB";
+/// A rehearsal's, with bounds for parts on a slow CPU.
+const REHEARSAL_SECONDS: &str = "600";
 /// Of our programs those that the script starts.
 const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// The tests run on a device in place of the emulator. Programs get these features too, since then nothing
@@ -153,6 +155,14 @@ pub(crate) fn start_packed() -> anyhow::Result<()> {
         bail!("{} must exit with 3 and name the device", program.display());
     }
     Ok(())
+}
+
+/// Rehearses the packed script on this machine's CPU: each part that has a meaning there passes.
+pub(crate) fn rehearse() -> anyhow::Result<()> {
+    let folder = tree::root().join("target/dist/gpu-check");
+    let words = ["check.py", "--device", "cpu", "--seconds", REHEARSAL_SECONDS];
+    call(Command::new("python3").args(words).current_dir(&folder))
+        .context("the rehearsal failed; results.json in target/dist/gpu-check tells why")
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ use crate::tree;
 
 pub(crate) use self::assemble::run as assemble;
 pub(crate) use self::dist::{DistArgs, FEATURES, run as dist};
-pub(crate) use self::gpu_check::{run as gpu_check, start_packed};
+pub(crate) use self::gpu_check::{rehearse, run as gpu_check, start_packed};
 
 /// Release of CUDA that the kit is of, as cudarc writes it.
 const VERSION: &str = "13000";

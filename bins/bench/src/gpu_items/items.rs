@@ -186,7 +186,8 @@ fn added(side: &Side) -> Results {
 fn rectified(side: &Side) -> Results {
     let (x, dy) = (side.rows(1, &[7, 37])?, side.rows(2, &[7, 37])?);
     let y = relu(&x)?;
-    Ok(vec![("dx", relu_backward(&y, &dy)?), ("y", y)])
+    let dx = relu_backward(&y, &dy)?;
+    Ok(vec![("y", y), ("dx", dx)])
 }
 
 fn normalized_rows(side: &Side) -> Results {

@@ -98,7 +98,26 @@ mod tests {
         Args { device: Device::Cpu, after, only: only.to_owned(), list: false }
     }
 
+    /// A kernel that reads one wrong element is named, with the place.
+    #[cfg(feature = "wrong-index")]
+    #[test]
+    fn a_wrong_index_of_a_kernel_is_found() {
+        let item = chosen(&args(None, "relu/f32")).unwrap()[0];
+        let reference = (item.work)(&Side::reference(item)).unwrap();
+        let side = Side::tried(item, &candle_core::Device::Cpu);
+        let (got, _) = moco_ops::emulate(|| (item.work)(&side));
+        let error =
+            compare::all(&got.unwrap(), &reference, item.tolerance()).unwrap_err().to_string();
+        // Number 40 of rows of 37.
+        assert!(
+            error.contains("y [7, 37]: 1 of 259 numbers differ")
+                && error.contains("first at [1, 3]"),
+            "{error}"
+        );
+    }
+
     /// On the emulator, which runs the device's kernels.
+    #[cfg(not(feature = "wrong-index"))]
     #[test]
     fn every_item_passes_and_every_kernel_is_launched() {
         let entries = include_str!("../../../../crates/ops/kernels/entries.inc");
