@@ -18,9 +18,9 @@ pub(super) type Results = anyhow::Result<Vec<(&'static str, Tensor)>>;
 /// An item for one way to store activations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item {
-    name: &'static str,
+    pub(super) name: &'static str,
     pub(super) dtype: DType,
-    types: &'static [DType],
+    pub(super) types: &'static [DType],
     pub(super) work: fn(&Side) -> Results,
 }
 
