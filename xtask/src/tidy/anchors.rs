@@ -1,4 +1,4 @@
-//! What the texts name in a file must be there: `[file](path): `name``, several names after commas.
+//! What the texts name in a file must be there: ``[file](path): `name` ``, several names after commas.
 //!
 //! Line numbers would be wrong after the next edit, so texts point to an item by its name. That the file
 //! itself exists is also a rule of `links.rs`.
