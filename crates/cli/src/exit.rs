@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use moco_config::ConfigError;
 use moco_train::{ErrorKind, TrainError};
 
-/// How a program ends; the table is in the README.
+/// How a program ends; the table is in `docs/cli.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done.

@@ -1,11 +1,11 @@
-//! What the texts refer to must exist: linked files, numbered deviations.
+//! What the texts refer to must exist: linked files and their sections, numbered deviations.
 
 use super::Problem;
 use crate::tree::SourceFile;
 
 const DEVIATIONS: &str = "docs/deviations.md";
 
-/// Links of Markdown files to nothing, and deviations that have no entry.
+/// Links of Markdown files to no file or to no section of it, and deviations that have no entry.
 pub(super) fn check(files: &[SourceFile]) -> Vec<Problem> {
     let deviations = files.iter().find(|file| file.path == DEVIATIONS);
     let deviations = deviations.map_or("", SourceFile::text);
@@ -13,7 +13,7 @@ pub(super) fn check(files: &[SourceFile]) -> Vec<Problem> {
     for file in files {
         for (line_idx, line) in file.text().lines().enumerate() {
             if file.has_extension("md") {
-                let dead = targets(line).filter(|target| !exists(files, file.folder(), target));
+                let dead = targets(line).filter(|target| !exists(files, file, target));
                 problems.extend(dead.map(|target| {
                     Problem::in_line(
                         file,
@@ -41,12 +41,22 @@ pub(super) fn check(files: &[SourceFile]) -> Vec<Problem> {
 /// Targets of `[text](target)` within the repository.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     let ends = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-    let paths = ends.map(|(target, _)| target.split('#').next().unwrap_or(target));
-    paths.filter(|path| !path.is_empty() && !path.contains("://"))
+    ends.map(|(target, _)| target).filter(|target| !target.contains("://"))
 }
 
-/// Whether a path relative to `folder` is a file or a folder with files.
-fn exists(files: &[SourceFile], folder: &str, target: &str) -> bool {
+/// Whether a link of the file `from` leads to a file or a folder with files, and where it names a section
+/// of a text, to a heading.
+fn exists(files: &[SourceFile], from: &SourceFile, target: &str) -> bool {
+    let (path, section) = target.split_once('#').unwrap_or((target, ""));
+    let path = if path.is_empty() { from.path.clone() } else { resolved(from.folder(), path) };
+    match files.iter().find(|file| file.path == path) {
+        Some(file) => !file.has_extension("md") || section.is_empty() || has_section(file, section),
+        None => files.iter().any(|file| file.path.starts_with(&format!("{path}/"))),
+    }
+}
+
+/// A path from the root, from one that is relative to `folder`.
+pub(super) fn resolved(folder: &str, target: &str) -> String {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in target.split('/') {
         match part {
@@ -55,8 +65,24 @@ fn exists(files: &[SourceFile], folder: &str, target: &str) -> bool {
             _ => parts.push(part),
         }
     }
-    let path = parts.join("/");
-    files.iter().any(|file| file.path == path || file.path.starts_with(&format!("{path}/")))
+    parts.join("/")
+}
+
+/// Whether a heading of a Markdown file has this name in links.
+fn has_section(file: &SourceFile, section: &str) -> bool {
+    let mut in_code = false;
+    file.text().lines().any(|line| {
+        in_code ^= line.starts_with("```");
+        let heading = line.trim_start_matches('#').strip_prefix(' ');
+        let is_heading = line.starts_with('#') && !in_code;
+        is_heading && heading.is_some_and(|heading| name_in_links(heading) == section)
+    })
+}
+
+/// What forges make of a heading: small letters, hyphens for spaces, no other signs.
+fn name_in_links(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
 }
 
 /// `D3` of `deviation D3`.
@@ -76,7 +102,7 @@ mod tests {
     fn found(path: &str, text: &str) -> Vec<String> {
         let files = [
             SourceFile::new(path, text),
-            SourceFile::new(DEVIATIONS, "**D1. Norm.**\n\n**D12. Other.**\n"),
+            SourceFile::new(DEVIATIONS, "# On `bf16`, NaN\n**D1. Norm.**\n\n**D12. Other.**\n"),
             SourceFile::new("crates/a/src/lib.rs", ""),
         ];
         check(&files).iter().map(Problem::to_string).collect()
@@ -85,14 +111,24 @@ mod tests {
     #[test]
     fn links_lead_somewhere() {
         let none = Vec::<String>::new();
-        for target in
-            ["docs/deviations.md", "docs", "#names", "https://a.b/c", "docs/deviations.md#d1"]
-        {
+        for target in ["docs/deviations.md", "docs", "crates/a/src/lib.rs#L1", "https://a.b/c#d"] {
             assert_eq!(found("README.md", &format!("[x]({target})")), none, "{target}");
         }
         assert_eq!(found("docs/adr/1.md", "[x](../deviations.md) [y](../../crates/a/)"), none);
         let expected = "README.md:2: links to `docs/none.md`, which is not here";
         assert_eq!(found("README.md", "\n[x](docs), [y](docs/none.md)"), [expected]);
+    }
+
+    #[test]
+    fn links_lead_to_sections() {
+        let none = Vec::<String>::new();
+        assert_eq!(found("README.md", "## Own: names\n[x](#own-names)"), none);
+        assert_eq!(found("README.md", "[x](docs/deviations.md#on-bf16-nan)"), none);
+        for target in ["#own-names", "docs/deviations.md#on-bf16"] {
+            let expected = format!("README.md:4: links to `{target}`, which is not here");
+            let text = format!("```\n# Own names\n```\n[x]({target})");
+            assert_eq!(found("README.md", &text), [expected]);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A rule is a function from files to [`Problem`]s, and its tests show it firing on a bad sample.
 
+mod anchors;
 mod borders;
 mod comments;
 mod duplicates;
@@ -73,6 +74,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
     }
     problems.extend(duplicates::check(files));
     problems.extend(links::check(files));
+    problems.extend(anchors::check(files));
     problems.extend(golden::generators_missing(files));
     Ok(problems)
 }

@@ -1,4 +1,4 @@
-//! What a Rust file looks like from outside: its length, its first line, its unsafe code.
+//! What a file looks like from outside: its length; of a Rust file also its first line and its unsafe code.
 
 use super::Problem;
 use crate::tree::SourceFile;
@@ -6,13 +6,18 @@ use crate::tree::SourceFile;
 const MAX_LINES: usize = 500;
 const MAX_LIB_LINES: usize = 80;
 const MAX_BIN_LINES: usize = 150;
+/// The rest is for `docs`.
+const MAX_README_LINES: usize = 90;
+
+const README: &str = "README.md";
 
 /// Crates whose kernels need unsafe code; every other root forbids it.
 const MAY_BE_UNSAFE: [&str; 1] = ["crates/ops/"];
 
-/// Problems of one file; none unless it is Rust.
+/// Problems of one file; none unless it is Rust or the README.
 pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
-    if !file.has_extension("rs") {
+    let is_rust = file.has_extension("rs");
+    if !is_rust && file.path != README {
         return Vec::new();
     }
     let mut problems = Vec::new();
@@ -21,7 +26,7 @@ pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
     if n_lines > max_lines {
         problems.push(Problem::new(&file.path, format!("{n_lines} lines, at most {max_lines}")));
     }
-    if !file.text().starts_with("//!") {
+    if is_rust && !file.text().starts_with("//!") {
         problems.push(Problem::new(&file.path, "does not begin with `//!` and what it holds"));
     }
     let root = ["src/lib.rs", "src/main.rs"].iter().any(|root| file.path.ends_with(root));
@@ -33,7 +38,9 @@ pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
 }
 
 fn max_lines(path: &str) -> usize {
-    if path.ends_with("src/lib.rs") {
+    if path == README {
+        MAX_README_LINES
+    } else if path.ends_with("src/lib.rs") {
         MAX_LIB_LINES
     } else if path.starts_with("bins/") && path.ends_with("src/main.rs") {
         MAX_BIN_LINES
@@ -58,6 +65,7 @@ mod tests {
             ("crates/core/src/queue.rs", 500),
             ("crates/core/src/lib.rs", 80),
             ("bins/knn/src/main.rs", 150),
+            ("README.md", 90),
         ] {
             assert_eq!(found(path, &lines(most)), Vec::<String>::new());
             let expected = format!("{path}: {} lines, at most {most}", most + 1);
