@@ -109,14 +109,15 @@ const CUDA_STEPS: [Step; 7] = [
     Step {
         name: "emulator",
         work: Work::Cargo {
-            args: "test --release --package moco-ops --package moco-tests --features moco-tests/emulator --locked --no-fail-fast",
+            args: "test --release --package moco-ops --package moco-tests --package moco-bench --features moco-tests/emulator --locked --no-fail-fast",
             env: Environment::Plain,
         },
     },
     Step {
         name: "fault",
         work: Work::Cargo {
-            args: "test --release --package moco-bench --bin bench --features wrong-index --locked gpu_items",
+            // The packages of the step before, so that only what has the fault is built again.
+            args: "test --release --package moco-ops --package moco-tests --package moco-bench --bin bench --features moco-tests/emulator,moco-bench/wrong-index --locked gpu_items",
             env: Environment::Plain,
         },
     },
