@@ -41,7 +41,7 @@ __device__ __forceinline__ u64 all_threads() { return u64(gridDim.x) * blockDim.
 // The index itself. A build with the feature `wrong-index` has a fault seeded here, which checks must find.
 __device__ __forceinline__ u64 seeded(u64 i) {
 #ifdef MOCO_WRONG_INDEX
-    return i == 40 ? 41 : i;
+    return i >= 40 && i < 48 ? i ^ 1 : i;
 #else
     return i;
 #endif

@@ -108,12 +108,8 @@ mod tests {
         let (got, _) = moco_ops::emulate(|| (item.work)(&side));
         let error =
             compare::all(&got.unwrap(), &reference, item.tolerance()).unwrap_err().to_string();
-        // Number 40 of rows of 37.
-        assert!(
-            error.contains("y [7, 37]: 1 of 259 numbers differ")
-                && error.contains("first at [1, 3]"),
-            "{error}"
-        );
+        // Among numbers 40 to 47 of rows of 37; where two neighbors are negative, ReLU hides it.
+        assert!(error.starts_with("y [7, 37]: ") && error.contains("first at [1, "), "{error}");
     }
 
     /// On the emulator, which runs the device's kernels.
