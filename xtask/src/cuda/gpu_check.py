@@ -200,6 +200,9 @@ def main():
         parts[f"bench/torch/{precision}"] = lambda precision=precision: benchmark([*torch, "--precision", precision])
     parts["bench/ours/graph"] = lambda: benchmark([*ours, "--precision", "bf16", "--cuda-graph"])
     parts["bench/ours/feed"] = lambda: benchmark([*ours, "--precision", "bf16", "--feed"])
+    convolutions = ["gpu-conv", "--device", ARGUMENTS.device, "--precision", "bf16"]
+    parts["bench/ours/conv"] = lambda: benchmark([*WITH_CUDA, "./bench", *convolutions])
+    parts["bench/torch/conv"] = lambda: benchmark([PYTHON, "xtask/src/bench/torch_gpu_conv.py", *convolutions[1:]])
     # Compiling takes minutes; last, so that nothing waits for it.
     parts["bench/torch/compile"] = lambda: benchmark([*torch, "--precision", "bf16", "--compile"], 300)
     results, began = {}, time.time()

@@ -16,7 +16,8 @@ const CHECK: &str = include_str!("gpu_check.py");
 const TESTED: [(&str, &str); 2] =
     [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
 /// Their tests that a device takes part in.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
+    "device_convolutions",
     "emulated",
     "emulated_activations",
     "emulated_batch_norm",
@@ -32,10 +33,11 @@ const TESTS: [&str; 13] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "configs/pretrain/default.toml",
     "data-manifests/textures.toml",
     "xtask/src/bench/torch_gpu.py",
+    "xtask/src/bench/torch_gpu_conv.py",
     "xtask/src/cuda/gpu_curve.py",
 ];
 
