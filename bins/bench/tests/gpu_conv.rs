@@ -12,8 +12,7 @@ fn gpu_conv(arguments: &str) -> Output {
 
 #[test]
 fn the_report_has_each_convolution_in_each_direction() {
-    let output =
-        gpu_conv("--device cpu --precision f32 --batch-size 1 --samples 1 --repeats 1");
+    let output = gpu_conv("--device cpu --precision f32 --batch-size 1 --samples 1 --repeats 1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = report["convolutions"].as_array().unwrap();

@@ -237,6 +237,7 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
+    use crate::Conv2dSpec;
 
     /// Records what it is asked; answers with the same candidates each time.
     struct Recorder {

@@ -85,7 +85,7 @@ fn tensor(id: i64, dims: [i32; 4], data_type: DataType) -> Description {
 }
 
 fn data_type_value(data_type: DataType) -> Value {
-    Value::Enum(Type::CUDNN_TYPE_DATA_TYPE, data_type.number())
+    Value::Enum(Type::CUDNN_TYPE_DATA_TYPE, data_type as i32)
 }
 
 /// Sums are in f32 whatever the tensors are stored as. The number of groups follows from the channels of x
@@ -93,7 +93,7 @@ fn data_type_value(data_type: DataType) -> Value {
 fn movement(sizes: &Sizes) -> Description {
     let Sizes { padding, stride, dilation, .. } = *sizes;
     let both = |value: i32| Value::Int64(vec![value.into(); 2]);
-    let mode = ConvolutionMode::CUDNN_CROSS_CORRELATION.number();
+    let mode = ConvolutionMode::CUDNN_CROSS_CORRELATION as i32;
     Description {
         kind: Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR,
         attributes: vec![
@@ -177,7 +177,7 @@ pub(super) fn heuristics(graph: u64, mode: HeuristicsMode) -> Description {
             (Attribute::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, Value::Descriptors(vec![graph])),
             (
                 Attribute::CUDNN_ATTR_ENGINEHEUR_MODE,
-                Value::Enum(Type::CUDNN_TYPE_HEUR_MODE, mode.number()),
+                Value::Enum(Type::CUDNN_TYPE_HEUR_MODE, mode as i32),
             ),
         ],
     }

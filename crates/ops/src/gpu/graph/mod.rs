@@ -165,7 +165,7 @@ struct Listed<C: Calls> {
 
 impl<C: Calls> Listed<C> {
     fn has(&self, note: Note) -> bool {
-        self.notes.contains(&note.number().into())
+        self.notes.contains(&i64::from(note as i32))
     }
 
     fn is_deterministic(&self) -> bool {

@@ -26,7 +26,7 @@ fn fake(index: i64, milliseconds: f32) -> Fake {
 
 impl Fake {
     fn with(self, note: Note) -> Self {
-        Self { notes: vec![note.number().into()], ..self }
+        Self { notes: vec![note as i64], ..self }
     }
 }
 
@@ -53,7 +53,7 @@ struct Recorder {
 
 impl Recorder {
     fn listing(engines: &[Fake]) -> Self {
-        let mode = HeuristicsMode::CUDNN_HEUR_MODE_A.number().into();
+        let mode = HeuristicsMode::CUDNN_HEUR_MODE_A as i64;
         Self { lists: [(mode, engines.to_vec())].into(), ..Self::default() }
     }
 
@@ -309,6 +309,20 @@ destroy {pack}"
 }
 
 #[test]
+fn a_value_has_the_type_of_its_elements() {
+    for (value, expected) in [
+        (Value::Handle, Type::CUDNN_TYPE_HANDLE),
+        (Value::Enum(Type::CUDNN_TYPE_HEUR_MODE, 3), Type::CUDNN_TYPE_HEUR_MODE),
+        (Value::Int64(vec![1]), Type::CUDNN_TYPE_INT64),
+        (Value::Float(1.0), Type::CUDNN_TYPE_FLOAT),
+        (Value::Pointers(vec![1]), Type::CUDNN_TYPE_VOID_PTR),
+        (Value::Descriptors(vec![1]), Type::CUDNN_TYPE_BACKEND_DESCRIPTOR),
+    ] {
+        assert_eq!(value.kind(), expected, "{value:?}");
+    }
+}
+
+#[test]
 fn a_later_computation_hands_over_addresses_alone() {
     let (mut plans, recorder) = plans(Recorder::listing(&[fake(7, 1.0)]), F32Products::Exact);
     let forward = convolution(Direction::Forward, DType::BF16);
@@ -399,7 +413,7 @@ fn numbers_are_multiplied_as_they_are_stored() {
 
 #[test]
 fn other_heuristics_are_asked_where_the_first_has_nothing() {
-    let fallback = HeuristicsMode::CUDNN_HEUR_MODE_FALLBACK.number().into();
+    let fallback = HeuristicsMode::CUDNN_HEUR_MODE_FALLBACK as i64;
     let failing = Fake { fails: Some("NOT_SUPPORTED"), ..fake(1, 1.0) };
     let mut recorder = Recorder::listing(&[failing]);
     recorder.lists.insert(fallback, vec![fake(9, 1.0)]);
