@@ -27,9 +27,8 @@ pub(super) fn header(chooser: &str) -> String {
     format!("{CHOSEN_BY}{chooser}\n")
 }
 
-/// A convolution's line.
-pub(super) fn line(convolution: &str, algorithm: &str, deterministic: bool) -> String {
-    let note = if deterministic { "" } else { BITS_VARY };
+/// A convolution's line; the note is empty or [`BITS_VARY`].
+pub(super) fn line(convolution: &str, algorithm: &str, note: &str) -> String {
     format!("{convolution}: {algorithm}{note}\n")
 }
 

@@ -13,7 +13,7 @@ use super::Convolution;
 use super::choices::{self, Saved, name};
 use super::convolution::Direction;
 use crate::conv::Geometry;
-use crate::device::OutdatedChoices;
+use crate::device::{BITS_VARY, OutdatedChoices};
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
 pub(crate) const WORKSPACE_LIMIT: usize = 1 << 30;
@@ -133,7 +133,8 @@ impl<L: Library> Plans<L> {
 impl<L: Library> Table<L::Workspace> for Plans<L> {
     fn choices(&self) -> String {
         let line = |(key, plan): (&Key, &Plan<L>)| {
-            choices::line(&name(key), &self.library.name(&plan.algorithm), plan.deterministic)
+            let note = if plan.deterministic { "" } else { BITS_VARY };
+            choices::line(&name(key), &self.library.name(&plan.algorithm), note)
         };
         let header = choices::header(&self.library.identity());
         std::iter::once(header).chain(self.plans.iter().map(line)).collect()
