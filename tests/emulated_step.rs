@@ -238,13 +238,13 @@ fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
 #[cfg(feature = "device-tests")]
 mod on_device {
     use moco_core::Moco;
-    use moco_ops::{ImageUpload, Precision, normalize_images, open_cuda};
+    use moco_ops::{ConvBackend, ImageUpload, Precision, normalize_images, open_cuda};
 
     use super::*;
 
     #[test]
     fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
-        let device = open_cuda(0, Precision::F32).unwrap();
+        let device = open_cuda(0, Precision::F32, ConvBackend::Auto).unwrap();
         for case in &CASES {
             let exact = train(case, DType::F64, DType::F64, &Device::Cpu);
             let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
@@ -257,7 +257,7 @@ mod on_device {
     /// Also after the state went through the host, as in a checkpoint.
     #[test]
     fn a_step_that_is_repeated_leaves_the_same_bits() {
-        let device = open_cuda(0, Precision::Bf16).unwrap();
+        let device = open_cuda(0, Precision::Bf16, ConvBackend::Auto).unwrap();
         for case in &CASES {
             let bits = |moco: &Moco| -> Vec<Vec<f64>> {
                 moco.state().unwrap().values().map(numbers).collect()
@@ -283,7 +283,7 @@ mod on_device {
 
     #[test]
     fn uploaded_images_are_those_of_the_cpu() {
-        let device = open_cuda(0, Precision::F32).unwrap();
+        let device = open_cuda(0, Precision::F32, ConvBackend::Auto).unwrap();
         let [mean, std] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
         let upload = ImageUpload::new(&device, [mean, std], DType::F32).unwrap();
         // More under way than buffers at first, in another order than they came.

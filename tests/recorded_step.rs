@@ -167,14 +167,14 @@ mod emulated {
 /// With tensors in the memory of the first CUDA device, as a CUDA graph.
 #[cfg(feature = "device-tests")]
 mod on_device {
-    use moco_ops::{Precision, open_cuda, peak_device_memory_bytes};
+    use moco_ops::{ConvBackend, Precision, open_cuda, peak_device_memory_bytes};
 
     use super::*;
 
     #[test]
     fn repeated_steps_leave_the_bits_of_told_ones() {
         for (precision, dtype) in [(Precision::F32, DType::F32), (Precision::Bf16, DType::BF16)] {
-            let device = open_cuda(0, precision).unwrap();
+            let device = open_cuda(0, precision, ConvBackend::Auto).unwrap();
             for case in &CASES {
                 let expected = told(case, dtype, &device);
                 assert_eq!(repeated(case, dtype, &device), expected, "{:?}", case.arch);

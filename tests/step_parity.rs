@@ -354,6 +354,8 @@ fn resnet50_mlp_bf16_emulated() {
 /// On the first CUDA device, in f32 without TF32, and in bf16.
 #[cfg(feature = "device-tests")]
 mod on_device {
+    use moco_ops::{ConvBackend, Precision, open_cuda};
+
     use super::*;
 
     /// cuDNN's algorithms may sum in any order, and Winograd's rounds more.
@@ -363,7 +365,7 @@ mod on_device {
         ($($test:ident: $case:literal;)*) => {
             $(#[test]
             fn $test() {
-                let device = moco_ops::open_cuda(0, moco_ops::Precision::F32).unwrap();
+                let device = open_cuda(0, Precision::F32, ConvBackend::Auto).unwrap();
                 check(file!($case), TOLERANCE, &device);
             })*
         };

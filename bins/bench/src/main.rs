@@ -1,8 +1,9 @@
 //! Our side of `cargo xtask bench`: does what a line of its input names and says how long it took, times
-//! a step on a GPU, or models one.
+//! a step or convolutions on a GPU, or models one.
 #![forbid(unsafe_code)]
 
 mod case;
+mod gpu_conv;
 mod gpu_items;
 mod gpu_model;
 mod gpu_step;
@@ -51,6 +52,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     GpuItems(gpu_items::Args),
+    GpuConv(gpu_conv::Args),
     GpuModel(gpu_model::Args),
     GpuStep(gpu_step::Args),
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     exit_code(match Args::parse().command {
         None => cases(),
         Some(Command::GpuItems(args)) => gpu_items::run(&args),
+        Some(Command::GpuConv(args)) => gpu_conv::run(&args),
         Some(Command::GpuModel(args)) => gpu_model::run(&args).map(|()| Exit::Done),
         Some(Command::GpuStep(args)) => gpu_step::run(&args),
     })

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use moco_core::QueuePrecision;
-use moco_ops::Precision;
+use moco_ops::{ConvBackend, Precision};
 use moco_train::PretrainPlan;
 
 use crate::exit::{Exit, usage};
@@ -43,7 +43,7 @@ impl Device {
                 "moco.queue_precision must be \"f32\" on the CPU; \"bf16\" is for --device cuda:N";
             return Err(usage(Exit::Usage, message));
         }
-        self.open(plan.precision)
+        self.open_with(plan.precision, plan.conv_backend)
     }
 
     /// Opens the device; there is no silent fallback to the CPU.
@@ -51,13 +51,25 @@ impl Device {
     /// # Errors
     /// With the exit code for an unfit machine, if this build or machine does not have the device.
     pub fn open(self, precision: Precision) -> anyhow::Result<candle_core::Device> {
+        self.open_with(precision, ConvBackend::Auto)
+    }
+
+    /// As [`Device::open`], with what convolutions of a GPU go through.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(
+        self,
+        precision: Precision,
+        conv_backend: ConvBackend,
+    ) -> anyhow::Result<candle_core::Device> {
         match self {
             Self::Cpu if precision == Precision::F32 => Ok(candle_core::Device::Cpu),
             Self::Cpu => Err(usage(
                 Exit::Usage,
                 "run.precision must be \"f32\" on the CPU; the others are for --device cuda:N",
             )),
-            Self::Cuda(number) => cuda(number, precision).map_err(|what| {
+            Self::Cuda(number) => cuda(number, precision, conv_backend).map_err(|what| {
                 usage(
                     Exit::DataOrMachine,
                     format!("cuda:{number} is not available: {what}\n  help: use --device cpu"),
@@ -68,14 +80,19 @@ impl Device {
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(number: usize, precision: Precision) -> Result<candle_core::Device, String> {
+fn cuda(
+    number: usize,
+    precision: Precision,
+    conv_backend: ConvBackend,
+) -> Result<candle_core::Device, String> {
     // With backtraces on, candle puts one into its text.
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    moco_ops::open_cuda(number, precision).map_err(|error| first_line(error.to_string()))
+    moco_ops::open_cuda(number, precision, conv_backend)
+        .map_err(|error| first_line(error.to_string()))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize, _: Precision) -> Result<candle_core::Device, String> {
+fn cuda(_: usize, _: Precision, _: ConvBackend) -> Result<candle_core::Device, String> {
     Err("this build has no CUDA; build one by `cargo xtask dist --cuda`".into())
 }
 

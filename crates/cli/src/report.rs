@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use moco_core::{Alarm, HealthReport, Phase};
+use moco_ops::OutdatedChoices;
 use moco_telemetry::{format_bytes, format_count, format_duration};
 use moco_train::{Event, LogLine, Summary, Trio};
 
@@ -99,6 +100,13 @@ pub fn watch<'a>(
                     convolutions.len(),
                 );
                 convolutions.iter().for_each(|convolution| log(convolution));
+                log(&text);
+                console.line(&text);
+            }
+            Event::ChosenAnew { outdated: OutdatedChoices { chosen_by, here } } => {
+                let text = format!(
+                    "warning: the algorithms of convolutions are measured anew, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
+                );
                 log(&text);
                 console.line(&text);
             }
@@ -205,6 +213,20 @@ mod tests {
             summary_table(&Summary { knn, linear, ..summary() }),
             "no accuracy was measured; 1 500 steps, 812 images/s, 3 min 12 s in all, 512 MiB at most, 3.0 GiB on the device"
         );
+    }
+
+    #[test]
+    fn algorithms_that_are_measured_anew_are_told() {
+        let mut console = Console::new(crate::ConsoleKind::Plain);
+        let mut lines = Vec::new();
+        {
+            let mut log = |line: &str| lines.push(line.to_owned());
+            let [chosen_by, here] = ["A", "B"].map(String::from);
+            let outdated = OutdatedChoices { chosen_by, here };
+            watch(&mut console, &|| false, &mut log)(&Event::ChosenAnew { outdated: &outdated });
+        }
+        let expected = "warning: the algorithms of convolutions are measured anew, and bits may differ: the checkpoint has those of A, and here is B";
+        assert_eq!(lines, [expected]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_core::{MocoConfig, QueuePrecision};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
-use moco_ops::Precision;
+use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 use moco_train::{
@@ -17,10 +17,10 @@ use crate::check::{
 use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
-    RawAugment, RawCheckpoint, RawData, RawEncoder, RawEvaluate, RawFidelity, RawFinishOn, RawHead,
-    RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing, RawPrecision,
-    RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawRunning, RawSchedule, RawScheduleKind,
-    RawSource, RawStem,
+    RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEncoder, RawEvaluate, RawFidelity,
+    RawFinishOn, RawHead, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim,
+    RawPairing, RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawRunning,
+    RawSchedule, RawScheduleKind, RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -31,7 +31,7 @@ pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
-        run: RawRun { seed, steps, epochs, precision, cuda_graph },
+        run: RawRun { seed, steps, epochs, precision, cuda_graph, conv_backend },
         data,
         augment,
         encoder,
@@ -76,6 +76,11 @@ pub(crate) fn convert(
             RawPrecision::Bf16 => Precision::Bf16,
         },
         cuda_graph,
+        conv_backend: match conv_backend {
+            RawConvBackend::Auto => ConvBackend::Auto,
+            RawConvBackend::Legacy => ConvBackend::Legacy,
+            RawConvBackend::Graph => ConvBackend::Graph,
+        },
         on_bad_sample,
         window_shards,
         workers,

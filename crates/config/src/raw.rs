@@ -51,6 +51,16 @@ pub(crate) struct RawRun {
     pub(crate) precision: RawPrecision,
     /// Whether a GPU repeats a step that was recorded once.
     pub(crate) cuda_graph: bool,
+    /// Which interface of its library a GPU's convolutions go through.
+    pub(crate) conv_backend: RawConvBackend,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawConvBackend {
+    Auto,
+    Legacy,
+    Graph,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -4,6 +4,18 @@ use candle_core::Device;
 
 use crate::error::OpError;
 
+/// The interface of its library that a GPU's convolutions are computed through. A CPU has one way, whatever
+/// is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvBackend {
+    /// The faster one: the legacy one, until a device has measured both.
+    Auto,
+    /// cuDNN's list of algorithms for each direction.
+    Legacy,
+    /// cuDNN's graphs of operations, which engines compute.
+    Graph,
+}
+
 /// Most memory that tensors and libraries' workspaces took on a device at a time, in bytes; `None` for the
 /// CPU, whose process knows.
 ///
@@ -26,6 +38,15 @@ pub fn varying_convolutions(choices: &str) -> Vec<&str> {
     choices.lines().filter(|line| line.ends_with(BITS_VARY)).collect()
 }
 
+/// Choices of algorithms that are not taken, since another library or device made them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutdatedChoices {
+    /// Who made them: the interface, the version of its library, and the device.
+    pub chosen_by: String,
+    /// Who chooses here.
+    pub here: String,
+}
+
 /// The algorithm that a GPU's library was found to compute each convolution fastest by, as text; `None`
 /// for the CPU. Algorithms differ in their bits, so a run that goes on in another process asks for the
 /// same ones by [`prefer_convolution_choices`]. Both are about the calling thread.
@@ -40,17 +61,20 @@ pub fn convolution_choices(device: &Device) -> Result<Option<String>, OpError> {
     }
 }
 
-/// Has convolutions that were not yet computed use these algorithms where the device has them. Nothing
-/// on the CPU, which has one each.
+/// Has convolutions that were not yet computed use these algorithms where the device has them, unless
+/// another library or device chose them, which is told. Nothing on the CPU, which has one each.
 ///
 /// # Errors
 /// If the library is missing or the text is none of [`convolution_choices`].
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is a CPU alone"))]
-pub fn prefer_convolution_choices(device: &Device, choices: &str) -> Result<(), OpError> {
+pub fn prefer_convolution_choices(
+    device: &Device,
+    choices: &str,
+) -> Result<Option<OutdatedChoices>, OpError> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => crate::cuda::prefer_convolution_choices(device, choices),
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 

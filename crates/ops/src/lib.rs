@@ -1,8 +1,7 @@
 //! Forward and backward of each operation that a ResNet and MoCo need, f32 and f64 on the CPU.
 //!
-//! Each operation is a pair of plain functions on candle tensors, without autograd. Images and activations
-//! are `[N, C, H, W]` with channels last in memory (docs/adr/002). Results have the same bits for any number
-//! of threads. The only crate with `unsafe`.
+//! Plain functions on candle tensors, without autograd. Images and activations are `[N, C, H, W]` with
+//! channels last in memory (docs/adr/002). Results have the same bits for any number of threads.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -55,7 +54,8 @@ pub use copy::{copy_, upload};
 #[cfg(feature = "cuda")]
 pub use cuda::open_cuda;
 pub use device::{
-    convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
+    ConvBackend, OutdatedChoices, convolution_choices, peak_device_memory_bytes,
+    prefer_convolution_choices, varying_convolutions,
 };
 pub use enqueue::enqueue_;
 pub use error::OpError;

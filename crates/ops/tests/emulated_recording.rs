@@ -17,7 +17,8 @@ fn on_gpu(work: impl FnOnce(&Device)) -> Vec<String> {
 /// Does `work` on the first CUDA device, which counts nothing.
 #[cfg(feature = "device-tests")]
 fn on_gpu(work: impl FnOnce(&Device)) -> Vec<String> {
-    work(&moco_ops::open_cuda(0, moco_ops::Precision::F32).unwrap());
+    use moco_ops::{ConvBackend, Precision, open_cuda};
+    work(&open_cuda(0, Precision::F32, ConvBackend::Auto).unwrap());
     Vec::new()
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moco_core::HealthReport;
+use moco_ops::OutdatedChoices;
 
 use crate::bad_samples::BadSample;
 
@@ -75,6 +76,12 @@ pub enum Event<'a> {
     BitsVary {
         /// The convolutions, and the numbers of their algorithms.
         convolutions: &'a [&'a str],
+    },
+    /// The algorithms of a GPU's convolutions are measured anew, since those of the checkpoint were chosen by
+    /// another library or for another device; their bits may differ.
+    ChosenAnew {
+        /// Who chose then, and who chooses here.
+        outdated: &'a OutdatedChoices,
     },
     /// The evaluation at the end goes on to this.
     Evaluating {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use moco_core::MocoConfig;
 use moco_encoders::{HeadKind, ResNetConfig};
-use moco_ops::Precision;
+use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 
@@ -37,6 +37,8 @@ pub struct PretrainPlan {
     pub precision: Precision,
     /// Whether a GPU repeats a step that was recorded once, in place of being told each operation.
     pub cuda_graph: bool,
+    /// Which interface of its library a GPU's convolutions go through.
+    pub conv_backend: ConvBackend,
     /// What becomes of a training image that cannot be used.
     pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.

@@ -199,6 +199,36 @@ fn parts_are_chosen_by_name_and_an_unknown_one_is_answered_with_all() {
     }
 }
 
+/// Both ways to cuDNN beside PyTorch, of which one fails for one convolution.
+#[test]
+fn convolutions_are_added_up_by_interface_and_a_failure_is_named() {
+    let pack = Pack::new("convolutions");
+    let row = |ours: &str| {
+        let stem = r#"{"name": "stem", "direction": "forward", "legacy": {"ms": 2.0}, "graph": {"ms": 1.0}}"#;
+        format!(
+            "{{\"convolutions\": [{stem}, {{\"name\": \"last\", \"direction\": \"dw\", {ours}}}]}}"
+        )
+    };
+    let sound = row(r#""legacy": {"ms": 4.0}, "graph": {"ms": 2.5}"#);
+    pack.program("bench", &format!("echo '{sound}'"));
+    let torch = r#"print('{"convolutions": [{"torch": {"ms": 1.5}}, {"torch": {"ms": 2.0}}]}')"#;
+    fs::write(pack.0.join("torch_gpu_conv.py"), torch).unwrap();
+    let (code, output) = pack.check("--only bench/convolutions");
+    assert_eq!(code, Some(0), "{output}");
+    expect(&output, &["legacy 6.00, graph 3.50, torch 3.50 ms in 2"]);
+    let failing = row(r#""legacy": {"ms": 4.0}, "graph": {"error": "conv2d: cuDNN: no engine"}"#);
+    pack.program("bench", &format!("echo '{failing}'"));
+    let (code, output) = pack.check("--only bench/convolutions");
+    assert_eq!(code, Some(1), "{output}");
+    expect(
+        &output,
+        &[
+            "legacy 2.00, graph 1.00, torch 1.50 ms in 1",
+            "last dw by graph: conv2d: cuDNN: no engine",
+        ],
+    );
+}
+
 /// The table tells kernels by what they take above their floors, and stays short whatever happens.
 #[test]
 fn the_slowest_kernels_are_those_farthest_above_their_floors() {

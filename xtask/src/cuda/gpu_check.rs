@@ -22,7 +22,8 @@ const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// is built twice; they change what tests alone call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
+    "device_convolutions",
     "emulated",
     "emulated_activations",
     "emulated_batch_norm",
@@ -38,10 +39,11 @@ const TESTS: [&str; 13] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there, and their places in the pack.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("configs/pretrain/default.toml", "configs/pretrain/default.toml"),
     ("data-manifests/textures.toml", "data-manifests/textures.toml"),
     ("xtask/src/bench/torch_gpu.py", "torch_gpu.py"),
+    ("xtask/src/bench/torch_gpu_conv.py", "torch_gpu_conv.py"),
     ("xtask/src/cuda/gpu_curve.py", "gpu_curve.py"),
     ("xtask/src/cuda/check/ceilings.py", "ceilings.py"),
     ("xtask/src/cuda/check/check.py", "check.py"),

@@ -14,13 +14,15 @@ use anyhow::bail;
 use clap::{Args as ClapArgs, value_parser};
 use moco_cli::{Device, Exit, print_result, usage};
 use moco_encoders::Arch;
-use moco_ops::Precision;
+use moco_ops::{ConvBackend, Precision};
 use serde_json::{Value, json};
 
 use self::setup::Setup;
 
-const PRECISIONS: [(&str, Precision); 3] =
+pub(crate) const PRECISIONS: [(&str, Precision); 3] =
     [("f32", Precision::F32), ("tf32", Precision::Tf32), ("bf16", Precision::Bf16)];
+const CONV_BACKENDS: [(&str, ConvBackend); 3] =
+    [("auto", ConvBackend::Auto), ("legacy", ConvBackend::Legacy), ("graph", ConvBackend::Graph)];
 
 /// Prints one JSON object: milliseconds of a whole step (MoCo v2: MLP head, 128 dimensions, Shuffling BN;
 /// batch norm over the whole batch), milliseconds of its phases, images a second, the peak of the
@@ -57,6 +59,9 @@ pub(crate) struct Args {
     /// Steps before the first timed one
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=100_000))]
     warmup: u32,
+    /// What convolutions go through: auto, legacy or graph
+    #[arg(long, default_value = "auto", value_parser = conv_backend)]
+    conv_backend: (&'static str, ConvBackend),
     /// Repeats one recorded step (a CUDA graph) in place of telling the device each operation
     #[arg(long)]
     cuda_graph: bool,
@@ -72,9 +77,14 @@ pub(crate) struct Args {
     decoders: u32,
 }
 
-fn precision(text: &str) -> Result<Precision, String> {
+pub(crate) fn precision(text: &str) -> Result<Precision, String> {
     let found = PRECISIONS.into_iter().find(|(name, _)| *name == text);
     found.map(|(_, precision)| precision).ok_or_else(|| "expected bf16, tf32 or f32".into())
+}
+
+fn conv_backend(text: &str) -> Result<(&'static str, ConvBackend), String> {
+    let found = CONV_BACKENDS.into_iter().find(|(name, _)| *name == text);
+    found.ok_or_else(|| "expected auto, legacy or graph".into())
 }
 
 fn arch(text: &str) -> Result<(&'static str, Arch), String> {
@@ -91,7 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             return Err(usage(Exit::Usage, format!("{flag} needs --device cuda:N")));
         }
     }
-    let device = args.device.open(args.precision)?;
+    let device = args.device.open_with(args.precision, args.conv_backend.1)?;
     let setup = Setup {
         arch: args.arch.1,
         size: args.size as usize,
@@ -132,6 +142,7 @@ fn measure(args: &Args, setup: &Setup) -> anyhow::Result<Value> {
         "batch_size": args.batch_size,
         "queue_size": args.queue_size,
         "bn_groups": 1,
+        "conv_backend": args.conv_backend.0,
         "cuda_graph": args.cuda_graph,
         "steps": args.steps,
         "warmup": args.warmup,
@@ -160,7 +171,7 @@ fn timed<T>(
 }
 
 /// The middle; the upper one of two.
-fn median(numbers: &[f64]) -> f64 {
+pub(crate) fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
@@ -196,6 +207,7 @@ mod tests {
     fn wrong_names_are_answered_with_the_right_ones() {
         for (line, expected) in [
             ("--precision f16", "expected bf16, tf32 or f32"),
+            ("--conv-backend cudnn", "expected auto, legacy or graph"),
             ("--arch vgg16", "there are resnet10, "),
             ("--size 8", "32..=4096"),
         ] {

@@ -16,6 +16,7 @@ seed = 3
 steps = 40
 precision = "f32"
 cuda_graph = false
+conv_backend = "auto"
 [data]
 source = "shards"
 root = "DATA"

@@ -173,7 +173,7 @@ fn an_override_shows_itself_and_what_it_hides() {
 1 | moco.temperature="big"
   |                  ^^^^^
   |
-  = note: `moco.temperature` was also set at fixture.toml:36:1"#
+  = note: `moco.temperature` was also set at fixture.toml:37:1"#
     );
 }
 
@@ -187,8 +187,8 @@ fn two_keys_that_disagree_are_both_shown() {
 1 | encoder.bn_groups=3
   |                   ^
   |
-  = note: `optim.batch_size` is set at fixture.toml:43:1
-  = note: `encoder.bn_groups` was also set at fixture.toml:31:1"
+  = note: `optim.batch_size` is set at fixture.toml:44:1
+  = note: `encoder.bn_groups` was also set at fixture.toml:32:1"
     );
 }
 
@@ -213,7 +213,7 @@ fn the_nearest_name_is_offered() {
 1 | encoder.head="vit"
   |              ^^^^^
   |
-  = note: `encoder.head` was also set at fixture.toml:30:1
+  = note: `encoder.head` was also set at fixture.toml:31:1
   = help: allowed: fc, mlp"#
     );
 }
@@ -261,7 +261,7 @@ fn missing_keys_sections_and_lengths_are_named() {
     assert_eq!(
         folder.error_of("a.toml"),
         r#"error: missing key `moco.dim`
-  --> a.toml:33:2
+  --> a.toml:34:2
    |
 33 | [moco]
    |  ^^^^

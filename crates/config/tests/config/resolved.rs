@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use moco_config::{KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text};
+use moco_config::{
+    KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text, load_stored_pretrain,
+};
+use moco_ops::ConvBackend;
 use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
 
@@ -260,5 +263,35 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     let new = old.replace("dim = 128", "dim = 64");
     let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
     assert!(error.contains("moco.dim = 128; "), "{error}");
-    assert!(error.ends_with("fixture.toml:37 would change it to 64"), "{error}");
+    assert!(error.ends_with("fixture.toml:38 would change it to 64"), "{error}");
+}
+
+/// Configs that were stored before a key existed mean what programs of then did.
+#[test]
+fn a_stored_config_may_lack_a_key_that_is_younger() {
+    let text = load_fixture(&[]).unwrap().resolved;
+    assert_eq!(reload(&text).plan.conv_backend, ConvBackend::Auto);
+    let line = text.lines().find(|line| line.starts_with("conv_backend")).unwrap();
+    let old = text.replace(&format!("{line}\n"), "");
+    let stored = reload(&old);
+    assert_eq!(stored.plan.conv_backend, ConvBackend::Legacy);
+    assert!(stored.resolved.contains("conv_backend = \"legacy\"  # older programs:1\n"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, &old).unwrap();
+    let load = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().copied().map(String::from).collect();
+        load_stored_pretrain(&file, &sets).unwrap().resolved
+    };
+    assert_eq!(check_resume("runs/a", &old, &load(&[])).unwrap(), []);
+    let error = check_resume("runs/a", &old, &load(&["run.conv_backend=graph"])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "runs/a was trained with run.conv_backend = \"legacy\"; \
+         --set run.conv_backend=\"graph\" would change it"
+    );
+    // A config that a user starts a run with sets every key.
+    let error = load_pretrain(&file, &[]).unwrap_err().to_string();
+    assert!(error.ends_with("missing key `run.conv_backend`"), "{error}");
 }

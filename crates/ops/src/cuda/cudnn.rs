@@ -1,5 +1,5 @@
-//! Convolutions by cuDNN, channels last. bf16 and f32 are added up in f32; f32 is rounded to TF32 only
-//! where the process asked for it.
+//! Convolutions by cuDNN's legacy interface, channels last. bf16 and f32 are added up in f32; f32 is rounded
+//! to TF32 only where the process asked for it.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -14,15 +14,18 @@ use candle_core::{CudaDevice, DType};
 use super::pointer;
 use crate::gpu::Convolution;
 use crate::gpu::convolution::Direction;
-use crate::gpu::plans::{Candidate, Library, Operands, Sizes};
+use crate::gpu::plans::{Candidate, Library, Measured, Operands};
+use crate::gpu::sizes::Sizes;
 
 /// Algorithms of a direction at most.
 const MOST: usize = 16;
 
 /// A handle on the device's stream.
 pub(super) struct Cudnn {
-    device: CudaDevice,
-    handle: sys::cudnnHandle_t,
+    pub(super) device: CudaDevice,
+    pub(super) handle: sys::cudnnHandle_t,
+    /// The library's version and the device's name.
+    pub(super) identity: String,
 }
 
 /// What cuDNN knows of a convolution.
@@ -53,16 +56,27 @@ enum Way {
 
 impl Cudnn {
     pub(super) fn new(device: &CudaDevice) -> Result<Self, String> {
+        let context = device.cuda_stream().context().clone();
         // The handle is of the device that the thread computes on at this moment.
-        device.cuda_stream().context().bind_to_thread().map_err(|error| error.to_string())?;
+        context.bind_to_thread().map_err(|error| error.to_string())?;
+        let name = context.name().map_err(|error| error.to_string())?;
         let handle = cudnn::create_handle().map_err(|error| {
             format!("{}; libcudnn.so.9 must be where the loader finds it", text(error))
         })?;
-        let this = Self { device: device.clone(), handle };
+        // SAFETY: it only tells a number.
+        let version = unsafe { sys::cudnnGetVersion() };
+        let identity = format!("cuDNN {version} on {name}");
+        let this = Self { device: device.clone(), handle, identity };
         let stream = device.cuda_stream().cu_stream();
         // SAFETY: the handle was just made, and the device keeps the stream.
         unsafe { cudnn::set_stream(handle, stream.cast()) }.map_err(text)?;
         Ok(this)
+    }
+
+    pub(super) fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, String> {
+        // SAFETY: cuDNN writes what it reads of it.
+        unsafe { self.device.alloc::<u8>(bytes) }
+            .map_err(|error| format!("no {bytes} bytes of workspace: {error}"))
     }
 }
 
@@ -85,12 +99,22 @@ impl Drop for Descriptors {
     }
 }
 
-fn text(error: CudnnError) -> String {
+pub(super) fn text(error: CudnnError) -> String {
     error.to_string()
 }
 
 fn null_if_none(workspace: Option<&CudaSlice<u8>>, device: &CudaDevice) -> (*mut c_void, usize) {
     workspace.map_or((ptr::null_mut(), 0), |slice| (address(slice, device), slice.len()))
+}
+
+/// An algorithm with its instructions as a number that means the same in another process.
+fn number(algorithm: Algorithm) -> u32 {
+    let way = match algorithm.way {
+        Way::Forward(way) => way as u32,
+        Way::InputGradient(way) => way as u32,
+        Way::WeightGradient(way) => way as u32,
+    };
+    10 * way + algorithm.math as u32
 }
 
 fn address(slice: &CudaSlice<u8>, device: &CudaDevice) -> *mut c_void {
@@ -101,6 +125,10 @@ impl Library for Cudnn {
     type Workspace = CudaSlice<u8>;
     type Descriptors = Descriptors;
     type Algorithm = Algorithm;
+
+    fn identity(&self) -> String {
+        format!("the legacy interface of {}", self.identity)
+    }
 
     fn describe(&self, convolution: &Convolution) -> Result<Descriptors, String> {
         let Convolution { direction, geometry, dtype } = convolution;
@@ -150,17 +178,16 @@ impl Library for Cudnn {
     }
 
     fn workspace(&self, bytes: usize) -> Result<CudaSlice<u8>, String> {
-        // SAFETY: cuDNN writes what it reads of it.
-        unsafe { self.device.alloc::<u8>(bytes) }
-            .map_err(|error| format!("no {bytes} bytes of workspace: {error}"))
+        self.allocate(bytes)
     }
 
     fn measure(
         &self,
         what: &Descriptors,
+        _preferred: Option<&str>,
         operands: Operands,
         workspace: &CudaSlice<u8>,
-    ) -> Result<Vec<Candidate<Algorithm>>, String> {
+    ) -> Result<Measured<Algorithm>, String> {
         let Operands { a, b, out } = operands;
         let (a, b, out) = (pointer(a), pointer(b), pointer(out));
         let (space, bytes) = (address(workspace, &self.device), workspace.len());
@@ -189,17 +216,24 @@ impl Library for Cudnn {
                         found.set_len(usize::try_from(count).unwrap_or(0).min(MOST));
                     }
                 }
-                found
-                    .into_iter()
-                    .map(|found| Candidate {
-                        algorithm: Algorithm { way: $way(found.algo), math: found.mathType },
-                        works: found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
-                            && is_allowed(found.mathType),
+                let mut measured = Measured { candidates: Vec::new(), skipped: Vec::new() };
+                for found in found {
+                    let algorithm = Algorithm { way: $way(found.algo), math: found.mathType };
+                    if found.status != sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                        || !is_allowed(found.mathType)
+                    {
+                        measured.skipped.push(format!("{} cannot", number(algorithm)));
+                        continue;
+                    }
+                    measured.candidates.push(Candidate {
+                        algorithm,
                         milliseconds: found.time,
                         workspace_bytes: found.memory,
-                        deterministic: found.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
-                    })
-                    .collect()
+                        deterministic: found.determinism
+                            == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
+                    });
+                }
+                measured
             }};
         }
         Ok(match direction {
@@ -221,19 +255,14 @@ impl Library for Cudnn {
         })
     }
 
-    fn number(&self, algorithm: Algorithm) -> u32 {
-        let way = match algorithm.way {
-            Way::Forward(way) => way as u32,
-            Way::InputGradient(way) => way as u32,
-            Way::WeightGradient(way) => way as u32,
-        };
-        10 * way + algorithm.math as u32
+    fn name(&self, algorithm: &Algorithm) -> String {
+        number(*algorithm).to_string()
     }
 
     fn run(
         &self,
         what: &Descriptors,
-        algorithm: Algorithm,
+        algorithm: &Algorithm,
         operands: Operands,
         workspace: Option<&CudaSlice<u8>>,
     ) -> Result<(), String> {

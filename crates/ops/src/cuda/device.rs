@@ -1,25 +1,37 @@
 //! Opening a device with everything set that changes results or speed.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::cuda::cudarc::cublas::sys as cublas;
 use candle_core::cuda::cudarc::driver::{result, sys};
-use candle_core::cuda::{set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
+use candle_core::cuda::{
+    DeviceId, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32,
+};
 use candle_core::{CudaDevice, Device};
 
 use super::{driver, pointer};
 use crate::Precision;
+use crate::device::ConvBackend;
 use crate::error::{InOp, OpError};
 
 const OP: &str = "opening a CUDA device";
 /// What NVIDIA names for Hopper; older devices need less.
 const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 
-/// The CUDA device of this number, with one stream of its own. How f32 is multiplied holds for the
-/// whole process.
+/// What devices were opened with, for every thread that computes on them.
+static BACKENDS: Mutex<Vec<(DeviceId, ConvBackend)>> = Mutex::new(Vec::new());
+
+/// The CUDA device of this number, with one stream of its own, whose convolutions go through an interface
+/// of cuDNN. How f32 is multiplied holds for the whole process.
 ///
 /// # Errors
 /// If there is no driver, no such device, or a library is missing.
 #[expect(clippy::mem_forget, reason = "see below")]
-pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError> {
+pub fn open_cuda(
+    ordinal: usize,
+    precision: Precision,
+    conv_backend: ConvBackend,
+) -> Result<Device, OpError> {
     set_gemm_reduced_precision_f32(precision == Precision::Tf32);
     // Sums of bf16 products are in f32.
     set_gemm_reduced_precision_bf16(false);
@@ -39,10 +51,20 @@ pub fn open_cuda(ordinal: usize, precision: Precision) -> Result<Device, OpError
         .map_err(driver(OP))?;
     }
     give_workspace(&device)?;
+    let mut backends = BACKENDS.lock().unwrap_or_else(PoisonError::into_inner);
+    backends.push((device.id(), conv_backend));
+    drop(backends);
     // cudarc panics where it cannot destroy the handles of a device that failed, which would hide what had
     // failed; so they last as long as the process.
     std::mem::forget(device.clone());
     Ok(Device::Cuda(device))
+}
+
+/// What a device's convolutions go through; one that was opened elsewhere asked for nothing.
+pub(super) fn conv_backend(device: &CudaDevice) -> ConvBackend {
+    let backends = BACKENDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = backends.iter().find(|(id, _)| *id == device.id());
+    known.map_or(ConvBackend::Auto, |(_, backend)| *backend)
 }
 
 /// Gives cuBLAS its workspace once and for all: a library that asks the driver for one at each product

@@ -1,11 +1,12 @@
 //! CUDA devices: memory from the device's own pool, kernels from the embedded module, convolutions by
-//! cuDNN.
+//! cuDNN, through the interface that the device was opened with.
 //!
 //! One stream computes; everything queued on it runs in order. candle's tracking of uses by events is
 //! off, since with one stream it could only cost.
 
 mod cudnn;
 mod device;
+mod graph;
 mod memory;
 #[cfg(feature = "device-tests")]
 pub(crate) mod proxy;
@@ -18,20 +19,25 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use candle_core::cuda::DeviceId;
 use candle_core::cuda::cudarc::driver::result::memcpy_dtod_async;
 use candle_core::cuda::cudarc::driver::sys::CUdevice_attribute;
-use candle_core::cuda::cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg as _};
+use candle_core::cuda::cudarc::driver::{
+    CudaFunction, CudaSlice, LaunchConfig, PushKernelArg as _,
+};
+use candle_core::cuda::{DeviceId, gemm_reduced_precision_f32};
 use candle_core::{CudaDevice, DType, Tensor};
 
 use self::cudnn::Cudnn;
 pub use self::device::open_cuda;
+use self::graph::Backend;
 use self::recording::Tape;
 use self::staging::Staging;
 use self::trace::Trace;
+use crate::device::{ConvBackend, OutdatedChoices};
 use crate::error::{InOp, OpError};
 use crate::gpu::cost::Work;
-use crate::gpu::plans::{Operands, Plans};
+use crate::gpu::graph::{F32Products, Graph};
+use crate::gpu::plans::{Operands, Plans, Table};
 use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
 use crate::trace::Traced;
 
@@ -69,7 +75,7 @@ pub(crate) fn convolution_choices(device: &CudaDevice) -> Result<String, OpError
 pub(crate) fn prefer_convolution_choices(
     device: &CudaDevice,
     choices: &str,
-) -> Result<(), OpError> {
+) -> Result<Option<OutdatedChoices>, OpError> {
     opened(CHOICES, device)?.with_plans(CHOICES, |plans| plans.prefer(choices))
 }
 
@@ -90,12 +96,14 @@ pub(crate) fn traced<R>(
     let trace = gpu.trace.take();
     Ok((result, trace.map_or_else(|| Ok(Vec::new()), Trace::end)?))
 }
+/// Convolutions by either interface.
+type Convolutions = dyn Table<CudaSlice<u8>>;
 
 struct Cuda {
     device: CudaDevice,
     multiprocessors: u32,
     functions: RefCell<BTreeMap<Kernel, CudaFunction>>,
-    plans: RefCell<Option<Plans<Cudnn>>>,
+    plans: RefCell<Option<Box<Convolutions>>>,
     staging: RefCell<Option<Staging>>,
     tape: RefCell<Option<Tape>>,
     trace: RefCell<Option<Trace>>,
@@ -134,15 +142,29 @@ impl Cuda {
     fn with_plans<R>(
         &self,
         op: &'static str,
-        work: impl FnOnce(&mut Plans<Cudnn>) -> Result<R, String>,
+        work: impl FnOnce(&mut Convolutions) -> Result<R, String>,
     ) -> Result<R, OpError> {
         let library = |what: String| OpError::Library { op, library: "cuDNN", what };
         let mut plans = self.plans.borrow_mut();
         let plans = match &mut *plans {
             Some(plans) => plans,
-            none => none.insert(Plans::new(Cudnn::new(&self.device).map_err(library)?)),
+            none => none.insert(self.open_convolutions().map_err(library)?),
         };
-        work(plans).map_err(library)
+        work(plans.as_mut()).map_err(library)
+    }
+
+    fn open_convolutions(&self) -> Result<Box<Convolutions>, String> {
+        let f32_products =
+            if gemm_reduced_precision_f32() { F32Products::Tf32 } else { F32Products::Exact };
+        Ok(match device::conv_backend(&self.device) {
+            // Until a device has measured both.
+            ConvBackend::Auto | ConvBackend::Legacy => {
+                Box::new(Plans::new(Cudnn::new(&self.device)?))
+            }
+            ConvBackend::Graph => {
+                Box::new(Plans::new(Graph::new(Backend::new(&self.device)?, f32_products)))
+            }
+        })
     }
 
     fn peak_memory_bytes(&self) -> Result<u64, OpError> {
@@ -315,7 +337,7 @@ impl Gpu for Cuda {
             what: "no recording is under way".into(),
         })?;
         let plans = self.plans.borrow();
-        let workspace = plans.as_ref().and_then(Plans::workspace);
+        let workspace = plans.as_ref().and_then(|plans| plans.workspace());
         Ok(Box::new(tape.end(op, workspace)?))
     }
 

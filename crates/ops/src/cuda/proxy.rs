@@ -7,11 +7,11 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Tensor};
 
 use super::open_cuda;
-use crate::Precision;
 use crate::error::{InOp, OpError};
 use crate::gpu::emulate::Launched;
 use crate::gpu::host_memory::{Memory, alloc};
 use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
+use crate::{ConvBackend, Precision};
 
 thread_local! {
     static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
@@ -34,7 +34,7 @@ impl Proxy {
         DEVICE.with_borrow_mut(|opened| {
             let device = match opened {
                 Some(device) => device.clone(),
-                none => none.insert(open_cuda(0, Precision::F32)?).clone(),
+                none => none.insert(open_cuda(0, Precision::F32, ConvBackend::Auto)?).clone(),
             };
             let Device::Cuda(cuda) = &device else {
                 return Err(OpError::Device { op, got: format!("{:?}", device.location()) });

@@ -7,6 +7,8 @@
 
 pub(crate) mod activations;
 pub(crate) mod batch_norm;
+#[cfg(any(test, feature = "cuda"))]
+mod choices;
 pub(crate) mod convolution;
 pub(crate) mod copy;
 #[cfg(any(test, feature = "cuda"))]
@@ -15,6 +17,8 @@ pub(crate) mod cost;
 pub(crate) mod emulate;
 #[cfg(all(feature = "emulator", not(feature = "device-tests")))]
 mod emulator;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod graph;
 #[cfg(feature = "emulator")]
 #[cfg_attr(
     feature = "device-tests",
@@ -35,6 +39,8 @@ pub(crate) mod queue;
 pub(crate) mod ring;
 pub(crate) mod rows;
 pub(crate) mod select;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod sizes;
 pub(crate) mod update;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod uploads;

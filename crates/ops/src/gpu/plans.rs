@@ -1,8 +1,8 @@
 //! Which algorithm a convolution library uses for which shape: measured once, then kept.
 //!
 //! Algorithms that give the same bits each time are taken, so that a step repeated on a device repeats its
-//! result; where there is none, one whose bits vary, which is told with the choice. What was chosen can be told and asked for again, since a second measurement may
-//! prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
+//! result; where there is none, one whose bits vary, which is told with the choice. What was chosen can be
+//! told and asked for again, since a second measurement may prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
 //! neediest, so that none is allocated once each shape was seen.
 
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use super::Convolution;
+use super::choices::{self, Saved, name};
 use super::convolution::Direction;
-use crate::Conv2dSpec;
 use crate::conv::Geometry;
-use crate::device::BITS_VARY;
+use crate::device::{BITS_VARY, OutdatedChoices};
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
-const WORKSPACE_LIMIT: usize = 1 << 30;
+pub(crate) const WORKSPACE_LIMIT: usize = 1 << 30;
 
 /// What a convolution library offers.
 pub(crate) trait Library {
@@ -25,7 +25,10 @@ pub(crate) trait Library {
     /// What describes a convolution to the library.
     type Descriptors;
     /// How it names an algorithm.
-    type Algorithm: Copy;
+    type Algorithm: Clone;
+
+    /// What it is, with all that its algorithms' names depend on: interface, version and device.
+    fn identity(&self) -> String;
 
     /// Describes a convolution.
     fn describe(&self, convolution: &Convolution) -> Result<Self::Descriptors, String>;
@@ -33,22 +36,24 @@ pub(crate) trait Library {
     /// Memory of so many bytes.
     fn workspace(&self, bytes: usize) -> Result<Self::Workspace, String>;
 
-    /// Runs every algorithm once and tells about each.
+    /// Runs algorithms between which there is a choice and tells about each. Where the preferred one, which
+    /// was chosen before, is among them, the others may be left out.
     fn measure(
         &self,
         what: &Self::Descriptors,
+        preferred: Option<&str>,
         operands: Operands,
         workspace: &Self::Workspace,
-    ) -> Result<Vec<Candidate<Self::Algorithm>>, String>;
+    ) -> Result<Measured<Self::Algorithm>, String>;
 
-    /// An algorithm as a number that means the same in another process.
-    fn number(&self, algorithm: Self::Algorithm) -> u32;
+    /// A name of an algorithm that means the same in another process, without `: `.
+    fn name(&self, algorithm: &Self::Algorithm) -> String;
 
     /// Computes by an algorithm that `measure` told of.
     fn run(
         &self,
         what: &Self::Descriptors,
-        algorithm: Self::Algorithm,
+        algorithm: &Self::Algorithm,
         operands: Operands,
         workspace: Option<&Self::Workspace>,
     ) -> Result<(), String>;
@@ -62,12 +67,18 @@ pub(crate) struct Operands {
     pub(crate) out: u64,
 }
 
-/// What was measured of an algorithm.
+/// What a measurement found.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured<A> {
+    pub(crate) candidates: Vec<Candidate<A>>,
+    /// What cannot be used, each with the reason.
+    pub(crate) skipped: Vec<String>,
+}
+
+/// An algorithm that can compute a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Candidate<A> {
     pub(crate) algorithm: A,
-    /// Whether it can compute this; else the rest means nothing.
-    pub(crate) works: bool,
     pub(crate) milliseconds: f32,
     pub(crate) workspace_bytes: usize,
     /// Whether its bits are the same each time.
@@ -83,81 +94,77 @@ struct Plan<L: Library> {
 
 type Key = (Direction, Geometry, &'static str);
 
-/// A key for people and files.
-fn name((direction, geometry, dtype): &Key) -> String {
-    let Geometry { n, c, h, w, co, k, spec, .. } = geometry;
-    let Conv2dSpec { stride, padding, dilation, groups } = spec;
-    format!(
-        "{direction:?} {n}x{c}x{h}x{w} to {co} by {k} stride {stride} padding {padding} \
-         dilation {dilation} groups {groups} {dtype}"
-    )
-}
-
 /// The plans so far and the workspace.
 pub(crate) struct Plans<L: Library> {
     library: L,
     plans: BTreeMap<Key, Plan<L>>,
     /// Algorithms that are taken where they can be, whatever is faster.
-    preferred: BTreeMap<String, u32>,
+    preferred: BTreeMap<String, String>,
     workspace: Shared<L>,
 }
 
 /// The workspace and its size. Recorded work holds the one that it was recorded with.
 type Shared<L> = Option<(usize, Rc<<L as Library>::Workspace>)>;
 
+/// The plans of any library whose workspaces are `W`.
+pub(crate) trait Table<W> {
+    /// The algorithm of each shape so far, a line each, and before them who chose.
+    fn choices(&self) -> String;
+
+    /// Takes these choices again for shapes that are yet to come, unless another library or device chose.
+    fn prefer(&mut self, choices: &str) -> Result<Option<OutdatedChoices>, String>;
+
+    /// Computes a convolution, after measuring if this is the first of its shape.
+    fn run(&mut self, convolution: &Convolution, operands: Operands) -> Result<(), String>;
+
+    /// Computes a convolution whose shape was computed before.
+    fn run_planned(&self, convolution: &Convolution, operands: Operands) -> Result<(), String>;
+
+    /// The workspace that the next convolution would use.
+    fn workspace(&self) -> Option<Rc<W>>;
+}
+
 impl<L: Library> Plans<L> {
     pub(crate) fn new(library: L) -> Self {
         Self { library, plans: BTreeMap::new(), preferred: BTreeMap::new(), workspace: None }
     }
+}
 
-    /// The algorithm of each shape so far, a line each.
-    pub(crate) fn choices(&self) -> String {
+impl<L: Library> Table<L::Workspace> for Plans<L> {
+    fn choices(&self) -> String {
         let line = |(key, plan): (&Key, &Plan<L>)| {
             let note = if plan.deterministic { "" } else { BITS_VARY };
-            format!("{}: {}{note}\n", name(key), self.library.number(plan.algorithm))
+            choices::line(&name(key), &self.library.name(&plan.algorithm), note)
         };
-        self.plans.iter().map(line).collect()
+        let header = choices::header(&self.library.identity());
+        std::iter::once(header).chain(self.plans.iter().map(line)).collect()
     }
 
-    /// Takes these choices again for shapes that are yet to come.
-    pub(crate) fn prefer(&mut self, choices: &str) -> Result<(), String> {
-        for line in choices.lines() {
-            let parsed = line
-                .trim_end_matches(BITS_VARY)
-                .rsplit_once(": ")
-                .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
-            let (name, number) =
-                parsed.ok_or_else(|| format!("`{line}` is no choice of an algorithm"))?;
-            self.preferred.insert(name, number);
+    fn prefer(&mut self, choices: &str) -> Result<Option<OutdatedChoices>, String> {
+        match choices::read(choices, &self.library.identity())? {
+            Saved::Choices(choices) => {
+                self.preferred.extend(choices);
+                Ok(None)
+            }
+            Saved::Outdated(outdated) => Ok(Some(outdated)),
         }
-        Ok(())
     }
 
-    /// Computes a convolution, after measuring if this is the first of its shape.
-    pub(crate) fn run(
-        &mut self,
-        convolution: &Convolution,
-        operands: Operands,
-    ) -> Result<(), String> {
+    fn run(&mut self, convolution: &Convolution, operands: Operands) -> Result<(), String> {
         let Convolution { direction, geometry, dtype } = *convolution;
         let key = (direction, geometry, dtype.as_str());
         let Self { library, plans, preferred, workspace } = self;
         let plan = match plans.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                let preferred = preferred.get(&name(&key)).copied();
+                let preferred = preferred.get(&name(&key)).map(String::as_str);
                 place.insert(measure((library, preferred), workspace, convolution, operands)?)
             }
         };
         compute(library, plan, operands, workspace.as_ref())
     }
 
-    /// Computes a convolution whose shape was computed before.
-    pub(crate) fn run_planned(
-        &self,
-        convolution: &Convolution,
-        operands: Operands,
-    ) -> Result<(), String> {
+    fn run_planned(&self, convolution: &Convolution, operands: Operands) -> Result<(), String> {
         let Convolution { direction, geometry, dtype } = *convolution;
         let plan = self.plans.get(&(direction, geometry, dtype.as_str())).ok_or_else(|| {
             format!("{convolution:?} was never computed before the recording, which cannot measure")
@@ -165,8 +172,7 @@ impl<L: Library> Plans<L> {
         compute(&self.library, plan, operands, self.workspace.as_ref())
     }
 
-    /// The workspace that the next convolution would use.
-    pub(crate) fn workspace(&self) -> Option<Rc<L::Workspace>> {
+    fn workspace(&self) -> Option<Rc<L::Workspace>> {
         self.workspace.as_ref().map(|(_, workspace)| Rc::clone(workspace))
     }
 }
@@ -179,12 +185,12 @@ fn compute<L: Library>(
 ) -> Result<(), String> {
     let workspace = workspace.map(|(_, workspace)| &**workspace);
     let workspace = workspace.filter(|_| plan.workspace_bytes > 0);
-    library.run(&plan.what, plan.algorithm, operands, workspace)
+    library.run(&plan.what, &plan.algorithm, operands, workspace)
 }
 
 /// Makes a plan, and the workspace as large as it needs.
 fn measure<L: Library>(
-    (library, preferred): (&L, Option<u32>),
+    (library, preferred): (&L, Option<&str>),
     workspace: &mut Shared<L>,
     convolution: &Convolution,
     operands: Operands,
@@ -193,14 +199,19 @@ fn measure<L: Library>(
     // The old workspace and the large one at a time would be a peak that the run never needs again.
     let before = workspace.take().map_or(0, |(bytes, _)| bytes);
     let large = library.workspace(WORKSPACE_LIMIT)?;
-    let candidates = library.measure(&what, operands, &large);
+    let measured = library.measure(&what, preferred, operands, &large);
     drop(large);
-    let candidates = candidates?;
-    let usable = || candidates.iter().filter(|candidate| candidate.is_usable());
-    let known = usable().find(|candidate| Some(library.number(candidate.algorithm)) == preferred);
+    let Measured { candidates, skipped } = measured?;
+    let usable = || candidates.iter().filter(|one| one.workspace_bytes <= WORKSPACE_LIMIT);
+    let is_preferred = |name: &str| preferred == Some(name);
+    let known = usable().find(|candidate| is_preferred(&library.name(&candidate.algorithm)));
     let same_bits = || fastest(usable().filter(|candidate| candidate.deterministic));
     let chosen = known.or_else(same_bits).or_else(|| fastest(usable())).ok_or_else(|| {
-        let found: Vec<_> = candidates.iter().map(|candidate| told(library, candidate)).collect();
+        let greedy = |candidate: &Candidate<L::Algorithm>| {
+            let name = library.name(&candidate.algorithm);
+            format!("{name} with {} bytes", candidate.workspace_bytes)
+        };
+        let found: Vec<_> = candidates.iter().map(greedy).chain(skipped).collect();
         format!(
             "no algorithm computes {convolution:?} with at most {WORKSPACE_LIMIT} bytes of \
              workspace; found: [{}]",
@@ -211,66 +222,12 @@ fn measure<L: Library>(
     if wanted > 0 {
         *workspace = Some((wanted, Rc::new(library.workspace(wanted)?)));
     }
-    let Candidate { algorithm, workspace_bytes, deterministic, .. } = *chosen;
-    Ok(Plan { what, algorithm, workspace_bytes, deterministic })
-}
-
-impl<A> Candidate<A> {
-    fn is_usable(&self) -> bool {
-        self.works && self.workspace_bytes <= WORKSPACE_LIMIT
-    }
-}
-
-/// What keeps a candidate from being used.
-fn told<L: Library>(library: &L, candidate: &Candidate<L::Algorithm>) -> String {
-    let number = library.number(candidate.algorithm);
-    if candidate.works {
-        format!("{number} with {} bytes", candidate.workspace_bytes)
-    } else {
-        format!("{number} cannot")
-    }
+    let Candidate { ref algorithm, workspace_bytes, deterministic, .. } = *chosen;
+    Ok(Plan { what, algorithm: algorithm.clone(), workspace_bytes, deterministic })
 }
 
 fn fastest<'a, A>(candidates: impl Iterator<Item = &'a Candidate<A>>) -> Option<&'a Candidate<A>> {
     candidates.min_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds))
-}
-
-/// Sizes as a library's descriptors take them: `[n, c, h, w]` of x and y, `[c_out, c, k, k]` of the
-/// weight, whatever the order in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sizes {
-    pub(crate) x: [i32; 4],
-    pub(crate) weight: [i32; 4],
-    pub(crate) y: [i32; 4],
-    pub(crate) padding: i32,
-    pub(crate) stride: i32,
-    pub(crate) dilation: i32,
-    pub(crate) groups: i32,
-}
-
-impl Sizes {
-    pub(crate) fn of(g: &Geometry) -> Result<Self, String> {
-        let size = |size: usize| {
-            i32::try_from(size).map_err(|_too_large| {
-                format!("{size} is too large for the library; take fewer images a step")
-            })
-        };
-        let four = |dims: [usize; 4]| {
-            // The library counts elements in 32 bits.
-            size(dims.iter().product())?;
-            let [a, b, c, d] = dims;
-            Ok::<_, String>([size(a)?, size(b)?, size(c)?, size(d)?])
-        };
-        Ok(Self {
-            x: four([g.n, g.c, g.h, g.w])?,
-            weight: four([g.co, g.c_group(), g.k, g.k])?,
-            y: four([g.n, g.co, g.ho, g.wo])?,
-            padding: size(g.spec.padding)?,
-            stride: size(g.spec.stride)?,
-            dilation: size(g.spec.dilation)?,
-            groups: size(g.spec.groups)?,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -281,11 +238,19 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
+    use crate::Conv2dSpec;
 
     /// Records what it is asked; answers with the same candidates each time.
     struct Recorder {
         calls: Rc<RefCell<Vec<String>>>,
         candidates: Vec<Candidate<u32>>,
+        skipped: Vec<String>,
+    }
+
+    impl Recorder {
+        fn new(calls: &Rc<RefCell<Vec<String>>>, candidates: &[Candidate<u32>]) -> Self {
+            Self { calls: Rc::clone(calls), candidates: candidates.to_vec(), skipped: Vec::new() }
+        }
     }
 
     struct Memory(usize, Rc<RefCell<Vec<String>>>);
@@ -301,6 +266,10 @@ mod tests {
         type Descriptors = Convolution;
         type Algorithm = u32;
 
+        fn identity(&self) -> String {
+            "this library".into()
+        }
+
         fn describe(&self, convolution: &Convolution) -> Result<Convolution, String> {
             Ok(*convolution)
         }
@@ -313,22 +282,23 @@ mod tests {
         fn measure(
             &self,
             convolution: &Convolution,
+            _: Option<&str>,
             _: Operands,
             workspace: &Memory,
-        ) -> Result<Vec<Candidate<u32>>, String> {
+        ) -> Result<Measured<u32>, String> {
             let what = format!("measure {:?} with {}", convolution.direction, workspace.0);
             self.calls.borrow_mut().push(what);
-            Ok(self.candidates.clone())
+            Ok(Measured { candidates: self.candidates.clone(), skipped: self.skipped.clone() })
         }
 
-        fn number(&self, algorithm: u32) -> u32 {
-            algorithm
+        fn name(&self, algorithm: &u32) -> String {
+            algorithm.to_string()
         }
 
         fn run(
             &self,
             convolution: &Convolution,
-            algorithm: u32,
+            algorithm: &u32,
             operands: Operands,
             workspace: Option<&Memory>,
         ) -> Result<(), String> {
@@ -344,7 +314,7 @@ mod tests {
     }
 
     fn candidate(algorithm: u32, milliseconds: f32, workspace_bytes: usize) -> Candidate<u32> {
-        Candidate { algorithm, works: true, milliseconds, workspace_bytes, deterministic: true }
+        Candidate { algorithm, milliseconds, workspace_bytes, deterministic: true }
     }
 
     fn convolution(direction: Direction, n: usize) -> Convolution {
@@ -358,8 +328,8 @@ mod tests {
     #[test]
     fn a_shape_is_measured_once_and_the_workspace_is_kept() {
         let calls = Rc::new(RefCell::new(Vec::new()));
-        let candidates = vec![candidate(5, 2.0, 64), candidate(1, 1.0, 4096)];
-        let mut plans = Plans::new(Recorder { calls: Rc::clone(&calls), candidates });
+        let candidates = [candidate(5, 2.0, 64), candidate(1, 1.0, 4096)];
+        let mut plans = Plans::new(Recorder::new(&calls, &candidates));
         let forward = convolution(Direction::Forward, 2);
         for _ in 0..2 {
             plans.run(&forward, OPERANDS).unwrap();
@@ -391,8 +361,7 @@ mod tests {
     #[test]
     fn a_recording_takes_what_was_measured_and_its_workspace_outlives_a_larger_one() {
         let calls = Rc::new(RefCell::new(Vec::new()));
-        let candidates = vec![candidate(1, 1.0, 64)];
-        let mut plans = Plans::new(Recorder { calls: Rc::clone(&calls), candidates });
+        let mut plans = Plans::new(Recorder::new(&calls, &[candidate(1, 1.0, 64)]));
         let forward = convolution(Direction::Forward, 2);
         assert!(plans.workspace().is_none());
         let error = plans.run_planned(&forward, OPERANDS).unwrap_err();
@@ -413,75 +382,61 @@ mod tests {
 
     #[test]
     fn the_fastest_that_may_be_used_is_chosen() {
-        let broken = Candidate { works: false, ..candidate(0, 0.1, 0) };
         let varying = Candidate { deterministic: false, ..candidate(1, 0.2, 0) };
         let greedy = candidate(2, 0.3, WORKSPACE_LIMIT + 1);
         let (good, slow) = (candidate(3, 0.4, 7), candidate(4, 0.5, 0));
-        let chosen = |candidates: Vec<Candidate<u32>>| {
-            let mut plans = Plans::new(Recorder { calls: Rc::default(), candidates });
+        let chosen = |candidates: &[Candidate<u32>]| {
+            let mut recorder = Recorder::new(&Rc::default(), candidates);
+            recorder.skipped = vec!["0 cannot".into()];
+            let mut plans = Plans::new(recorder);
             plans.run(&convolution(Direction::Forward, 2), OPERANDS)?;
             Ok::<_, String>(plans.choices())
         };
-        let name = "Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
-        let all = vec![broken, varying, greedy, slow, good];
-        assert_eq!(chosen(all.clone()).unwrap(), format!("{name}: 3\n"));
+        let name = "chosen by this library\n\
+                    Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
+        assert_eq!(chosen(&[varying, greedy, slow, good]).unwrap(), format!("{name}: 3\n"));
         // One whose bits vary is better than none, and says so.
-        assert_eq!(chosen(all[..3].to_vec()).unwrap(), format!("{name}: 1 (its bits vary)\n"));
-        let error = chosen(vec![broken, greedy]).unwrap_err();
-        let found = "[0 cannot, 2 with 1073741825 bytes]";
+        assert_eq!(chosen(&[varying, greedy]).unwrap(), format!("{name}: 1 (its bits vary)\n"));
+        let error = chosen(&[greedy]).unwrap_err();
+        let found = "[2 with 1073741825 bytes, 0 cannot]";
         assert!(error.contains("no algorithm") && error.contains(found), "{error}");
     }
 
     #[test]
     fn a_choice_of_before_is_taken_again_where_it_can_be() {
         let chosen = |preferred: &str| {
-            let candidates = vec![
-                candidate(1, 1.0, 0),
-                candidate(2, 2.0, 0),
-                Candidate { works: false, ..candidate(3, 0.5, 0) },
-            ];
-            let mut plans = Plans::new(Recorder { calls: Rc::default(), candidates });
-            plans.prefer(preferred)?;
+            let candidates = [candidate(1, 1.0, 0), candidate(2, 2.0, 0)];
+            let mut plans = Plans::new(Recorder::new(&Rc::default(), &candidates));
+            let outdated = plans.prefer(preferred)?;
             plans.run(&convolution(Direction::Forward, 2), OPERANDS)?;
-            Ok::<_, String>(plans.choices())
+            Ok::<_, String>((plans.choices(), outdated))
         };
-        let fastest = chosen("").unwrap();
+        let fastest = chosen("").unwrap().0;
         assert!(fastest.ends_with("bf16: 1\n"), "{fastest}");
         let slower = fastest.replace("bf16: 1", "bf16: 2");
-        assert_eq!(chosen(&slower).unwrap(), slower);
+        assert_eq!(chosen(&slower).unwrap(), (slower.clone(), None));
         let noted = slower.replace("bf16: 2", "bf16: 2 (its bits vary)");
-        assert_eq!(chosen(&noted).unwrap(), slower);
-        // Another shape's, one that is not there, and one that does not work here.
-        for other in ["2x4", "bf16: 7", "bf16: 3"] {
-            let preferred = if other == "2x4" {
-                slower.replace("2x4", "3x4")
-            } else {
-                fastest.replace("bf16: 1", other)
-            };
-            assert_eq!(chosen(&preferred).unwrap(), fastest, "{preferred}");
+        assert_eq!(chosen(&noted).unwrap(), (slower.clone(), None));
+        // A checkpoint of before choices said who made them.
+        let headless = slower.replace("chosen by this library\n", "");
+        assert_eq!(chosen(&headless).unwrap(), (slower.clone(), None));
+        // Another shape's, and one that is not there.
+        for other in [slower.replace("2x4", "3x4"), fastest.replace("bf16: 1", "bf16: 7")] {
+            assert_eq!(chosen(&other).unwrap(), (fastest.clone(), None), "{other}");
         }
+        let elsewhere = slower.replace("this library", "that one");
+        let outdated =
+            OutdatedChoices { chosen_by: "that one".into(), here: "this library".into() };
+        assert_eq!(chosen(&elsewhere).unwrap(), (fastest, Some(outdated)));
         let error = chosen("Forward of something").unwrap_err();
-        assert!(error.contains("`Forward of something` is no choice"), "{error}");
+        assert_eq!(error, "`Forward of something` is no choice of an algorithm");
     }
 
     #[test]
     fn without_a_usable_algorithm_the_convolution_is_named() {
         let calls = Rc::new(RefCell::new(Vec::new()));
-        let mut plans = Plans::new(Recorder { calls, candidates: Vec::new() });
+        let mut plans = Plans::new(Recorder::new(&calls, &[]));
         let error = plans.run(&convolution(Direction::Forward, 2), OPERANDS).unwrap_err();
         assert!(error.contains("no algorithm") && error.contains("Forward"), "{error}");
-    }
-
-    #[test]
-    fn descriptors_have_logical_sizes() {
-        let sizes = Sizes::of(&convolution(Direction::Forward, 2).geometry).unwrap();
-        assert_eq!((sizes.x, sizes.weight, sizes.y), ([2, 4, 9, 9], [8, 4, 3, 3], [2, 8, 5, 5]));
-        assert_eq!((sizes.padding, sizes.stride, sizes.dilation, sizes.groups), (1, 2, 1, 1));
-        let mut huge = convolution(Direction::Forward, 2).geometry;
-        huge.n = 1 << 31;
-        assert!(Sizes::of(&huge).unwrap_err().contains("too large"));
-        // Each dimension fits, all of them together do not.
-        huge.n = 1 << 24;
-        assert!(Sizes::of(&huge).unwrap_err().contains("take fewer images a step"));
     }
 }

@@ -194,16 +194,21 @@ def another_way(context, name, *words):
 
 
 def convolutions(context):
-    """Six large convolutions by each of our ways to cuDNN and by PyTorch."""
-    precision = "bf16"
-    ours = context.run(["./bench", "gpu-conv", "--device", context.device, "--precision", precision], 60)
+    """Six large convolutions by each of our ways to cuDNN and by PyTorch: the figure decides `auto`."""
+    words = ["--device", context.device, "--precision", "bf16"]
+    ours = context.run(["./bench", "gpu-conv", *words], 60)
     if reported(ours) is None:
-        return failed(ours, repeat=["./bench", "gpu-conv", "--device", context.device, "--precision", precision])
-    torch = context.run([PYTHON, "torch_gpu_conv.py", "--device", context.device, "--precision", precision], 60)
-    found = {"ours": reported(ours), "torch": reported(torch)}
-    if found["torch"] is None:
-        return failed(torch, **found)
-    return Outcome(True, "see the results", details=found)
+        return failed(ours, repeat=["./bench", "gpu-conv", *words])
+    torch = context.run([PYTHON, "torch_gpu_conv.py", *words], 60)
+    if reported(torch) is None:
+        return failed(torch, ours=reported(ours))
+    rows = [{**a, **b} for a, b in zip(reported(ours)["convolutions"], reported(torch)["convolutions"])]
+    ways = ["legacy", "graph", "torch"]
+    errors = [f"{row['name']} {row['direction']} by {way}: {row[way]['error']}" for row in rows for way in ways if "error" in row[way]]
+    whole = [row for row in rows if all("ms" in row[way] for way in ways)]
+    sums = ", ".join(f"{way} {sum(row[way]['ms'] for row in whole):.2f}" for way in ways)
+    details = {"ours": reported(ours), "torch": reported(torch), "rows": rows}
+    return Outcome(not errors, f"{sums} ms in {len(whole)}", error="\n".join(errors), details=details)
 
 
 def interrupted(context, precision):
@@ -319,6 +324,7 @@ def all_parts(device):
         Part("items", 60, items),
         Part("step/parity", 60, lambda c: tests(c, "step_parity", parity)),
         Part("step/bf16", 60, gpu(lambda c: tests(c, "emulated_step", ["bf16_rounds", "a_queue_of_bf16"]))),
+        Part("tests/convolutions", 60, gpu(lambda c: tests(c, "device_convolutions", threads=2))),
         Part("bench/bf16", 130, lambda c: beside_pytorch(c, "bf16")),
         Part("bench/graph", 40, gpu(lambda c: another_way(c, "graph", "--cuda-graph"))),
         Part("bench/convolutions", 90, gpu(convolutions)),
