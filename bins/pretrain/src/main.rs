@@ -10,7 +10,7 @@ use moco_cli::{
     Console, Device, Exit, default_name, exit_code, parts, print_result, stop_on_signals,
     summary_table, watch,
 };
-use moco_config::{LoadedPretrain, check_resume, load_pretrain};
+use moco_config::{LoadedPretrain, check_resume, load_pretrain, load_stored_pretrain};
 use moco_telemetry::RunLog;
 use moco_train::{Control, Outcome, RunFolder, pretrain};
 
@@ -65,7 +65,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let stop = stop_on_signals()?;
     if let Some(name) = &args.resume {
         let resume = RunFolder::resume(&args.runs, name)?;
-        let loaded = load_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
+        let loaded = load_stored_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
         check_resume(name, &resume.config, &loaded.resolved)?;
         let device = args.device.open_for(&loaded.plan)?;
         return train(

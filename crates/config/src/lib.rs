@@ -21,9 +21,10 @@ mod error;
 mod layer;
 mod load;
 mod merge;
+mod migrate;
 mod raw;
 mod resolved;
 
 pub use error::{ConfigError, Diagnostic};
-pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text};
+pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text, load_stored_pretrain};
 pub use resolved::{KeyChange, RESUME_MAY_CHANGE, changed_keys, check_resume};

@@ -10,6 +10,7 @@ use crate::data::scheme;
 use crate::error::ConfigError;
 use crate::layer::{parse, read_layers};
 use crate::merge::Merged;
+use crate::migrate;
 use crate::resolved;
 
 /// A pretraining run as its config describes it.
@@ -37,13 +38,24 @@ pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, Con
     load(Merged::new(read_layers(path, sets)?))
 }
 
+/// Reads the config of a run's folder, then `sets`. Keys that it lacks since they are younger mean what programs
+/// of then did.
+///
+/// # Errors
+/// As [`load_pretrain`].
+pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
+    let mut layers = vec![migrate::layer()?];
+    layers.extend(read_layers(path, sets)?);
+    load(Merged::new(layers))
+}
+
 /// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
-/// in errors.
+/// in errors. Keys that it lacks since they are younger mean what programs of then did.
 ///
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
-    load(Merged::new(vec![parse(name.to_owned(), text.to_owned())?]))
+    load(Merged::new(vec![migrate::layer()?, parse(name.to_owned(), text.to_owned())?]))
 }
 
 fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {

@@ -8,6 +8,7 @@ use toml::Value;
 use crate::error::ConfigError;
 use crate::layer::{self, Layer, SET};
 use crate::merge::Merged;
+use crate::migrate;
 
 /// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
 /// section.
@@ -64,6 +65,13 @@ pub struct KeyChange {
 /// [`ConfigError::Invalid`] if one of the texts is not TOML.
 pub fn changed_keys(old_resolved: &str, new_resolved: &str) -> Result<Vec<KeyChange>, ConfigError> {
     let old = values(&layer::parse("old config".into(), old_resolved.into())?);
+    changes_from(&old, new_resolved)
+}
+
+/// Values by their keys, each with the comment behind it.
+type Values = BTreeMap<String, (Value, String)>;
+
+fn changes_from(old: &Values, new_resolved: &str) -> Result<Vec<KeyChange>, ConfigError> {
     let new = values(&layer::parse("new config".into(), new_resolved.into())?);
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter_map(|key| {
@@ -81,7 +89,8 @@ pub fn changed_keys(old_resolved: &str, new_resolved: &str) -> Result<Vec<KeyCha
     Ok(changed.collect())
 }
 
-/// The changes that a resume of `run` would make, all of which are among [`RESUME_MAY_CHANGE`].
+/// The changes that a resume of `run` would make, all of which are among [`RESUME_MAY_CHANGE`]. A key that the
+/// old config lacks since it is younger had the value that means what programs of then did.
 ///
 /// # Errors
 /// [`ConfigError::ResumeChanges`] names the others; as [`changed_keys`].
@@ -90,7 +99,9 @@ pub fn check_resume(
     old_resolved: &str,
     new_resolved: &str,
 ) -> Result<Vec<KeyChange>, ConfigError> {
-    let changes = changed_keys(old_resolved, new_resolved)?;
+    let mut old = values(&migrate::layer()?);
+    old.extend(values(&layer::parse("old config".into(), old_resolved.into())?));
+    let changes = changes_from(&old, new_resolved)?;
     let refused = changes.iter().filter(|change| !may_change(&change.key));
     let would_change: Vec<String> = refused.map(describe).collect();
     if would_change.is_empty() {
@@ -122,7 +133,7 @@ fn describe(KeyChange { key, old, new, origin }: &KeyChange) -> String {
 }
 
 /// Each key that is no section, with its value and its trailing comment.
-fn values(layer: &Layer) -> BTreeMap<String, (Value, String)> {
+fn values(layer: &Layer) -> Values {
     let mut values = BTreeMap::new();
     collect("", &layer.table, &mut |path, value| {
         let span = layer.keys.iter().find(|key| key.path == path).map(|key| key.value.clone());

@@ -16,7 +16,7 @@ const CHECK: &str = include_str!("gpu_check.py");
 const TESTED: [(&str, &str); 2] =
     [("moco-ops", "moco-ops/device-tests"), ("moco-tests", "moco-tests/device-tests")];
 /// Their tests that a device takes part in.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "emulated",
     "emulated_activations",
     "emulated_batch_norm",
@@ -29,6 +29,7 @@ const TESTS: [&str; 13] = [
     "images_on_gpu",
     "emulated_step",
     "recorded_step",
+    "emulated_evaluation",
     "step_parity",
 ];
 /// Files of the repository that the programs read there.
