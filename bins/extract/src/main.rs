@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use candle_core::Tensor;
 use clap::Parser;
-use moco_cli::{Device, Exit, exit_code, labeled_features, print_result, trained_encoder};
-use moco_ops::Precision;
+use moco_cli::{
+    Activations, Device, Exit, exit_code, labeled_features, print_result, trained_encoder,
+};
 
 #[global_allocator]
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
@@ -29,6 +30,9 @@ struct Args {
     /// Where features are computed: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// How activations are stored meanwhile: f32, or as_trained, which is bf16 if the run trained in bf16.
+    #[arg(long, default_value = "f32")]
+    activations: Activations,
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
@@ -39,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut trained = trained_encoder(&args.run, &args.device.open(Precision::F32)?)?;
+    let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
     let sets = labeled_features(&mut trained)?;
     let mut tensors = BTreeMap::new();
     for (split, set) in ["train", "test"].into_iter().zip(&sets) {

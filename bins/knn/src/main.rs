@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Device, Exit, exit_code, labeled_features, print_result, trained_encoder};
+use moco_cli::{
+    Activations, Device, Exit, exit_code, labeled_features, print_result, trained_encoder,
+};
 use moco_evaluate::{KnnConfig, knn_accuracy};
-use moco_ops::Precision;
 
 #[global_allocator]
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
@@ -22,6 +23,9 @@ struct Args {
     /// Where features are computed: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// How activations are stored meanwhile: f32, or as_trained, which is bf16 if the run trained in bf16.
+    #[arg(long, default_value = "f32")]
+    activations: Activations,
     /// Neighbors that vote; repeat it to see several.
     #[arg(short = 'k', long = "neighbors", default_values_t = [200], value_parser = clap::value_parser!(u32).range(1..))]
     n_neighbors: Vec<u32>,
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut trained = trained_encoder(&args.run, &args.device.open(Precision::F32)?)?;
+    let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
     let [train, test] = labeled_features(&mut trained)?;
     print_result("step  neighbors  temperature  accuracy");
     for n_neighbors in &args.n_neighbors {

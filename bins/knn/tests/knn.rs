@@ -4,7 +4,21 @@
 #[path = "../../../tests/small_run.rs"]
 mod small_run;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
+
+use moco_checkpoint::CheckpointDir;
+
+/// The run's checkpoint below `root`, as if a GPU had trained it in bf16.
+fn write_as_of_bf16(root: &Path) {
+    let (state, config, global_step) = moco_train::load_state(&root.join("runs/small")).unwrap();
+    let of_bf16 = config.replace("\nprecision = \"f32\"", "\nprecision = \"bf16\"");
+    assert_ne!(of_bf16, config);
+    let metadata = BTreeMap::from([("config".to_owned(), of_bf16)]);
+    let folder = CheckpointDir::open(root.join("of-bf16"), 1).unwrap();
+    folder.save(global_step, &state, &metadata).unwrap();
+}
 
 #[test]
 fn a_run_is_measured_again() {
@@ -15,8 +29,15 @@ fn a_run_is_measured_again() {
         command.current_dir(root.path()).args(arguments).output().unwrap()
     };
     let checkpoint = format!("runs/small/{}", summary.final_checkpoint);
-    for path in ["runs/small", &checkpoint] {
-        let output = run(&[path, "-k", "7", "-k", "1"]);
+    write_as_of_bf16(root.path());
+    for arguments in [
+        &["runs/small"][..],
+        &[checkpoint.as_str()],
+        &["of-bf16"],
+        // This run trained in f32.
+        &["runs/small", "--activations", "as_trained"],
+    ] {
+        let output = run(&[arguments, &["-k", "7", "-k", "1"]].concat());
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let expected = format!("{:.2} %", summary.knn.trained.unwrap());
@@ -27,4 +48,9 @@ fn a_run_is_measured_again() {
     let output = run(&["runs/nowhere"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("runs/nowhere"));
+    let output = run(&["of-bf16", "--activations", "as_trained"]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "error: --activations as_trained is bf16 for this run, which the CPU does not have; \
+                    add --device cuda:N, or take --activations f32\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }

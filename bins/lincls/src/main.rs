@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Device, Exit, exit_code, labeled_features, print_result, trained_encoder};
+use moco_cli::{
+    Activations, Device, Exit, exit_code, labeled_features, print_result, trained_encoder,
+};
 use moco_evaluate::{linear_accuracy, train_linear};
-use moco_ops::Precision;
 use moco_train::linear_config;
 
 #[global_allocator]
@@ -26,6 +27,9 @@ struct Args {
     /// Where features are computed: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// How activations are stored meanwhile: f32, or as_trained, which is bf16 if the run trained in bf16.
+    #[arg(long, default_value = "f32")]
+    activations: Activations,
     /// Learning rate instead of the config's.
     #[arg(long)]
     lr: Option<f64>,
@@ -39,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut trained = trained_encoder(&args.run, &args.device.open(Precision::F32)?)?;
+    let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
     let [train, test] = labeled_features(&mut trained)?;
     let plan = &trained.loaded.plan;
     let mut config = linear_config(&plan.evaluation.linear);

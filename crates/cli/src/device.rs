@@ -1,10 +1,11 @@
-//! The `--device` argument.
+//! The arguments that say where to compute: `--device`, and `--activations` for features.
 
 use std::str::FromStr;
 
+use candle_core::DType;
 use moco_core::QueuePrecision;
 use moco_ops::{ConvBackend, Precision};
-use moco_train::PretrainPlan;
+use moco_train::{EvaluationActivations, PretrainPlan};
 
 use crate::exit::{Exit, usage};
 
@@ -79,6 +80,38 @@ impl Device {
     }
 }
 
+/// How activations are stored while features are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activations(EvaluationActivations);
+
+impl FromStr for Activations {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "f32" => Ok(Self(EvaluationActivations::F32)),
+            "as_trained" => Ok(Self(EvaluationActivations::AsTrained)),
+            _ => Err("expected f32 or as_trained"),
+        }
+    }
+}
+
+impl Activations {
+    /// Their type on a device for a run in this precision.
+    ///
+    /// # Errors
+    /// If the device does not have it.
+    pub(crate) fn dtype_on(self, device: Device, of_run: Precision) -> anyhow::Result<DType> {
+        let dtype = self.0.dtype(of_run);
+        if device == Device::Cpu && dtype != DType::F32 {
+            let message = "--activations as_trained is bf16 for this run, which the CPU does not have; \
+                           add --device cuda:N, or take --activations f32";
+            return Err(usage(Exit::Usage, message));
+        }
+        Ok(dtype)
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn cuda(
     number: usize,
@@ -109,6 +142,29 @@ mod tests {
             assert!(message.contains("expected"), "{message}");
         }
         assert!(Device::Cpu.open(Precision::F32).unwrap().is_cpu());
+    }
+
+    #[test]
+    fn activations_are_those_of_the_run_where_it_is_asked_for() {
+        let on_cpu =
+            |text: &str, of_run| text.parse::<Activations>().unwrap().dtype_on(Device::Cpu, of_run);
+        for of_run in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            assert_eq!(on_cpu("f32", of_run).unwrap(), DType::F32);
+            let on_gpu = "as_trained".parse::<Activations>().unwrap();
+            let on_gpu = on_gpu.dtype_on(Device::Cuda(0), of_run).unwrap();
+            assert_eq!(on_gpu, of_run.activations());
+        }
+        // TF32 is how a GPU multiplies; what it stores is f32.
+        for of_run in [Precision::F32, Precision::Tf32] {
+            assert_eq!(on_cpu("as_trained", of_run).unwrap(), DType::F32);
+        }
+        let message = on_cpu("as_trained", Precision::Bf16).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "--activations as_trained is bf16 for this run, which the CPU does not have; \
+             add --device cuda:N, or take --activations f32"
+        );
+        assert_eq!("bf16".parse::<Activations>(), Err("expected f32 or as_trained"));
     }
 
     /// A machine has no hundredth device, with or without CUDA.

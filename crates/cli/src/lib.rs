@@ -10,7 +10,7 @@ mod signals;
 mod store;
 
 pub use console::{Console, ConsoleKind, print_result};
-pub use device::Device;
+pub use device::{Activations, Device};
 pub use exit::{Exit, exit_code, usage};
 pub use report::{summary_table, watch};
 pub use setup::{

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use candle_core::{DType, Device};
+use candle_core::DType;
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
 use moco_core::Moco;
 use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
+use moco_ops::Precision;
 use moco_train::{
     FinishOn, Parts, PretrainPlan, Sources, encode, evaluation_recipe, load_state, open_sources,
 };
 
 use crate::console::Console;
+use crate::device::{Activations, Device};
 use crate::exit::{Exit, usage};
 use crate::store::open_store;
 
@@ -22,7 +24,7 @@ use crate::store::open_store;
 ///
 /// # Errors
 /// If files are missing or not what they should be, or the device has no room.
-pub fn parts(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<Parts> {
+pub fn parts(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::Result<Parts> {
     if let (true, Some(setting)) = (device.is_cpu(), needs_gpu(&loaded.plan)) {
         return Err(usage(Exit::Usage, format!("{setting} needs --device cuda:N")));
     }
@@ -44,7 +46,7 @@ fn needs_gpu(plan: &PretrainPlan) -> Option<&'static str> {
     .find_map(|(is_set, setting)| is_set.then_some(setting))
 }
 
-fn encoder(loaded: &LoadedPretrain, device: &Device) -> anyhow::Result<ResNet> {
+fn encoder(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::Result<ResNet> {
     let mut encoder = ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?;
     encoder.params_mut().to_device(device)?;
     Ok(encoder)
@@ -85,21 +87,29 @@ pub struct TrainedEncoder {
     pub moco: Moco,
     /// The config.
     pub loaded: LoadedPretrain,
+    /// The type of the activations while [`labeled_features`] computes.
+    pub activations: DType,
 }
 
-/// Loads the newest valid checkpoint of a run folder, or a checkpoint file, to a device.
+/// Loads the newest valid checkpoint of a run folder, or a checkpoint file, to where its features are to
+/// be computed. f32 is multiplied as f32 there, whatever the run trained with.
 ///
 /// # Errors
-/// If there is none, or its config does not load.
-pub fn trained_encoder(path: &Path, device: &Device) -> anyhow::Result<TrainedEncoder> {
+/// If there is none, its config does not load, or the device is not there or has no such activations.
+pub fn trained_encoder(
+    path: &Path,
+    device: Device,
+    activations: Activations,
+) -> anyhow::Result<TrainedEncoder> {
     let (state, config, global_step) = load_state(path)?;
     let loaded = load_pretrain_text(&config, &path.display().to_string())
         .with_context(|| format!("the config inside {}", path.display()))?;
     let plan = &loaded.plan;
-    let encoder = encoder(&loaded, device)?;
+    let activations = activations.dtype_on(device, plan.precision)?;
+    let encoder = encoder(&loaded, &device.open(Precision::F32)?)?;
     let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
     moco.load_state(&state, global_step)?;
-    Ok(TrainedEncoder { moco, loaded })
+    Ok(TrainedEncoder { moco, loaded, activations })
 }
 
 /// A trained encoder's features of its config's training and test images.
@@ -113,7 +123,7 @@ pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[Feature
     };
     let augmentation = evaluation_recipe(plan)?;
     let encoder = trained.moco.encoder_q_mut().encoder_mut();
-    let how = (&plan.input, plan.workers);
+    let how = (&plan.input, plan.workers, trained.activations);
     let train = encode(encoder, &data.train, &augmentation, how)?;
     Ok([train, encode(encoder, &data.test, &augmentation, how)?])
 }

@@ -7,8 +7,8 @@ use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
 use moco_train::{
-    Cadence, DataPlan, EvaluationPlan, FinishOn, HealthPlan, InputPlan, KnnPlan, Length,
-    LinearPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
+    KnnPlan, Length, LinearPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan,
 };
 
 use crate::check::{
@@ -17,10 +17,10 @@ use crate::check::{
 use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
 use crate::raw::{
-    RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEncoder, RawEvaluate, RawFidelity,
-    RawFinishOn, RawHead, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim,
-    RawPairing, RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawRunning,
-    RawSchedule, RawScheduleKind, RawSource, RawStem,
+    RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEncoder, RawEvaluate,
+    RawFidelity, RawFinishOn, RawHead, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample,
+    RawOptim, RawPairing, RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun,
+    RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
 };
 
 /// The batch for which the papers state learning rates.
@@ -335,6 +335,7 @@ fn evaluation(
     let RawEvaluate {
         at_end,
         resize,
+        activations,
         linear_epochs,
         linear_batch_size,
         linear_lr,
@@ -370,6 +371,10 @@ fn evaluation(
         at_end,
         knn: KnnPlan { n_neighbors, temperature },
         resize,
+        activations: match activations {
+            RawActivations::F32 => EvaluationActivations::F32,
+            RawActivations::AsTrained => EvaluationActivations::AsTrained,
+        },
         monitor_bank: bank,
         linear,
     })

@@ -7,7 +7,8 @@ use crate::error::ConfigError;
 use crate::layer::{self, Layer};
 
 /// A key, and what it was before it existed, as TOML.
-const ADDED: &[(&str, &str)] = &[("run.conv_backend", "\"legacy\"")];
+const ADDED: &[(&str, &str)] =
+    &[("run.conv_backend", "\"legacy\""), ("evaluate.activations", "\"f32\"")];
 
 /// What the comment of such a key names as its origin.
 const NAME: &str = "older programs";

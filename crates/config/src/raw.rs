@@ -322,6 +322,8 @@ pub(crate) struct RawEvaluate {
     /// Shorter side in pixels to which images are resized before the central crop to
     /// `augment.image_size`.
     pub(crate) resize: u32,
+    /// How the encoder stores activations while features are computed.
+    pub(crate) activations: RawActivations,
     /// Passes over the training features.
     pub(crate) linear_epochs: u64,
     /// Batch of the linear classifier.
@@ -334,6 +336,13 @@ pub(crate) struct RawEvaluate {
     pub(crate) linear_sgd_momentum: f64,
     /// Its weight decay.
     pub(crate) linear_weight_decay: f64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawActivations {
+    F32,
+    AsTrained,
 }
 
 /// `[health]`.

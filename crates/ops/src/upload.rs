@@ -71,7 +71,7 @@ impl ImageUpload {
 
     /// Starts the upload of images `[N, H, W, 3]`, from any thread. `steps` are those that a GPU is to do
     /// to each ([`augment_images`]); none at all for images that are finished, which are normalized here
-    /// where the device is the CPU.
+    /// where the device is the CPU, unless they become bf16.
     ///
     /// # Errors
     /// If there is no room or the number of pixels is another.
@@ -85,7 +85,8 @@ impl ImageUpload {
         match &self.place {
             Place::Host => {
                 let pixels = Tensor::from_vec(pixels, &dims, &Device::Cpu).in_op(OP)?;
-                Ok(ArrivingImages(if steps.is_empty() {
+                // bf16 is a GPU's; whether one is emulated is known to the thread that computes.
+                Ok(ArrivingImages(if steps.is_empty() && self.how.dtype != DType::BF16 {
                     Arriving::Here(self.normalize(&pixels)?)
                 } else {
                     Arriving::Unfinished(pixels, steps)
@@ -144,7 +145,11 @@ mod tests {
     const STD: [f32; 3] = [0.5, 1.0, 0.25];
 
     fn upload() -> ImageUpload {
-        ImageUpload::new(&Device::Cpu, [MEAN, STD], DType::F32).unwrap()
+        upload_as(DType::F32)
+    }
+
+    fn upload_as(dtype: DType) -> ImageUpload {
+        ImageUpload::new(&Device::Cpu, [MEAN, STD], dtype).unwrap()
     }
 
     #[test]
@@ -166,6 +171,18 @@ mod tests {
         let arriving = upload.start(vec![0; 12], [1, 2, 2], vec![vec![ImageStep::Flip]]).unwrap();
         let error = upload.finish(arriving).unwrap_err().to_string();
         assert!(error.contains("augment_images"), "{error}");
+    }
+
+    #[test]
+    fn bf16_is_refused_on_a_cpu() {
+        let upload = upload_as(DType::BF16);
+        let arriving = upload.start(vec![0; 12], [1, 2, 2], Vec::new()).unwrap();
+        let error = upload.finish(arriving).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \
+             the same for all arguments"
+        );
     }
 
     #[test]

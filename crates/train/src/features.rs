@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use moco_augment::Augmentation;
 use moco_encoders::{Encoder, Mode};
 use moco_evaluate::FeatureSet;
@@ -58,17 +58,17 @@ impl Images<'_> {
 }
 
 /// Features of images under an encoder in evaluation mode, with their labels; images without a label are
-/// left out.
+/// left out. `activations` is the type in which the encoder stores them; features are f32.
 ///
 /// # Errors
-/// If an image cannot be read.
+/// If an image cannot be read, or the encoder's device has no such activations.
 pub fn encode(
     encoder: &mut dyn Encoder,
     source: &Arc<dyn Source>,
     augmentation: &Arc<dyn Augmentation>,
-    (input, workers): (&InputPlan, WorkerPlan),
+    (input, workers, activations): (&InputPlan, WorkerPlan, DType),
 ) -> Result<FeatureSet, TrainError> {
-    let target = &Target::of(encoder);
+    let target = &Target::of(encoder, activations);
     let images =
         Images { source, augmentation, input, workers, target, batch_size: BATCH, limit: 0 };
     images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))

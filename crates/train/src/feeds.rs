@@ -40,11 +40,11 @@ impl Target {
         Self { device: Device::Cpu, dtype: DType::F32 }
     }
 
-    /// f32 on the encoder's device.
-    pub(crate) fn of(encoder: &dyn Encoder) -> Self {
+    /// The encoder's device.
+    pub(crate) fn of(encoder: &dyn Encoder, dtype: DType) -> Self {
         let place = encoder.params().dtype_and_device();
         let device = place.map_or(Device::Cpu, |(_, device)| device.clone());
-        Self { device, dtype: DType::F32 }
+        Self { device, dtype }
     }
 }
 

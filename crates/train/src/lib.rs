@@ -29,8 +29,9 @@ pub use feeds::{DeviceBatch, DeviceFeed, Target, decode, train_feed, train_sampl
 pub use finish::image_steps;
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use plan::{
-    Cadence, DataPlan, EvaluationPlan, FinishOn, HealthPlan, InputPlan, KnnPlan, Length,
-    LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardCheck, ShardsPlan, WorkerPlan,
+    Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
+    KnnPlan, Length, LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardCheck, ShardsPlan,
+    WorkerPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_encoders::{Encoder, Mode};
 use moco_evaluate::{
@@ -74,6 +74,7 @@ pub(crate) struct Evaluator {
     augmentation: Arc<dyn Augmentation>,
     input: InputPlan,
     workers: WorkerPlan,
+    /// Where features are computed, with activations as the plan says.
     target: Target,
     /// That of training, which the groups of batch norm divide.
     batch_size: usize,
@@ -82,34 +83,35 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
+    /// Measures encoders that live on `device`.
     pub(crate) fn new(
         data: Labeled,
         plan: &PretrainPlan,
-        target: Target,
+        device: Device,
     ) -> Result<Self, TrainError> {
+        let dtype = plan.evaluation.activations.dtype(plan.precision);
         Ok(Self {
             data,
             augmentation: evaluation_recipe(plan)?,
             input: plan.input.clone(),
             workers: plan.workers,
-            target,
+            target: Target { device, dtype },
             batch_size: plan.batch_size,
             plan: plan.evaluation.clone(),
             seed: plan.seed,
         })
     }
 
-    fn images<'a>(&'a self, source: &'a Arc<dyn Source>, limit: usize) -> Images<'a> {
+    /// The first `limit` images of a split on their way to `target`; all if it is 0.
+    fn images<'a>(
+        &'a self,
+        source: &'a Arc<dyn Source>,
+        target: &'a Target,
+        limit: usize,
+    ) -> Images<'a> {
         let (augmentation, input) = (&self.augmentation, &self.input);
-        Images {
-            source,
-            augmentation,
-            input,
-            workers: self.workers,
-            target: &self.target,
-            batch_size: self.batch_size,
-            limit,
-        }
+        let (workers, batch_size) = (self.workers, self.batch_size);
+        Images { source, augmentation, input, workers, target, batch_size, limit }
     }
 
     fn knn_config(&self) -> KnnConfig {
@@ -120,7 +122,7 @@ impl Evaluator {
     /// kNN accuracy with the monitor's smaller bank.
     pub(crate) fn monitor(&self, encoder: &mut dyn Encoder) -> Result<f64, TrainError> {
         let mut features = |source, limit| {
-            let images = self.images(source, limit);
+            let images = self.images(source, &self.target, limit);
             images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
         };
         let train = features(&self.data.train, self.plan.monitor_bank)?;
@@ -128,27 +130,31 @@ impl Evaluator {
         Ok(knn_accuracy(&train, &test, self.knn_config())?)
     }
 
+    /// Pixels are no activations: they are f32.
     pub(crate) fn pixels(&self) -> Result<Measured, TrainError> {
-        self.of_rows(|images| images.flatten_from(1).during("flattening pixels"))
+        let target = Target { dtype: DType::F32, ..self.target.clone() };
+        self.of_rows(&target, |images| images.flatten_from(1).during("flattening pixels"))
     }
 
     pub(crate) fn encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
-        self.of_rows(|images| Ok(encoder.features(images, Mode::Eval)?))
+        self.of_rows(&self.target, |images| Ok(encoder.features(images, Mode::Eval)?))
     }
 
     fn of_rows(
         &self,
+        target: &Target,
         mut row: impl FnMut(&Tensor) -> Result<Tensor, TrainError>,
     ) -> Result<Measured, TrainError> {
-        let train = self.images(&self.data.train, 0).rows(&mut row)?;
-        let test = self.images(&self.data.test, 0).rows(&mut row)?;
+        let train = self.images(&self.data.train, target, 0).rows(&mut row)?;
+        let test = self.images(&self.data.test, target, 0).rows(&mut row)?;
         self.measure(&train, &test)
     }
 
     /// An untrained encoder with batch norm statistics from the training images: without them its
     /// evaluation mode would be arbitrary.
     pub(crate) fn random_encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
-        let images = self.images(&self.data.train, CALIBRATION_BATCHES * self.batch_size);
+        let limit = CALIBRATION_BATCHES * self.batch_size;
+        let images = self.images(&self.data.train, &self.target, limit);
         images.rows(|images| Ok(encoder.features(images, Mode::Train)?))?;
         self.encoder(encoder)
     }

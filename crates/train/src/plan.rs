@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_core::DType;
 use moco_core::MocoConfig;
 use moco_encoders::{HeadKind, ResNetConfig};
 use moco_ops::{ConvBackend, Precision};
@@ -159,10 +160,33 @@ pub struct EvaluationPlan {
     pub knn: KnnPlan,
     /// Shorter side in pixels that test images are resized to before the central crop of `image_size`.
     pub resize: u32,
+    /// How the encoder stores activations meanwhile.
+    pub activations: EvaluationActivations,
     /// Training images in the kNN bank of the monitor; 0 = all.
     pub monitor_bank: usize,
     /// The linear classifier.
     pub linear: LinearPlan,
+}
+
+/// How an encoder stores activations while its features are measured. The features themselves are f32, and
+/// how a device multiplies f32 is not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvaluationActivations {
+    /// In f32, whatever the run trained with.
+    F32,
+    /// In the type that the run trained with.
+    AsTrained,
+}
+
+impl EvaluationActivations {
+    /// Their type for a run in this precision.
+    #[must_use]
+    pub fn dtype(self, of_run: Precision) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::AsTrained => of_run.activations(),
+        }
+    }
 }
 
 /// The linear classifier on frozen features.

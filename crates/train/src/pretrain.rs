@@ -98,10 +98,9 @@ pub fn pretrain(
         Length::Steps(steps) => steps,
         Length::Epochs(epochs) => epochs * steps_per_epoch,
     };
-    let of_evaluation = Target::of(encoder.as_ref());
-    let target = Target { dtype: plan.precision.activations(), ..of_evaluation.clone() };
+    let target = Target::of(encoder.as_ref(), plan.precision.activations());
     let evaluator = match sources.labeled {
-        Some(data) => Some(Evaluator::new(data, plan, of_evaluation)?),
+        Some(data) => Some(Evaluator::new(data, plan, target.device.clone())?),
         None => None,
     };
     let mut random = encoder.fork()?;

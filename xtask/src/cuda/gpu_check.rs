@@ -22,7 +22,7 @@ const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// is built twice; they change what tests alone call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 15] = [
     "device_convolutions",
     "emulated",
     "emulated_activations",
@@ -36,6 +36,7 @@ const TESTS: [&str; 14] = [
     "images_on_gpu",
     "emulated_step",
     "recorded_step",
+    "emulated_evaluation",
     "step_parity",
 ];
 /// Files of the repository that the programs read there, and their places in the pack.

@@ -70,6 +70,7 @@ bank = 64
 [evaluate]
 at_end = false
 resize = 18
+activations = "f32"
 linear_epochs = 3
 linear_batch_size = 16
 linear_lr = 0.1

@@ -86,6 +86,7 @@ fn impossible_values_are_named_with_their_rule() {
             "evaluate.resize=31",
             "evaluate.resize must be at least augment.image_size, got 31 and 32",
         ),
+        ("evaluate.activations=bf16", "unknown evaluate.activations \"bf16\""),
         ("evaluate.linear_epochs=0", "evaluate.linear_epochs must be at least 1, got 0"),
         ("evaluate.linear_batch_size=0", "evaluate.linear_batch_size must be at least 1, got 0"),
         ("evaluate.linear_lr=0", "evaluate.linear_lr must be greater than 0, got 0"),

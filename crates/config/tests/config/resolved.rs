@@ -6,7 +6,7 @@ use moco_config::{
     KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text, load_stored_pretrain,
 };
 use moco_ops::ConvBackend;
-use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
+use moco_train::{DataPlan, EvaluationActivations, Length, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
 
 use crate::{load, load_fixture, meaning};
@@ -180,6 +180,7 @@ fn every_key_changes_the_run() {
         "monitor.bank=0",
         "evaluate.at_end=false",
         "evaluate.resize=40",
+        "evaluate.activations=as_trained",
         "evaluate.linear_epochs=1",
         "evaluate.linear_batch_size=1",
         "evaluate.linear_lr=1",
@@ -294,4 +295,37 @@ fn a_stored_config_may_lack_a_key_that_is_younger() {
     // A config that a user starts a run with sets every key.
     let error = load_pretrain(&file, &[]).unwrap_err().to_string();
     assert!(error.ends_with("missing key `run.conv_backend`"), "{error}");
+}
+
+/// Configs that were stored before a key existed mean what programs of then did.
+#[test]
+fn a_stored_config_that_is_older_than_the_activations_of_evaluations_means_f32() {
+    let text = load_fixture(&["evaluate.activations=as_trained"]).unwrap().resolved;
+    let activations = |loaded: &moco_config::LoadedPretrain| loaded.plan.evaluation.activations;
+    assert_eq!(activations(&reload(&text)), EvaluationActivations::AsTrained);
+    let line = text.lines().find(|line| line.starts_with("activations = ")).unwrap();
+    let old = text.replace(&format!("{line}\n"), "");
+    let stored = reload(&old);
+    assert_eq!(activations(&stored), EvaluationActivations::F32);
+    let line = stored.resolved.lines().find(|line| line.starts_with("activations = ")).unwrap();
+    assert!(line.starts_with("activations = \"f32\"  # older programs:"), "{line}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, &old).unwrap();
+    let load = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().copied().map(String::from).collect();
+        load_stored_pretrain(&file, &sets).unwrap().resolved
+    };
+    assert_eq!(check_resume("runs/a", &old, &load(&[])).unwrap(), []);
+    let sets = ["evaluate.activations=as_trained"];
+    let error = check_resume("runs/a", &old, &load(&sets)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "runs/a was trained with evaluate.activations = \"f32\"; \
+         --set evaluate.activations=\"as_trained\" would change it"
+    );
+    // A config that a user starts a run with sets every key.
+    let error = load_pretrain(&file, &[]).unwrap_err().to_string();
+    assert!(error.ends_with("missing key `evaluate.activations`"), "{error}");
 }
