@@ -34,7 +34,6 @@ fn a_run_is_measured_again() {
         &["runs/small"][..],
         &[checkpoint.as_str()],
         &["of-bf16"],
-        // This run trained in f32.
         &["runs/small", "--activations", "as_trained"],
     ] {
         let output = run(&[arguments, &["-k", "7", "-k", "1"]].concat());
