@@ -114,10 +114,10 @@ pub fn pretrain(
         }
         let state = snapshot::state(&newest.checkpoint, &newest.path)?;
         moco.load_state(&state, newest.checkpoint.global_step)?;
-        if let Some(choices) = snapshot::convolutions(&newest.checkpoint) {
-            if let Some(outdated) = prefer_convolution_choices(&target.device, choices)? {
-                (control.observe)(&Event::ChosenAnew { outdated: &outdated });
-            }
+        if let Some(choices) = snapshot::convolutions(&newest.checkpoint)
+            && let Some(outdated) = prefer_convolution_choices(&target.device, choices)?
+        {
+            (control.observe)(&Event::ChosenAnew { outdated: &outdated });
         }
         seconds_before = snapshot::wall_seconds(&newest.checkpoint);
         n_bad_samples = snapshot::n_bad_samples(&newest.checkpoint);
