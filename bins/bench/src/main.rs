@@ -50,6 +50,7 @@ struct Args {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "the names of the subcommands")]
 enum Command {
     GpuItems(gpu_items::Args),
     GpuConv(gpu_conv::Args),

@@ -39,8 +39,8 @@ fn one(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) -> anyhow::R
             (got - expected).abs() / expected.abs().max(1.0)
         }
     };
-    // Written so that NaN, which is no number, is the worst.
-    let is_wrong = |i: &usize| !(error(*i) <= tolerance);
+    // NaN, which is no number, is wrong and the worst.
+    let is_wrong = |i: &usize| error(*i).is_nan() || error(*i) > tolerance;
     let rank = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
     let worst = (0..got.len()).max_by(|a, b| rank(error(*a)).total_cmp(&rank(error(*b))));
     let Some(worst) = worst else { return Ok(0.0) };

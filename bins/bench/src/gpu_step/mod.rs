@@ -31,6 +31,7 @@ const CONV_BACKENDS: [(&str, ConvBackend); 3] =
 /// Whole steps are queued without waiting for the device; phases are timed one by one with a wait on
 /// each side, in steps of their own. The views lie on the device already, except with --feed.
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// Where to compute: cuda:N, or cpu to try the program out
     #[arg(long, default_value = "cuda:0")]
