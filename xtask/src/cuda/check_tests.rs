@@ -59,11 +59,14 @@ impl Pack {
 
     /// Exit code and what was printed.
     fn check(&self, words: &str) -> (Option<i32>, String) {
-        let path = std::env::var("PATH").unwrap();
+        // Our stand-ins come before the machine's programs.
+        let others = std::env::var_os("PATH").unwrap();
+        let places = std::iter::once(self.0.clone()).chain(std::env::split_paths(&others));
+        let path = std::env::join_paths(places).unwrap();
         let output = Command::new("python3")
             .arg(self.0.join("check.py"))
             .args(words.split_whitespace())
-            .env("PATH", format!("{}:{path}", self.0.display()))
+            .env("PATH", path)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .output()
             .unwrap();

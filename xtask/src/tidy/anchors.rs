@@ -68,8 +68,9 @@ fn anchors(line: &str) -> Vec<Anchor<'_>> {
 fn has_word(text: &str, name: &str) -> bool {
     let of_name = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(name).any(|(at, _)| {
-        !(name.starts_with(of_name) && text[..at].ends_with(of_name))
-            && !(name.ends_with(of_name) && text[at + name.len()..].starts_with(of_name))
+        let longer_before = name.starts_with(of_name) && text[..at].ends_with(of_name);
+        let longer_behind = name.ends_with(of_name) && text[at + name.len()..].starts_with(of_name);
+        !longer_before && !longer_behind
     })
 }
 

@@ -96,6 +96,7 @@ pub(crate) fn traced<R>(
     let trace = gpu.trace.take();
     Ok((result, trace.map_or_else(|| Ok(Vec::new()), Trace::end)?))
 }
+
 /// Convolutions by either interface.
 type Convolutions = dyn Table<CudaSlice<u8>>;
 

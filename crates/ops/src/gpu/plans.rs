@@ -158,18 +158,20 @@ impl<L: Library> Table<L::Workspace> for Plans<L> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let preferred = preferred.get(&name(&key)).map(String::as_str);
-                place.insert(measure((library, preferred), workspace, convolution, operands)?)
+                let measured = measure((library, preferred), workspace, convolution, operands);
+                place.insert(measured.map_err(|what| format!("{}: {what}", name(&key)))?)
             }
         };
-        compute(library, plan, operands, workspace.as_ref())
+        compute((library, &key), plan, operands, workspace.as_ref())
     }
 
     fn run_planned(&self, convolution: &Convolution, operands: Operands) -> Result<(), String> {
         let Convolution { direction, geometry, dtype } = *convolution;
-        let plan = self.plans.get(&(direction, geometry, dtype.as_str())).ok_or_else(|| {
-            format!("{convolution:?} was never computed before the recording, which cannot measure")
+        let key = (direction, geometry, dtype.as_str());
+        let plan = self.plans.get(&key).ok_or_else(|| {
+            format!("{} was never computed before the recording, which cannot measure", name(&key))
         })?;
-        compute(&self.library, plan, operands, self.workspace.as_ref())
+        compute((&self.library, &key), plan, operands, self.workspace.as_ref())
     }
 
     fn workspace(&self) -> Option<Rc<L::Workspace>> {
@@ -178,14 +180,16 @@ impl<L: Library> Table<L::Workspace> for Plans<L> {
 }
 
 fn compute<L: Library>(
-    library: &L,
+    (library, key): (&L, &Key),
     plan: &Plan<L>,
     operands: Operands,
     workspace: Option<&(usize, Rc<L::Workspace>)>,
 ) -> Result<(), String> {
     let workspace = workspace.map(|(_, workspace)| &**workspace);
     let workspace = workspace.filter(|_| plan.workspace_bytes > 0);
-    library.run(&plan.what, &plan.algorithm, operands, workspace)
+    library
+        .run(&plan.what, &plan.algorithm, operands, workspace)
+        .map_err(|what| format!("{} by {}: {what}", name(key), library.name(&plan.algorithm)))
 }
 
 /// Makes a plan, and the workspace as large as it needs.
@@ -213,8 +217,7 @@ fn measure<L: Library>(
         };
         let found: Vec<_> = candidates.iter().map(greedy).chain(skipped).collect();
         format!(
-            "no algorithm computes {convolution:?} with at most {WORKSPACE_LIMIT} bytes of \
-             workspace; found: [{}]",
+            "no algorithm works with at most {WORKSPACE_LIMIT} bytes of workspace; found: [{}]",
             found.join(", ")
         )
     })?;
@@ -309,9 +312,12 @@ mod tests {
                 convolution.direction
             );
             self.calls.borrow_mut().push(what);
-            Ok(())
+            if *algorithm == BROKEN { Err("CUDNN_STATUS_EXECUTION_FAILED".into()) } else { Ok(()) }
         }
     }
+
+    /// An algorithm that was measured and then fails.
+    const BROKEN: u32 = 99;
 
     fn candidate(algorithm: u32, milliseconds: f32, workspace_bytes: usize) -> Candidate<u32> {
         Candidate { algorithm, milliseconds, workspace_bytes, deterministic: true }
@@ -323,6 +329,8 @@ mod tests {
         Convolution { direction, geometry, dtype: DType::BF16 }
     }
 
+    /// Of `convolution(Direction::Forward, 2)`.
+    const NAME: &str = "Forward 2x4x9x9 to 8 by 3 stride 2 padding 1 dilation 1 groups 1 bf16";
     const OPERANDS: Operands = Operands { a: 1, b: 2, out: 3 };
 
     #[test]
@@ -437,6 +445,19 @@ mod tests {
         let calls = Rc::new(RefCell::new(Vec::new()));
         let mut plans = Plans::new(Recorder::new(&calls, &[]));
         let error = plans.run(&convolution(Direction::Forward, 2), OPERANDS).unwrap_err();
-        assert!(error.contains("no algorithm") && error.contains("Forward"), "{error}");
+        let expected = format!(
+            "{NAME}: no algorithm works with at most {WORKSPACE_LIMIT} bytes of workspace; found: []"
+        );
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn an_error_of_the_library_names_the_convolution_and_the_algorithm() {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let mut plans = Plans::new(Recorder::new(&calls, &[candidate(BROKEN, 1.0, 0)]));
+        let forward = convolution(Direction::Forward, 2);
+        let expected = format!("{NAME} by 99: CUDNN_STATUS_EXECUTION_FAILED");
+        assert_eq!(plans.run(&forward, OPERANDS).unwrap_err(), expected);
+        assert_eq!(plans.run_planned(&forward, OPERANDS).unwrap_err(), expected);
     }
 }
