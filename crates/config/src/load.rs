@@ -8,7 +8,7 @@ use moco_train::{DataPlan, PretrainPlan};
 use crate::convert::convert;
 use crate::data::scheme;
 use crate::error::ConfigError;
-use crate::layer::{parse, read_layers};
+use crate::layer::{Layer, parse, read_layers};
 use crate::merge::Merged;
 use crate::migrate;
 use crate::resolved;
@@ -44,9 +44,7 @@ pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, Con
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    let mut layers = vec![migrate::layer()?];
-    layers.extend(read_layers(path, sets)?);
-    load(Merged::new(layers))
+    stored(read_layers(path, sets)?)
 }
 
 /// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
@@ -55,7 +53,12 @@ pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretra
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
-    load(Merged::new(vec![migrate::layer()?, parse(name.to_owned(), text.to_owned())?]))
+    stored(vec![parse(name.to_owned(), text.to_owned())?])
+}
+
+fn stored(mut layers: Vec<Layer>) -> Result<LoadedPretrain, ConfigError> {
+    layers.insert(0, migrate::layer(&layers)?);
+    load(Merged::new(layers))
 }
 
 fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {
