@@ -99,8 +99,9 @@ pub fn check_resume(
     old_resolved: &str,
     new_resolved: &str,
 ) -> Result<Vec<KeyChange>, ConfigError> {
-    let mut old = values(&migrate::layer()?);
-    old.extend(values(&layer::parse("old config".into(), old_resolved.into())?));
+    let stored = [layer::parse("old config".into(), old_resolved.into())?];
+    let mut old = values(&migrate::layer(&stored)?);
+    old.extend(stored.iter().flat_map(values));
     let changes = changes_from(&old, new_resolved)?;
     let refused = changes.iter().filter(|change| !may_change(&change.key));
     let would_change: Vec<String> = refused.map(describe).collect();
