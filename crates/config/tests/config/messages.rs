@@ -264,7 +264,7 @@ fn missing_keys_sections_and_lengths_are_named() {
         r#"error: missing key `moco.dim`
   --> a.toml:34:2
    |
-33 | [moco]
+34 | [moco]
    |  ^^^^
    |
    = help: each key must be set; `extends = "other.toml"` at the top takes over those of another file"#

@@ -138,6 +138,7 @@ fn every_key_changes_the_run() {
         "run.epochs=2",
         "run.precision=bf16",
         "run.cuda_graph=true",
+        "run.conv_backend=graph",
         "data.source=cifar10",
         "data.root=r",
         "data.manifest=m",
