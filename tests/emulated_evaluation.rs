@@ -220,8 +220,9 @@ struct Allowed {
     bf16: f64,
 }
 
-/// The emulator convolves by the CPU's operations, and its batch norm rounds as theirs does: measured equal.
-const ON_HOST: Allowed = Allowed { f32: 0.0, bf16: 0.0 };
+/// The emulator convolves by the CPU's operations, so f32 is equal. Its batch norm fuses a product and a sum that
+/// the CPU rounds one after the other, so that a number in a million rounds to another bf16: measured 0.011.
+const ON_HOST: Allowed = Allowed { f32: 0.0, bf16: 0.05 };
 /// Sums in another order, so that some numbers round to the other side.
 const ON_DEVICE: Allowed = Allowed { f32: 1e-5, bf16: 0.5 };
 

@@ -473,7 +473,7 @@ fn an_address_across_the_alignment_is_refused_before_the_device_is() {
     let forward = convolution(Direction::Forward, DType::BF16);
     plans.run(&forward, OPERANDS).unwrap();
     let error = plans.run(&forward, Operands { b: 40, ..OPERANDS }).unwrap_err();
-    let expected =
-        "a tensor at 0x28 is not aligned to 16 bytes; run.conv_backend = \"legacy\" takes it";
+    let expected = "Forward 2x4x9x7 to 8 by 3 stride 2 padding 1 dilation 1 groups 2 bf16 by engine 1: a tensor \
+                    at 0x28 is not aligned to 16 bytes; run.conv_backend = \"legacy\" takes it";
     assert_eq!(error, expected);
 }
