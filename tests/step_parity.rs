@@ -373,7 +373,7 @@ mod on_device {
 
     #[test]
     fn resnet50_mlp_bf16() {
-        let device = moco_ops::open_cuda(0, moco_ops::Precision::Bf16).unwrap();
+        let device = open_cuda(0, Precision::Bf16, ConvBackend::Auto).unwrap();
         check_bf16(file!("resnet50.mlp.float32"), &device);
     }
 
