@@ -281,7 +281,8 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
 #[test]
 fn a_device_stores_activations_as_it_is_told() {
     check_features(&ON_DEVICE, |encoder, loaded, labeled| {
-        let device = moco_ops::open_cuda(0, moco_ops::Precision::F32).unwrap();
+        let device =
+            moco_ops::open_cuda(0, moco_ops::Precision::F32, moco_ops::ConvBackend::Auto).unwrap();
         encoder.params_mut().to_device(&device).unwrap();
         [DType::F32, DType::BF16].map(|dtype| features(encoder, loaded, labeled, dtype))
     });
