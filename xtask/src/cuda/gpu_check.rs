@@ -12,8 +12,8 @@ use crate::{stage, tree};
 
 /// What machines with a GPU that are lent for a quarter of an hour take in one upload, with some room.
 const MOST_BYTES: u64 = 45_000_000;
-/// Finds what the programs share, however far apart it lies.
-const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=9e,dict=192MiB";
+/// Finds what the programs share, however far apart it lies; a slower preset would save little more.
+const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=3,dict=192MiB";
 /// A rehearsal's, with bounds for parts on a slow CPU.
 const REHEARSAL_SECONDS: &str = "600";
 /// Of our programs those that the script starts.
