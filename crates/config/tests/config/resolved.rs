@@ -326,7 +326,10 @@ fn a_stored_config_that_is_older_than_the_activations_of_evaluations_means_f32()
         "runs/a was trained with evaluate.activations = \"f32\"; \
          --set evaluate.activations=\"as_trained\" would change it"
     );
-    // A config that a user starts a run with sets every key.
+    // A config that a user starts a run with sets every key, and one that was cut off is no old one.
     let error = load_pretrain(&file, &[]).unwrap_err().to_string();
     assert!(error.ends_with("missing key `evaluate.activations`"), "{error}");
+    let (cut, _) = old.split_once("[evaluate]").unwrap();
+    let error = load_pretrain_text(cut, "step-7").unwrap_err().to_string();
+    assert_eq!(error, "step-7:1:1: missing key `evaluate`");
 }
