@@ -1,9 +1,9 @@
 //! One of the two that do an item: the device, and the CPU as what it is compared with.
 
 use candle_core::{DType, Device, Tensor};
-use moco_rng::{At, Purpose, Seed};
 
 use super::items::Item;
+use crate::case::normal;
 
 /// Where an item is done, and how activations are stored there.
 #[derive(Debug)]
@@ -42,11 +42,7 @@ impl Side {
 
     /// Numbers around 0 with a deviation of 1, f32.
     pub(super) fn numbers(&self, salt: u64, dims: &[usize]) -> anyhow::Result<Tensor> {
-        let mut stream = Seed(0).stream(Purpose::Augment, At::index(salt));
-        #[expect(clippy::cast_possible_truncation, reason = "they are f32")]
-        let numbers =
-            (0..dims.iter().product()).map(|_| stream.normal() as f32).collect::<Vec<_>>();
-        Ok(Tensor::from_vec(numbers, dims, &Device::Cpu)?.to_device(&self.device)?)
+        Ok(normal(dims, salt)?.to_device(&self.device)?)
     }
 
     /// The same, stored as activations are.

@@ -35,7 +35,7 @@ class Context:
     def __init__(self, device, ends):
         self.device, self.ends, self.part_ends = device, ends, ends
         self.with_cuda = [] if device == "cpu" else [str(HERE / "with-cuda")]
-        self.folder, self.results, self.ceilings, self.turns = HERE, {}, None, {}
+        self.folder, self.ceilings, self.turns = HERE, None, {}
 
     def left(self):
         return self.ends - time.time()
@@ -44,6 +44,10 @@ class Context:
         """A program of ours, or whatever starts with the interpreter; within the part's bound."""
         start = [] if command[0] == PYTHON else self.with_cuda
         return run([*start, *command], min(seconds, self.part_ends - time.time()), **environment)
+
+    def ours(self, done):
+        """The words of a program of ours that ran, without what started it."""
+        return done.command.split()[len(self.with_cuda) :]
 
     def kernels(self):
         return next((turn["kernels"] for turn in self.turns.get("ours/bf16", []) if turn.get("kernels")), None)
@@ -163,7 +167,7 @@ def beside_pytorch(context, precision):
         kernels = ["--kernels"] if number == 0 and context.device != "cpu" and precision == "bf16" else []
         done, found = turn(context, "ours", precision, *kernels)
         if found is None:
-            return failed(done, repeat=done.command.split()[len(context.with_cuda) :])
+            return failed(done, repeat=context.ours(done))
         done, found = turn(context, "torch", precision)
         if found is None and context.device != "cpu":
             return failed(done)
@@ -187,7 +191,7 @@ def another_way(context, name, *words):
     """A step done otherwise, beside the told one of before."""
     done, found = turn(context, "ours", "bf16", *words)
     if found is None:
-        return failed(done, repeat=done.command.split()[len(context.with_cuda) :])
+        return failed(done, repeat=context.ours(done))
     context.turns[f"ours/{name}"] = [context.turns["ours/bf16"].pop()]
     told = f" (told {milliseconds(context, 'ours/bf16'):.2f})" if context.turns.get("ours/bf16") else ""
     return Outcome(True, f"{found['step_ms']:.2f} ms{told}", details=found)

@@ -67,7 +67,7 @@ def slowest(context):
     if found is None or context.ceilings is None:
         return []
     above = sorted(((kernel["ms"] - floor_ms(kernel, context.ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
-    lines = [f"kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
+    lines = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
     for excess, kernel in above[:MOST_KERNELS]:
         lines.append(
             f"  {excess:7.3f} above {kernel['ms'] - excess:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"
