@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
 use gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
-use moco_core::{QueuePrecision, StepStatistics, StepViews};
+use moco::{QueuePrecision, StepStatistics, StepViews};
 use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
 use moco_ops::emulate;
 
@@ -237,7 +237,7 @@ fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
 /// With tensors in the memory of the first CUDA device.
 #[cfg(feature = "device-tests")]
 mod on_device {
-    use moco_core::Moco;
+    use moco::Moco;
     use moco_ops::{ConvBackend, ImageUpload, Precision, normalize_images, open_cuda};
 
     use super::*;

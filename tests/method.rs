@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Health, Moco, MocoConfig, Phase, QueuePrecision, StepViews, Vitals, chance_loss};
+use moco::{Health, Moco, MocoConfig, Phase, QueuePrecision, StepViews, Vitals, chance_loss};
 use moco_encoders::{Arch, BnConfig, HeadKind, Mode, ResNet, ResNetConfig, RunningStats, Stem};
 use moco_optim::SgdConfig;
 use moco_rng::{At, Purpose, Seed};
@@ -87,7 +87,7 @@ fn running_statistics_of_the_key_encoder_come_from_its_own_forward_passes() {
     let mut alone = moco.encoder_k().fork().unwrap();
     moco.step(&views(0), 0.1).unwrap();
     // The same shuffled images through a copy: the same running statistics, not blended with f_q's.
-    let shuffle = moco_core::Shuffle::of_step(Seed(1), 0, 0, N).unwrap();
+    let shuffle = moco::Shuffle::of_step(Seed(1), 0, 0, N).unwrap();
     alone.project(&shuffle.apply(&views(0).im_k).unwrap(), Mode::Train).unwrap();
     let after = copies(&moco);
     let mut n_buffers = 0;

@@ -6,7 +6,7 @@ mod gpu_cases;
 
 use candle_core::{DType, Device, Tensor};
 use gpu_cases::{CASES, Case, LR, moco, numbers, views};
-use moco_core::{Moco, MocoState, PendingStep, RecordedSteps, StepStatistics};
+use moco::{Moco, MocoState, PendingStep, RecordedSteps, StepStatistics};
 
 /// Enough for the queue to wrap, within the keys of a step.
 const STEPS: u64 = 7;
@@ -80,7 +80,7 @@ fn interrupted(case: &Case, dtype: DType, device: &Device) -> Bits {
 
 #[cfg(not(feature = "device-tests"))]
 mod emulated {
-    use moco_core::QueuePrecision;
+    use moco::QueuePrecision;
     use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
     use moco_ops::emulate;
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use formulas::fill;
-use moco_core::{Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput, StepViews};
+use moco::{Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };

@@ -1,7 +1,7 @@
 //! Small models and their inputs, for tests on an emulated and on a real GPU.
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, MocoConfig, QueuePrecision, StepViews};
+use moco::{Moco, MocoConfig, QueuePrecision, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };

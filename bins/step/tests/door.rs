@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, Shuffle, StepViews};
+use moco::{Moco, Shuffle, StepViews};
 use moco_encoders::ResNet;
 use moco_rng::{At, Purpose, Seed};
 

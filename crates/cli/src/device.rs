@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use candle_core::DType;
-use moco_core::QueuePrecision;
+use moco::QueuePrecision;
 use moco_ops::{ConvBackend, Precision};
 use moco_train::{EvaluationActivations, PretrainPlan};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moco_core::{Alarm, HealthReport, Phase};
+use moco::{Alarm, HealthReport, Phase};
 use moco_ops::OutdatedChoices;
 use moco_telemetry::{format_bytes, format_count, format_duration};
 use moco_train::{Event, LogLine, Summary, Trio};

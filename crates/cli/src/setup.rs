@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::DType;
+use moco::Moco;
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_core::Moco;
 use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
 use moco_ops::Precision;

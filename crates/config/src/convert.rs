@@ -1,7 +1,7 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
+use moco::{MocoConfig, QueuePrecision};
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
-use moco_core::{MocoConfig, QueuePrecision};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use moco::MocoError;
 use moco_augment::AugmentError;
 use moco_checkpoint::CheckpointError;
-use moco_core::MocoError;
 use moco_encoders::EncoderError;
 use moco_evaluate::EvaluateError;
 use moco_ingest::IngestError;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use moco_core::HealthReport;
+use moco::HealthReport;
 use moco_ops::OutdatedChoices;
 
 use crate::bad_samples::BadSample;

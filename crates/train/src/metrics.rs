@@ -1,6 +1,6 @@
 //! The lines of `metrics.jsonl`.
 
-use moco_core::Phase;
+use moco::Phase;
 use serde::Serialize;
 
 use crate::event::{LogLine, StageLine};

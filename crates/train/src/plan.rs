@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::DType;
-use moco_core::MocoConfig;
+use moco::MocoConfig;
 use moco_encoders::{HeadKind, ResNetConfig};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use moco::{Alarm, Health, HealthReport, Moco, PendingStep, RecordedSteps, StepViews};
 use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
-use moco_core::{Alarm, Health, HealthReport, Moco, PendingStep, RecordedSteps, StepViews};
 use moco_encoders::Encoder;
 use moco_ops::{
     convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
+use moco::{Moco, MocoState};
 use moco_checkpoint::{Checkpoint, CheckpointDir};
-use moco_core::{Moco, MocoState};
 use moco_ops::convolution_choices;
 use moco_pipeline::{PipelineError, Sink};
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moco_core::{Moco, MocoConfig, MocoError, MocoState, Shuffle, StepViews};
+use moco::{Moco, MocoConfig, MocoError, MocoState, Shuffle, StepViews};
 use moco_encoders::{Encoder as _, HeadKind, ResNet, ResNetConfig};
 use moco_ops::Precision;
 use moco_optim::SgdConfig;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moco_core::{Health, HealthReport, MocoConfig, StepStatistics, Vitals};
+use moco::{Health, HealthReport, MocoConfig, StepStatistics, Vitals};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;

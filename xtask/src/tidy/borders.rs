@@ -50,11 +50,11 @@ mod tests {
     fn only_the_borders_deserialize() {
         let text = "//! Not Deserialize.\n#[derive(Debug, serde::Deserialize)]\nstruct A;\n";
         for (path, n_problems) in [
-            ("crates/core/src/config.rs", 1),
+            ("crates/moco/src/config.rs", 1),
             ("crates/ingest/src/sampler.rs", 1),
             ("crates/ingest/src/manifest.rs", 0),
             ("crates/config/src/raw.rs", 0),
-            ("crates/core/tests/golden.rs", 0),
+            ("crates/moco/tests/golden.rs", 0),
             ("bins/step/src/main.rs", 0),
         ] {
             let problems = check(&SourceFile::new(path, text));
@@ -66,10 +66,10 @@ mod tests {
     #[test]
     fn only_the_pipeline_starts_threads() {
         for (path, text, n_problems) in [
-            ("crates/core/src/queue.rs", "std::thread::spawn(run);", 1),
-            ("crates/core/src/queue.rs", "// thread::spawn(run);", 0),
-            ("crates/core/src/queue.rs", "thread::available_parallelism()", 0),
-            ("crates/core/src/queue.rs", "#[cfg(test)]\nmod tests { thread::spawn(run); }", 0),
+            ("crates/moco/src/queue.rs", "std::thread::spawn(run);", 1),
+            ("crates/moco/src/queue.rs", "// thread::spawn(run);", 0),
+            ("crates/moco/src/queue.rs", "thread::available_parallelism()", 0),
+            ("crates/moco/src/queue.rs", "#[cfg(test)]\nmod tests { thread::spawn(run); }", 0),
             ("crates/pipeline/src/crew.rs", "std::thread::Builder::new()", 0),
         ] {
             assert_eq!(check(&SourceFile::new(path, text)).len(), n_problems, "{path}: {text}");

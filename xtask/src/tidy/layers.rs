@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 8] = [
     &["moco-rng", "moco-pipeline", "moco-telemetry", "moco-metrics", "moco-checkpoint"],
     &["moco-params", "moco-ops", "moco-ingest", "moco-augment", "moco-example-encoder"],
     &["moco-encoders", "moco-optim", "moco-textures", "moco-datasets"],
-    &["moco-core", "moco-evaluate"],
+    &["moco", "moco-evaluate"],
     &["moco-train"],
     &["moco-config"],
     &["moco-cli"],
@@ -138,15 +138,15 @@ mod tests {
 
     #[test]
     fn arrows_point_downward_only() {
-        let core = ("moco-core", &["moco-rng", "moco-encoders"][..]);
+        let core = ("moco", &["moco-rng", "moco-encoders"][..]);
         let rest = [("moco-rng", &["libm"][..]), ("moco-encoders", &["moco-rng", "candle-core"])];
         assert_eq!(found(&[core, rest[0], rest[1]]), Vec::<String>::new());
 
-        let upward = [("moco-rng", &["moco-core"][..]), ("moco-core", &[])];
-        assert_eq!(found(&upward), ["moco-rng: layer 0 depends on moco-core of layer 3"]);
+        let upward = [("moco-rng", &["moco"][..]), ("moco", &[])];
+        assert_eq!(found(&upward), ["moco-rng: layer 0 depends on moco of layer 3"]);
 
-        let sideways = [("moco-core", &["moco-evaluate"][..]), ("moco-evaluate", &[])];
-        assert_eq!(found(&sideways), ["moco-core: layer 3 depends on moco-evaluate of layer 3"]);
+        let sideways = [("moco", &["moco-evaluate"][..]), ("moco-evaluate", &[])];
+        assert_eq!(found(&sideways), ["moco: layer 3 depends on moco-evaluate of layer 3"]);
     }
 
     #[test]

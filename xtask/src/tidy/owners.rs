@@ -44,9 +44,9 @@ mod tests {
         for (name, used, expected) in [
             ("moco-train", "crossbeam-channel", Some("moco-pipeline")),
             ("moco-pipeline", "crossbeam-channel", None),
-            ("moco-core", "anyhow", Some("moco-cli, moco-example-swap, moco-tests, xtask, bins")),
+            ("moco", "anyhow", Some("moco-cli, moco-example-swap, moco-tests, xtask, bins")),
             ("moco-knn", "anyhow", None),
-            ("moco-core", "thiserror", None),
+            ("moco", "thiserror", None),
         ] {
             let crates = Crates::from([(name.into(), [used.into()].into())]);
             let found: Vec<String> = check(&crates).iter().map(Problem::to_string).collect();

@@ -62,8 +62,8 @@ mod tests {
         let lines =
             |n: usize| format!("//! Doc.\n#![forbid(unsafe_code)]\n{}", "x\n".repeat(n - 2));
         for (path, most) in [
-            ("crates/core/src/queue.rs", 500),
-            ("crates/core/src/lib.rs", 80),
+            ("crates/moco/src/queue.rs", 500),
+            ("crates/moco/src/lib.rs", 80),
             ("bins/knn/src/main.rs", 150),
             ("README.md", 90),
         ] {
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn a_root_forbids_unsafe_code_unless_it_holds_kernels() {
-        let expected = "crates/core/src/lib.rs: lacks `#![forbid(unsafe_code)]`";
-        assert_eq!(found("crates/core/src/lib.rs", "//! Doc.\n"), [expected]);
+        let expected = "crates/moco/src/lib.rs: lacks `#![forbid(unsafe_code)]`";
+        assert_eq!(found("crates/moco/src/lib.rs", "//! Doc.\n"), [expected]);
         assert_eq!(found("crates/ops/src/lib.rs", "//! Doc.\n"), Vec::<String>::new());
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use moco::{Moco, StepViews};
 use moco_augment::{AugmentError, Augmentation, RgbImage};
-use moco_core::{Moco, StepViews};
 use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
 use moco_rng::Stream;
 use moco_train::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use moco_core::{Moco, StepViews};
+use moco::{Moco, StepViews};
 use moco_ops::{Traced, trace};
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
-//! The phases of a step one by one, in the order of `crates/core/src/step.rs`, with the device waited for
+//! The phases of a step one by one, in the order of `crates/moco/src/step.rs`, with the device waited for
 //! around each.
 
 use candle_core::{DType, Device};
-use moco_core::{Branch, Queue, Shuffle, StepViews};
+use moco::{Branch, Queue, Shuffle, StepViews};
 use moco_encoders::Mode;
 use moco_ops::{EmaUpdate, ema_, info_nce};
 use moco_optim::{Sgd, learning_rate};

@@ -1,7 +1,7 @@
 //! What is trained on what.
 
 use candle_core::{DType, Device};
-use moco_core::{Branch, Moco, MocoConfig, Queue, QueuePrecision, StepViews};
+use moco::{Branch, Moco, MocoConfig, Queue, QueuePrecision, StepViews};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, Head, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };

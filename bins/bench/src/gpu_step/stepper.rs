@@ -1,6 +1,6 @@
 //! How steps are queued: told operation by operation, or repeated from a recording.
 
-use moco_core::{Moco, PendingStep, RecordedSteps, StepViews};
+use moco::{Moco, PendingStep, RecordedSteps, StepViews};
 
 use super::Args;
 use super::setup::LR;

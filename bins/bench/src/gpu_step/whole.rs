@@ -1,7 +1,7 @@
 //! Whole steps, queued one after the other without waiting for the device.
 
 use candle_core::Device;
-use moco_core::{Moco, StepViews};
+use moco::{Moco, StepViews};
 
 use super::stepper::Stepper;
 use super::{Args, timed};

@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use moco::{MocoConfig, QueuePrecision};
 use moco_augment::{RecipeConfig, RecipeKind};
-use moco_core::{MocoConfig, QueuePrecision};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
 use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan, ShardsPlan};
