@@ -345,6 +345,12 @@ cases! {
 
 #[cfg(feature = "emulator")]
 #[test]
+fn resnet18_mlp_bf16_emulated() {
+    moco_ops::emulate(|| check_bf16(file!("resnet18.mlp.float32"), &Device::Cpu));
+}
+
+#[cfg(feature = "long")]
+#[test]
 fn resnet50_mlp_bf16_emulated() {
     moco_ops::emulate(|| check_bf16(file!("resnet50.mlp.float32"), &Device::Cpu));
 }

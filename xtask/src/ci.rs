@@ -32,58 +32,97 @@ enum Work {
 enum Environment {
     /// Nothing.
     Plain,
-    /// Warnings of the documentation are errors.
-    StrictDocs,
-    /// A kit for CUDA.
-    Cuda(Kit),
+    /// What checks without building share: a target folder, so that each dependency is checked once for all of
+    /// them, and an empty stand-in for NVIDIA's compiler. Warnings of the documentation are errors.
+    Checks,
+    /// NVIDIA's compiler and libraries.
+    Cuda,
 }
 
 impl Environment {
     fn variables(self) -> anyhow::Result<Vec<(&'static str, OsString)>> {
         match self {
             Self::Plain => Ok(Vec::new()),
-            Self::StrictDocs => Ok(vec![("RUSTDOCFLAGS", "-D warnings".into())]),
-            Self::Cuda(kit) => kit.environment(),
+            Self::Checks => {
+                let mut variables = Kit::Check.environment()?;
+                variables.push(("RUSTDOCFLAGS", "-D warnings".into()));
+                Ok(variables)
+            }
+            Self::Cuda => Kit::Build.environment(),
         }
     }
 }
 
-const STEPS: [Step; 8] = [
-    Step { name: "fmt", work: Work::Cargo { args: "fmt --all --check", env: Environment::Plain } },
-    Step { name: "tidy", work: Work::Here(tidy::run) },
-    Step { name: "golden", work: Work::Here(golden::run) },
-    Step {
-        name: "clippy",
-        work: Work::Cargo {
-            args: "clippy --release --workspace --all-targets --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-pretrain/cifar,moco-shard/remote --locked -- -D warnings",
-            env: Environment::Plain,
-        },
+/// All features that need no CUDA, of the packages that have them.
+macro_rules! features {
+    () => {
+        "moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-pretrain/cifar,moco-shard/remote"
+    };
+}
+
+const FORMAT: Step =
+    Step { name: "fmt", work: Work::Cargo { args: "fmt --all --check", env: Environment::Plain } };
+const TIDY: Step = Step { name: "tidy", work: Work::Here(tidy::run) };
+const GOLDEN: Step = Step { name: "golden", work: Work::Here(golden::run) };
+const CLIPPY: Step = Step {
+    name: "clippy",
+    work: Work::Cargo {
+        args: concat!(
+            "clippy --release --workspace --all-targets --features ",
+            features!(),
+            " --locked -- -D warnings"
+        ),
+        env: Environment::Checks,
     },
+};
+
+const STEPS: [Step; 7] = [
+    FORMAT,
+    TIDY,
+    GOLDEN,
+    CLIPPY,
     Step {
         name: "cuda",
         work: Work::Cargo {
             args: "clippy --release --workspace --exclude moco-datasets --all-targets --features cuda,cudnn,nccl,moco-tests/device-tests --locked -- -D warnings",
-            env: Environment::Cuda(Kit::Check),
+            env: Environment::Checks,
         },
     },
     Step {
         name: "doc",
         work: Work::Cargo {
             args: "doc --release --workspace --no-deps --document-private-items --locked",
-            env: Environment::StrictDocs,
+            env: Environment::Checks,
         },
     },
     Step {
         name: "test",
         work: Work::Cargo {
-            args: "test --release --workspace --features moco-ingest/remote,moco-tests/emulator,moco-ops/emulator,moco-pretrain/remote,moco-pretrain/cifar,moco-shard/remote --locked --no-fail-fast",
+            args: concat!(
+                "test --release --workspace --features ",
+                features!(),
+                " --locked --no-fail-fast"
+            ),
             env: Environment::Plain,
         },
     },
+];
+
+/// What takes too long for every change: the tests' long forms, which the feature `long` of a package
+/// switches on.
+const LONG_STEPS: [Step; 5] = [
+    FORMAT,
+    TIDY,
+    GOLDEN,
+    CLIPPY,
     Step {
-        name: "example",
+        name: "test",
         work: Work::Cargo {
-            args: "run --release --locked --package moco-example-swap",
+            args: concat!(
+                "test --release --workspace --features ",
+                features!(),
+                ",moco-train/long,moco-tests/long --locked --no-fail-fast"
+            ),
             env: Environment::Plain,
         },
     },
@@ -102,7 +141,7 @@ const CUDA_STEPS: [Step; 7] = [
         name: "kernels",
         work: Work::Cargo {
             args: "build --release --package moco-ops --features cuda --locked",
-            env: Environment::Cuda(Kit::Build),
+            env: Environment::Cuda,
         },
     },
     Step { name: "assemble", work: Work::Here(cuda::assemble) },
@@ -132,11 +171,18 @@ pub(crate) struct CiArgs {
     /// the host, portable programs that start without a driver
     #[arg(long)]
     cuda: bool,
+    /// The long forms of tests too: more cases, more repetitions
+    #[arg(long, conflicts_with = "cuda")]
+    long: bool,
 }
 
 /// Runs the steps up to the first that fails and ends with the total of the tests.
 pub(crate) fn run(args: &CiArgs) -> anyhow::Result<()> {
-    let steps: &[Step] = if args.cuda { &CUDA_STEPS } else { &STEPS };
+    let steps: &[Step] = match args {
+        CiArgs { cuda: true, .. } => &CUDA_STEPS,
+        CiArgs { long: true, .. } => &LONG_STEPS,
+        _ => &STEPS,
+    };
     let mut tests = None;
     let mut table = Vec::new();
     let mut failure = None;
@@ -244,6 +290,6 @@ mod tests {
     #[test]
     fn the_steps_begin_with_the_cheapest() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "cuda", "doc", "test", "example"]);
+        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "cuda", "doc", "test"]);
     }
 }

@@ -1,13 +1,16 @@
 //! Does training steps from a file to a file, for parity checks from any language.
 #![forbid(unsafe_code)]
 
+mod step_file;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use moco_cli::{Device, Exit, exit_code, print_result};
 use moco_config::load_pretrain;
-use moco_train::{StepConfig, run_step_file};
+
+use crate::step_file::{Limits, run_step_file};
 
 #[global_allocator]
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
@@ -54,18 +57,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let plan = load_pretrain(&args.config, &args.sets)?.plan;
-    let config = StepConfig {
-        device: args.device.open_for(&plan)?,
-        precision: plan.precision,
-        encoder: plan.encoder,
-        head: plan.head,
-        moco: plan.moco,
-        sgd: plan.sgd,
-        seed: plan.seed,
-    };
-    let [n_steps, n_gradients] =
-        [args.steps, args.gradients].map(|n| n.unwrap_or(u32::MAX) as usize);
-    let losses = run_step_file(&config, &args.input, &args.output, (n_steps, n_gradients))?;
+    let device = args.device.open_for(&plan)?;
+    let limit = |n: Option<u32>| n.unwrap_or(u32::MAX) as usize;
+    let limits = Limits { steps: limit(args.steps), gradients: limit(args.gradients) };
+    let losses = run_step_file(&plan, &device, &args.input, &args.output, limits)?;
     for (step, loss) in losses.iter().enumerate() {
         print_result(&format!("step {step}  loss {loss}"));
     }

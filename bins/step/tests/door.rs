@@ -99,15 +99,64 @@ fn two_steps_through_files_are_two_steps_within() {
     }
 }
 
+/// What is wrong with an input file, and the error in whole.
 #[test]
-fn what_is_missing_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut input: BTreeMap<String, Tensor> =
-        model(DType::F32).state().unwrap().into_iter().collect();
-    input.insert("step0.im_q".into(), images(0));
-    safetensors::serialize_to_file(&input, None, &folder.path().join("in.safetensors")).unwrap();
-    let output = step(folder.path(), &[]);
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("in.safetensors: lacks tensor `step0.im_k`"), "{stderr}");
+fn a_file_that_does_not_fit_is_refused_by_name() {
+    let good: BTreeMap<String, Tensor> = {
+        let mut input: BTreeMap<String, Tensor> =
+            model(DType::F32).state().unwrap().into_iter().collect();
+        for (name, view) in [("im_q", 0), ("im_k", 1)] {
+            input.insert(format!("step0.{name}"), images(view).to_dtype(DType::F32).unwrap());
+        }
+        input.insert("step0.lr".into(), Tensor::new(&[0.1_f64], &Device::Cpu).unwrap());
+        input
+    };
+    let with = |name: &str, tensor: Tensor| {
+        let mut input = good.clone();
+        input.insert(name.to_owned(), tensor);
+        input
+    };
+    let without = |name: &str| {
+        let mut input = good.clone();
+        input.remove(name);
+        input
+    };
+    let indices = |order: &[u32]| Tensor::new(order, &Device::Cpu).unwrap();
+    let numbers = |numbers: &[f32]| Tensor::new(numbers, &Device::Cpu).unwrap();
+    for (input, exit, expected) in [
+        (without("step0.im_k"), 3, "error: in.safetensors: lacks tensor `step0.im_k`"),
+        (without("step0.lr"), 3, "error: in.safetensors: lacks tensor `step0.lr`"),
+        (
+            with("step0.lr", numbers(&[0.1, 0.2])),
+            3,
+            "error: in.safetensors: step0.lr has 2 numbers, expected 1",
+        ),
+        (
+            with("step0.shuffle", indices(&[0, 1, 2])),
+            3,
+            "error: in.safetensors: step0.shuffle has 3 indices, expected 8",
+        ),
+        (
+            with("step0.shuffle", indices(&[0, 0, 1, 2, 3, 4, 5, 6])),
+            3,
+            "error: in.safetensors: step0.shuffle: index 0 occurs twice in the permutation",
+        ),
+        (
+            with("queue_ptr", Tensor::new(&[20_i64], &Device::Cpu).unwrap()),
+            1,
+            "error: in.safetensors\n  cause: queue_ptr is 20, but the queue has columns 0 to 19",
+        ),
+        (
+            with("encoder_q.extra", numbers(&[1.0])),
+            1,
+            "error: in.safetensors\n  cause: the state holds `encoder_q.extra`, which this model does not have",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in.safetensors");
+        safetensors::serialize_to_file(&input, None, &file).unwrap();
+        let output = step(folder.path(), &[]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr).trim_end(), expected);
+        assert_eq!(output.status.code(), Some(exit), "{expected}");
+    }
 }

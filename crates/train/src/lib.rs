@@ -17,7 +17,6 @@ mod pretrain;
 mod run_folder;
 mod snapshot;
 mod sources;
-mod step_file;
 mod summary;
 mod tally;
 
@@ -37,5 +36,4 @@ pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
 pub use snapshot::load_state;
 pub use sources::{OpenStore, Preparing, Sources, open_sources};
-pub use step_file::{StepConfig, run_step_file};
 pub use summary::{Summary, Trio};
