@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain};
 use moco_encoders::{Encoder, Mode, ResNet};
+use moco_feed::decode;
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, batch_norm_eval, conv2d, emulate, global_average_pool,
     normalize_images,
@@ -18,8 +19,8 @@ use moco_ops::{
 use moco_rng::{At, Purpose, Seed};
 use moco_textures::TexturesConfig;
 use moco_train::{
-    Control, Labeled, Outcome, Parts, RunFolder, Sources, Summary, decode, encode,
-    evaluation_recipe, load_state, open_sources, pretrain,
+    Control, Labeled, Outcome, Parts, RunFolder, Sources, Summary, encode, evaluation_recipe,
+    load_state, open_sources, placement_of, pretrain,
 };
 
 /// A program for a device carries it along.
@@ -199,8 +200,8 @@ fn features(
     activations: DType,
 ) -> Vec<f32> {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
-    let how = (&loaded.plan.input, loaded.plan.workers, activations);
-    let set = encode(encoder, &labeled.test, &recipe, how).unwrap();
+    let stages = loaded.plan.view_stages(placement_of(encoder, activations));
+    let set = encode(encoder, &labeled.test, &recipe, &stages).unwrap();
     assert_eq!(set.len(), N_TEST as usize);
     set.numbers().to_vec()
 }
@@ -267,8 +268,9 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
     let loaded = loaded(root.path(), &[]);
     let labeled = sources(&loaded).labeled.unwrap();
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
-    let how = (&loaded.plan.input, loaded.plan.workers, DType::BF16);
-    let error = encode(&mut encoder(&loaded), &labeled.test, &recipe, how).unwrap_err();
+    let mut encoder = encoder(&loaded);
+    let stages = loaded.plan.view_stages(placement_of(&encoder, DType::BF16));
+    let error = encode(&mut encoder, &labeled.test, &recipe, &stages).unwrap_err();
     assert_eq!(
         error.to_string(),
         "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \

@@ -9,12 +9,13 @@ use moco_augment::{
     Augmentation, Fidelity, JitterDraw, JitterOp, Normalizer, Recipe, RecipeConfig, RecipeKind,
     RgbImage, Square, Step,
 };
+use moco_feed::{
+    FinishOn, InputPlan, OnBadSample, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
+    image_steps,
+};
 use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
 use moco_ops::{ImageStep, augment_images, emulate, normalize_images};
 use moco_rng::{At, Purpose, Seed, Stream};
-use moco_train::{
-    FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, image_steps, train_feed,
-};
 
 /// Files of several decoders and sizes, in the form of a golden file of `augment`.
 const JSON: &str = include_str!("../crates/augment/tests/golden/recipes.json");
@@ -243,16 +244,13 @@ fn the_trainer_is_fed_with_the_same_bits() {
             pairing: Pairing::Shuffled,
             finish_on,
         };
-        let mut feed = train_feed(
-            &source,
-            Arc::new(Recipe::new(config).unwrap()),
-            (Sampler::new(Seed(5), source.len(), 8).unwrap(), 0),
-            (Seed(5), 8),
-            (&input, WorkerPlan { readers: 1, decoders: 2 }, &Target::cpu()),
-            OnBadSample::Fail,
-        )
-        .unwrap();
-        let batches = (0..6).flat_map(|_| feed.recv().unwrap().unwrap().views);
+        let workers = WorkerPlan { readers: 1, decoders: 2 };
+        let stages = ViewStages { input, workers, placement: Placement::cpu() };
+        let sampler = Sampler::new(Seed(5), source.len(), 8).unwrap();
+        let order = TrainingOrder { sampler, position: 0, seed: Seed(5), batch_size: 8 };
+        let recipe = Arc::new(Recipe::new(config).unwrap());
+        let mut batches = stages.training(&source, recipe, &order, OnBadSample::Fail).unwrap();
+        let batches = (0..6).flat_map(|_| batches.recv().unwrap().unwrap().views);
         batches.map(|view| view.flatten_all().unwrap().to_vec1().unwrap()).collect()
     };
     let expected = batches(FinishOn::Cpu);

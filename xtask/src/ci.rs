@@ -121,7 +121,7 @@ const LONG_STEPS: [Step; 5] = [
             args: concat!(
                 "test --release --workspace --features ",
                 features!(),
-                ",moco-train/long,moco-tests/long --locked --no-fail-fast"
+                ",moco-feed/long,moco-tests/long --locked --no-fail-fast"
             ),
             env: Environment::Plain,
         },

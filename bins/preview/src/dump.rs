@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use moco_augment::{DrawnView, Fidelity, Frame, JitterOp, Recipe, RgbImage, Step};
 use moco_config::LoadedPretrain;
-use moco_train::Pairing;
+use moco_feed::Pairing;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Value, json};

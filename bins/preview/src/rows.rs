@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use moco_augment::{AugmentError, DrawnView, Frame, JitterOp, Recipe, RgbImage, Step};
 use moco_cli::{Exit, usage};
+use moco_feed::{BadSample, FeedError, OnBadSample, Substitutes, decode, view_streams};
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
-use moco_train::{
-    BadSample, OnBadSample, PretrainPlan, Substitutes, TrainError, decode, train_sampler,
-    view_streams,
-};
+use moco_train::PretrainPlan;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -65,9 +63,9 @@ pub(crate) fn draw(
     recipe: &Recipe,
     wanted: &Wanted,
 ) -> anyhow::Result<Shown> {
-    let sampler = train_sampler(plan, source.as_ref())?;
-    let substitutes = Substitutes::new(source, &sampler, plan.seed);
-    let order = Order { sampler, source: Arc::clone(source), substitutes };
+    let order = plan.training_order(source.as_ref())?;
+    let substitutes = Substitutes::new(source, &order);
+    let order = Order { sampler: order.sampler, source: Arc::clone(source), substitutes };
     let mut shown = Shown { images: BTreeMap::new(), rows: Vec::new() };
     for index in &wanted.indices {
         let place = Place::new(wanted.step, *index, plan.batch_size as u64)?;
@@ -89,7 +87,7 @@ impl Order {
         &self,
         slot: Slot,
         on_bad_sample: OnBadSample,
-    ) -> Result<(Vec<BadSample>, (u64, Image)), TrainError> {
+    ) -> Result<(Vec<BadSample>, (u64, Image)), FeedError> {
         let image = |sample: EncodedSample| {
             let (sample_index, key) = (sample.sample_index, sample.key.to_string());
             Ok((sample_index, Image { key, pixels: decode(sample)? }))
@@ -147,7 +145,7 @@ impl Shown {
         }
         let mut draws = Vec::new();
         for draw in 0..n_draws {
-            let view = |view: usize| -> Result<View, TrainError> {
+            let view = |view: usize| -> Result<View, FeedError> {
                 let (sample_index, slot) = (indices[view], slots[view]);
                 let (image, epoch) = (&self.images[&sample_index], slot.epoch.wrapping_add(draw));
                 // A substitute has the streams of the sample that it stands in for.
@@ -155,7 +153,7 @@ impl Shown {
                 let (width, height) = (image.pixels.width(), image.pixels.height());
                 let drawn = recipe.draw(width, height, if view == 0 { query } else { key });
                 let failed =
-                    |source: AugmentError| TrainError::Image { key: image.key.clone(), source };
+                    |source: AugmentError| FeedError::Image { key: image.key.clone(), source };
                 let pixels = drawn.apply_as(&image.pixels, recipe.fidelity()).map_err(failed)?;
                 Ok(View { sample_index, epoch, drawn, pixels })
             };

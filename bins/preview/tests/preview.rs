@@ -9,9 +9,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, IndexOp as _, Tensor};
 use moco_augment::{CropBox, DrawnView, Frame, JitterDraw, JitterOp, Normalizer, RgbImage, Step};
 use moco_config::{LoadedPretrain, load_pretrain};
+use moco_feed::Placement;
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{Target, train_feed, train_sampler};
 use serde_json::Value;
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pretrain/default.toml");
@@ -115,17 +115,12 @@ fn described(entry: &Value, image: &RgbImage) -> DrawnView {
 fn feed(loaded: &LoadedPretrain, step: u64) -> (Vec<Tensor>, Vec<u64>) {
     let plan = &loaded.plan;
     let parts = moco_cli::parts(loaded, &Device::Cpu).unwrap();
-    let sampler = train_sampler(plan, parts.sources.train.as_ref()).unwrap();
-    let mut feed = train_feed(
-        &parts.sources.train,
-        Arc::clone(&parts.augmentation),
-        (sampler, step * plan.batch_size as u64),
-        (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers, &Target::cpu()),
-        plan.on_bad_sample,
-    )
-    .unwrap();
-    let batch = feed.recv().unwrap().unwrap();
+    let source = &parts.sources.train;
+    let order = plan.training_order(source.as_ref()).unwrap().after_steps(step);
+    let stages = plan.view_stages(Placement::cpu());
+    let augmentation = Arc::clone(&parts.augmentation);
+    let mut batches = stages.training(source, augmentation, &order, plan.on_bad_sample).unwrap();
+    let batch = batches.recv().unwrap().unwrap();
     (batch.views, batch.sample_indices)
 }
 
@@ -190,7 +185,7 @@ fn a_substitute_is_shown_as_the_trainer_gets_it() {
     sets.push("data.verify=\"sizes\"".into());
     let place_of_it = |loaded: &LoadedPretrain| {
         let source = moco_cli::sources(loaded).unwrap().train;
-        let sampler = train_sampler(&loaded.plan, source.as_ref()).unwrap();
+        let sampler = loaded.plan.training_order(source.as_ref()).unwrap().sampler;
         sampler.slots_from(0).position(|slot| slot.sample_index == 0).unwrap() as u64
     };
     let position = place_of_it(&load_pretrain(Path::new(CONFIG), &sets).unwrap());

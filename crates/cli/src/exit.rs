@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use moco_config::ConfigError;
-use moco_train::{ErrorKind, TrainError};
+use moco_train::ErrorKind;
 
 /// How a program ends; the table is in `docs/cli.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn describe(error: &anyhow::Error) -> (Exit, String) {
     }
     let exit = error.chain().find_map(|cause| {
         let told = cause.downcast_ref::<Told>().map(|told| told.exit);
-        told.or_else(|| cause.downcast_ref::<TrainError>().map(|error| of_kind(error.kind())))
+        told.or_else(|| ErrorKind::of(cause).map(of_kind))
     });
     let mut text = format!("error: {error}");
     let mut last = error.to_string();
@@ -96,6 +96,7 @@ fn of_kind(kind: ErrorKind) -> Exit {
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
+    use moco_train::TrainError;
 
     use super::*;
 

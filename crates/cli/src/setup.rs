@@ -13,6 +13,7 @@ use moco_evaluate::FeatureSet;
 use moco_ops::Precision;
 use moco_train::{
     FinishOn, Parts, PretrainPlan, Sources, encode, evaluation_recipe, load_state, open_sources,
+    placement_of,
 };
 
 use crate::console::Console;
@@ -123,9 +124,9 @@ pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[Feature
     };
     let augmentation = evaluation_recipe(plan)?;
     let encoder = trained.moco.encoder_q_mut().encoder_mut();
-    let how = (&plan.input, plan.workers, trained.activations);
-    let train = encode(encoder, &data.train, &augmentation, how)?;
-    Ok([train, encode(encoder, &data.test, &augmentation, how)?])
+    let stages = plan.view_stages(placement_of(encoder, trained.activations));
+    let train = encode(encoder, &data.train, &augmentation, &stages)?;
+    Ok([train, encode(encoder, &data.test, &augmentation, &stages)?])
 }
 
 /// A name for a new run: the next free number and the name of the config.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use flate2::{Compression, write::GzEncoder};
 use moco_config::{LoadedPretrain, load_pretrain};
+use moco_feed::{Placement, TrainingOrder};
 use moco_ingest::{
     FolderStore, ImageFormat, IndexFiles, Manifest, Payload, Sampler, ShardSet, ShardWriter,
     Source, Split, Store, Verify,
 };
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{ErrorKind, Sources, Target, TrainError, open_sources, train_feed, train_sampler};
+use moco_train::{ErrorKind, Sources, TrainError, open_sources};
 use tempfile::TempDir;
 
 const N_TRAIN: u64 = 40;
@@ -79,17 +80,11 @@ fn contents(source: &dyn Source) -> Vec<(Payload, Option<u32>)> {
 /// What the trainer is fed with in its first two epochs.
 fn fed(loaded: &LoadedPretrain, sources: &Sources) -> Vec<(Vec<u64>, Vec<f32>)> {
     let plan = &loaded.plan;
-    let sampler = train_sampler(plan, sources.train.as_ref()).unwrap();
-    let mut feed = train_feed(
-        &sources.train,
-        Arc::new(moco_cli::recipe(loaded).unwrap()),
-        (sampler, 0),
-        (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers, &Target::cpu()),
-        plan.on_bad_sample,
-    )
-    .unwrap();
-    let batches = std::iter::from_fn(|| feed.recv().unwrap()).take(10);
+    let order = plan.training_order(sources.train.as_ref()).unwrap();
+    let recipe = Arc::new(moco_cli::recipe(loaded).unwrap());
+    let stages = plan.view_stages(Placement::cpu());
+    let mut batches = stages.training(&sources.train, recipe, &order, plan.on_bad_sample).unwrap();
+    let batches = std::iter::from_fn(|| batches.recv().unwrap()).take(10);
     let pixels = |view: &candle_core::Tensor| view.flatten_all().unwrap().to_vec1().unwrap();
     batches.map(|batch| (batch.sample_indices, pixels(&batch.views[1]))).collect()
 }
@@ -129,7 +124,8 @@ fn without_windows_the_order_is_that_of_one_permutation() {
     for set in ["data.window_shards=0", "data.window_shards=5", "data.window_shards=99"] {
         let loaded = loaded(folder.path(), &[set]);
         let sources = opened(folder.path(), &loaded).unwrap();
-        let sampler = train_sampler(&loaded.plan, sources.train.as_ref()).unwrap();
+        let order = loaded.plan.training_order(sources.train.as_ref()).unwrap();
+        let TrainingOrder { sampler, .. } = order;
         assert!(sampler.slots_from(3).take(99).eq(plain.slots_from(3).take(99)), "{set}");
     }
 }
@@ -164,7 +160,7 @@ fn windows_that_the_cache_has_no_room_for_are_refused() {
         let root = "data.root=s3://bucket/small";
         let loaded = loaded(folder.path(), &[root, "data.cache=FOLDER/cache", &cache, &window]);
         let sources = opened(folder.path(), &loaded).unwrap();
-        train_sampler(&loaded.plan, sources.train.as_ref()).err()
+        loaded.plan.training_order(sources.train.as_ref()).err()
     };
     for (bytes, window_shards) in [(4 * largest, 2), (whole, 0), (whole, 4), (2 * largest, 1)] {
         assert!(limit(bytes, window_shards).is_none(), "{bytes} {window_shards}");
@@ -174,7 +170,7 @@ fn windows_that_the_cache_has_no_room_for_are_refused() {
         (whole - 1, 0, "0 mixes all 5", "2; choose from 1 to that, or raise"),
         (largest, 1, "1 mixes 1", "0; raise"),
     ] {
-        let error = limit(bytes, window_shards).unwrap();
+        let error = TrainError::from(limit(bytes, window_shards).unwrap());
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert_eq!(
             error.to_string(),

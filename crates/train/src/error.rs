@@ -8,10 +8,9 @@ use moco_augment::AugmentError;
 use moco_checkpoint::CheckpointError;
 use moco_encoders::EncoderError;
 use moco_evaluate::EvaluateError;
+use moco_feed::{BadSample, FeedError};
 use moco_ingest::IngestError;
 use moco_pipeline::PipelineError;
-
-use crate::bad_samples::BadSample;
 
 /// A run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +19,13 @@ pub enum TrainError {
     /// A stage failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Images do not become batches.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
     /// The step failed.
     #[error(transparent)]
     Moco(#[from] MocoError),
-    /// A batch cannot become the encoder's input.
+    /// An operation failed.
     #[error(transparent)]
     Op(#[from] moco_ops::OpError),
     /// An encoder failed.
@@ -49,14 +51,6 @@ pub enum TrainError {
     /// The embedded data set cannot be written.
     #[error(transparent)]
     Textures(#[from] moco_textures::TexturesError),
-    /// An image cannot become a view.
-    #[error("image {key}: {source}")]
-    Image {
-        /// Where the image lies.
-        key: String,
-        /// What is wrong with it.
-        source: AugmentError,
-    },
     /// More training images were replaced than the plan allows.
     #[error(
         "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
@@ -67,21 +61,6 @@ pub enum TrainError {
         budget: u64,
         /// How many could not be used.
         n_bad_samples: u64,
-        /// The last of them.
-        last: BadSample,
-    },
-    /// Nothing that was tried can take the place of a bad sample.
-    #[error(
-        "no substitute for a bad sample at position {position}: {attempts} draws gave {n_bad_samples} \
-         bad samples; the last one was {last}; check the data as a whole"
-    )]
-    NoSubstitute {
-        /// The place in the order of the run.
-        position: u64,
-        /// Draws.
-        attempts: u32,
-        /// Distinct samples that could not be used.
-        n_bad_samples: usize,
         /// The last of them.
         last: BadSample,
     },
@@ -131,21 +110,6 @@ pub enum TrainError {
         /// The lock file.
         path: PathBuf,
     },
-    /// The cache has no room for the windows of the order.
-    #[error(
-        "data.window_shards = {window_shards} mixes {} shards at a time, but data.cache_bytes has room for \
-         windows of at most {limit}; {}raise data.cache_bytes",
-        if *window_shards == 0 { format!("all {n_shards}") } else { window_shards.to_string() },
-        if *limit == 0 { "" } else { "choose from 1 to that, or " }
-    )]
-    Window {
-        /// As it was set; 0 = all.
-        window_shards: usize,
-        /// Shards of the data set.
-        n_shards: usize,
-        /// The most that a window may have.
-        limit: usize,
-    },
     /// A checkpoint or step file lacks something.
     #[error("{}: {what}", path.display())]
     Content {
@@ -192,53 +156,64 @@ impl TrainError {
         match self {
             Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
-            Self::Window { .. }
-            | Self::NoReader { .. }
-            | Self::Ingest(IngestError::BatchSize { .. } | IngestError::StoreUnfit { .. })
-            | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
+            Self::NoReader { .. } | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
             #[cfg(feature = "cifar")]
             Self::Datasets(_) => ErrorKind::DataOrMachine,
-            Self::Ingest(_)
-            | Self::Textures(_)
-            | Self::Image { .. }
+            Self::Ingest(error) => ErrorKind::of_ingest(error),
+            Self::Textures(_)
             | Self::BadSampleBudget { .. }
-            | Self::NoSubstitute { .. }
             | Self::Checkpoint(_)
             | Self::Telemetry(_)
             | Self::File { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
-            Self::Pipeline(error) => of_stage(error),
+            Self::Feed(error) => ErrorKind::of_feed(error),
+            Self::Pipeline(error) => ErrorKind::of_stage(error),
             _ => ErrorKind::Failed,
         }
     }
 }
 
-impl TrainError {
-    /// Whether one image is at fault, so that another can take its place.
-    pub(crate) fn is_of_one_sample(&self) -> bool {
-        match self {
-            Self::Image { .. } => true,
-            Self::Ingest(error) => error.is_of_one_sample() && !error.is_transient(),
-            _ => false,
-        }
+impl ErrorKind {
+    /// The kind of an error of this crate or of the data path; `None` for any other error.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        let of_run = error.downcast_ref().map(TrainError::kind);
+        of_run.or_else(|| error.downcast_ref().map(Self::of_feed))
     }
-}
 
-fn of_stage(error: &PipelineError) -> ErrorKind {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<TrainError>() {
-            return error.kind();
+    fn of_feed(error: &FeedError) -> Self {
+        match error {
+            FeedError::Window { .. } => Self::Usage,
+            FeedError::Ingest(error) => Self::of_ingest(error),
+            FeedError::Image { .. } | FeedError::NoSubstitute { .. } => Self::DataOrMachine,
+            FeedError::Pipeline(error) => Self::of_stage(error),
+            _ => Self::Failed,
         }
-        if error.is::<IngestError>()
-            || error.is::<CheckpointError>()
-            || error.is::<moco_telemetry::TelemetryError>()
-        {
-            return ErrorKind::DataOrMachine;
-        }
-        cause = error.source();
     }
-    ErrorKind::Failed
+
+    fn of_ingest(error: &IngestError) -> Self {
+        match error {
+            IngestError::BatchSize { .. } | IngestError::StoreUnfit { .. } => Self::Usage,
+            _ => Self::DataOrMachine,
+        }
+    }
+
+    fn of_stage(error: &PipelineError) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = error.source();
+        while let Some(error) = cause {
+            if let Some(kind) = Self::of(error) {
+                return kind;
+            }
+            if error.is::<IngestError>()
+                || error.is::<CheckpointError>()
+                || error.is::<moco_telemetry::TelemetryError>()
+            {
+                return Self::DataOrMachine;
+            }
+            cause = error.source();
+        }
+        Self::Failed
+    }
 }
 
 /// Says what candle was asked to do when it failed.

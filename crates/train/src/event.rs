@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moco::{HealthReport, StepStatistics};
+use moco_feed::BadSample;
 use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
 use serde::Serialize;
-
-use crate::bad_samples::BadSample;
 
 /// Something happened.
 #[derive(Debug)]

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use moco_augment::Augmentation;
 use moco_encoders::{Encoder, Mode};
 use moco_evaluate::FeatureSet;
+use moco_feed::{Placement, ViewStages};
 use moco_ingest::Source;
 
 use crate::error::{During, TrainError};
-use crate::feeds::{Target, evaluation_feed};
-use crate::plan::{InputPlan, WorkerPlan};
 
 /// Images of a batch where nothing depends on its size.
 const BATCH: usize = 100;
@@ -20,9 +19,7 @@ const BATCH: usize = 100;
 pub(crate) struct Images<'a> {
     pub(crate) source: &'a Arc<dyn Source>,
     pub(crate) augmentation: &'a Arc<dyn Augmentation>,
-    pub(crate) input: &'a InputPlan,
-    pub(crate) workers: WorkerPlan,
-    pub(crate) target: &'a Target,
+    pub(crate) stages: &'a ViewStages,
     pub(crate) batch_size: usize,
     /// At most this many images from the start; 0 = all.
     pub(crate) limit: usize,
@@ -37,11 +34,11 @@ impl Images<'_> {
         let all = self.source.len();
         let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
         let augmentation = Arc::clone(self.augmentation);
-        let how = (self.input, self.workers, self.target);
-        let mut feed = evaluation_feed(self.source, augmentation, n_samples, self.batch_size, how)?;
+        let mut batches =
+            self.stages.evaluation(self.source, augmentation, n_samples, self.batch_size)?;
         let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         let mut seen = 0;
-        while let Some(batch) = feed.recv()? {
+        while let Some(batch) = batches.recv()? {
             let rows = row(&batch.views[0])?.to_vec2::<f32>().during("reading features")?;
             for (row, sample_index) in rows.into_iter().zip(batch.sample_indices) {
                 let label = self.source.label(sample_index)?;
@@ -58,7 +55,8 @@ impl Images<'_> {
 }
 
 /// Features of images under an encoder in evaluation mode, with their labels; images without a label are
-/// left out. `activations` is the type in which the encoder stores them; features are f32.
+/// left out. `stages` bring the images to the encoder's device, in the type in which it is to store
+/// activations; features are f32.
 ///
 /// # Errors
 /// If an image cannot be read, or the encoder's device has no such activations.
@@ -66,10 +64,16 @@ pub fn encode(
     encoder: &mut dyn Encoder,
     source: &Arc<dyn Source>,
     augmentation: &Arc<dyn Augmentation>,
-    (input, workers, activations): (&InputPlan, WorkerPlan, DType),
+    stages: &ViewStages,
 ) -> Result<FeatureSet, TrainError> {
-    let target = &Target::of(encoder, activations);
-    let images =
-        Images { source, augmentation, input, workers, target, batch_size: BATCH, limit: 0 };
+    let images = Images { source, augmentation, stages, batch_size: BATCH, limit: 0 };
     images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
+}
+
+/// An encoder's device, for activations of this type.
+#[must_use]
+pub fn placement_of(encoder: &dyn Encoder, activations: DType) -> Placement {
+    let of_parameters = encoder.params().dtype_and_device();
+    let device = of_parameters.map_or(Device::Cpu, |(_, device)| device.clone());
+    Placement { device, dtype: activations }
 }

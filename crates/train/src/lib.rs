@@ -1,15 +1,12 @@
-//! Wires the stages and holds the training loop.
+//! The training loop, its checkpoints and its evaluations.
 //!
 //! [`pretrain()`] is what `cargo xtask pretrain` runs. Its [`Parts`] are the places where somebody's own
 //! source of images, augmentation or encoder goes in.
 #![forbid(unsafe_code)]
 
-mod bad_samples;
 mod error;
 mod event;
 mod features;
-mod feeds;
-mod finish;
 mod measure;
 mod metrics;
 mod plan;
@@ -20,17 +17,15 @@ mod sources;
 mod summary;
 mod tally;
 
-pub use bad_samples::{BadSample, Substitutes};
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine};
-pub use features::encode;
-pub use feeds::{DeviceBatch, DeviceFeed, Target, decode, train_feed, train_sampler, view_streams};
-pub use finish::image_steps;
+pub use features::{encode, placement_of};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
+// What a plan is made of, and what events and errors hold.
+pub use moco_feed::{BadSample, FeedError, FinishOn, InputPlan, OnBadSample, Pairing, WorkerPlan};
 pub use plan::{
-    Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
-    KnnPlan, Length, LinearPlan, OnBadSample, Pairing, PretrainPlan, ShardCheck, ShardsPlan,
-    WorkerPlan,
+    Cadence, DataPlan, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length,
+    LinearPlan, PretrainPlan, ShardCheck, ShardsPlan,
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};

@@ -8,20 +8,20 @@ use moco_encoders::{Encoder, Mode};
 use moco_evaluate::{
     FeatureSet, KnnConfig, LinearConfig, knn_accuracy, linear_accuracy, train_linear,
 };
+use moco_feed::{Placement, ViewStages};
 use moco_ingest::Source;
 use moco_optim::SgdConfig;
 use moco_rng::Seed;
 
 use crate::error::{During, TrainError};
 use crate::features::Images;
-use crate::feeds::Target;
-use crate::plan::{EvaluationPlan, InputPlan, LinearPlan, PretrainPlan, WorkerPlan};
+use crate::plan::{EvaluationPlan, LinearPlan, PretrainPlan};
 
 /// Most batches whose statistics calibrate a random encoder's batch norm: after 50, what is left of the
 /// initial running statistics is 0.9⁵⁰ = 0.5 %.
 const CALIBRATION_BATCHES: usize = 50;
 
-/// Labeled splits, for evaluation alone.
+/// Labeled splits, only for evaluation.
 #[derive(Clone)]
 pub struct Labeled {
     /// The bank of the kNN vote and the training set of the linear classifier.
@@ -72,10 +72,8 @@ pub fn linear_config(plan: &LinearPlan) -> LinearConfig {
 pub(crate) struct Evaluator {
     data: Labeled,
     augmentation: Arc<dyn Augmentation>,
-    input: InputPlan,
-    workers: WorkerPlan,
-    /// Where features are computed, with activations as the plan says.
-    target: Target,
+    /// To where features are computed, with activations as the plan says.
+    stages: ViewStages,
     /// That of training, which the groups of batch norm divide.
     batch_size: usize,
     plan: EvaluationPlan,
@@ -93,25 +91,22 @@ impl Evaluator {
         Ok(Self {
             data,
             augmentation: evaluation_recipe(plan)?,
-            input: plan.input.clone(),
-            workers: plan.workers,
-            target: Target { device, dtype },
+            stages: plan.view_stages(Placement { device, dtype }),
             batch_size: plan.batch_size,
             plan: plan.evaluation.clone(),
             seed: plan.seed,
         })
     }
 
-    /// The first `limit` images of a split on their way to `target`; all if it is 0.
+    /// The first `limit` images of a split on their way through `stages`; all if it is 0.
     fn images<'a>(
         &'a self,
         source: &'a Arc<dyn Source>,
-        target: &'a Target,
+        stages: &'a ViewStages,
         limit: usize,
     ) -> Images<'a> {
-        let (augmentation, input) = (&self.augmentation, &self.input);
-        let (workers, batch_size) = (self.workers, self.batch_size);
-        Images { source, augmentation, input, workers, target, batch_size, limit }
+        let (augmentation, batch_size) = (&self.augmentation, self.batch_size);
+        Images { source, augmentation, stages, batch_size, limit }
     }
 
     fn knn_config(&self) -> KnnConfig {
@@ -122,7 +117,7 @@ impl Evaluator {
     /// kNN accuracy with the monitor's smaller bank.
     pub(crate) fn monitor(&self, encoder: &mut dyn Encoder) -> Result<f64, TrainError> {
         let mut features = |source, limit| {
-            let images = self.images(source, &self.target, limit);
+            let images = self.images(source, &self.stages, limit);
             images.rows(|images| Ok(encoder.features(images, Mode::Eval)?))
         };
         let train = features(&self.data.train, self.plan.monitor_bank)?;
@@ -132,21 +127,22 @@ impl Evaluator {
 
     /// Pixels are no activations: they are f32.
     pub(crate) fn pixels(&self) -> Result<Measured, TrainError> {
-        let target = Target { dtype: DType::F32, ..self.target.clone() };
-        self.of_rows(&target, |images| images.flatten_from(1).during("flattening pixels"))
+        let mut stages = self.stages.clone();
+        stages.placement.dtype = DType::F32;
+        self.of_rows(&stages, |images| images.flatten_from(1).during("flattening pixels"))
     }
 
     pub(crate) fn encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
-        self.of_rows(&self.target, |images| Ok(encoder.features(images, Mode::Eval)?))
+        self.of_rows(&self.stages, |images| Ok(encoder.features(images, Mode::Eval)?))
     }
 
     fn of_rows(
         &self,
-        target: &Target,
+        stages: &ViewStages,
         mut row: impl FnMut(&Tensor) -> Result<Tensor, TrainError>,
     ) -> Result<Measured, TrainError> {
-        let train = self.images(&self.data.train, target, 0).rows(&mut row)?;
-        let test = self.images(&self.data.test, target, 0).rows(&mut row)?;
+        let train = self.images(&self.data.train, stages, 0).rows(&mut row)?;
+        let test = self.images(&self.data.test, stages, 0).rows(&mut row)?;
         self.measure(&train, &test)
     }
 
@@ -154,7 +150,7 @@ impl Evaluator {
     /// evaluation mode would be arbitrary.
     pub(crate) fn random_encoder(&self, encoder: &mut dyn Encoder) -> Result<Measured, TrainError> {
         let limit = CALIBRATION_BATCHES * self.batch_size;
-        let images = self.images(&self.data.train, &self.target, limit);
+        let images = self.images(&self.data.train, &self.stages, limit);
         images.rows(|images| Ok(encoder.features(images, Mode::Train)?))?;
         self.encoder(encoder)
     }

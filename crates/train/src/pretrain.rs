@@ -9,6 +9,7 @@ use moco::{Alarm, Batch, CapturedSteps, Health, HealthReport, Moco, PendingStep}
 use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
 use moco_encoders::Encoder;
+use moco_feed::{BadSample, DeviceBatches, OnBadSample};
 use moco_ops::{
     convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
 };
@@ -16,13 +17,12 @@ use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
-use crate::bad_samples::BadSample;
 use crate::error::TrainError;
 use crate::event::Event;
-use crate::feeds::{DeviceFeed, Target, train_feed, train_sampler};
+use crate::features::placement_of;
 use crate::measure::Evaluator;
 use crate::metrics::Line;
-use crate::plan::{Length, OnBadSample, PretrainPlan};
+use crate::plan::{Length, PretrainPlan};
 use crate::run_folder::RunFolder;
 use crate::snapshot::{self, Snapshot};
 use crate::sources::Sources;
@@ -92,15 +92,16 @@ pub fn pretrain(
     let started = Instant::now();
     let Parts { sources, augmentation, encoder } = parts;
     let n_images = sources.train.len();
-    let sampler = train_sampler(plan, sources.train.as_ref())?;
-    let steps_per_epoch = sampler.steps_per_epoch();
+    let order = plan.training_order(sources.train.as_ref())?;
+    let steps_per_epoch = order.sampler.steps_per_epoch();
     let total_steps = match plan.length {
         Length::Steps(steps) => steps,
         Length::Epochs(epochs) => epochs * steps_per_epoch,
     };
-    let target = Target::of(encoder.as_ref(), plan.precision.activations());
+    let placement = placement_of(encoder.as_ref(), plan.precision.activations());
+    let device = placement.device.clone();
     let evaluator = match sources.labeled {
-        Some(data) => Some(Evaluator::new(data, plan, target.device.clone())?),
+        Some(data) => Some(Evaluator::new(data, plan, device.clone())?),
         None => None,
     };
     let mut random = encoder.fork()?;
@@ -115,7 +116,7 @@ pub fn pretrain(
         let state = snapshot::state(&newest.checkpoint, &newest.path)?;
         moco.load_state(&state, newest.checkpoint.global_step)?;
         if let Some(choices) = snapshot::convolutions(&newest.checkpoint)
-            && let Some(outdated) = prefer_convolution_choices(&target.device, choices)?
+            && let Some(outdated) = prefer_convolution_choices(&device, choices)?
         {
             (control.observe)(&Event::ChosenAnew { outdated: &outdated });
         }
@@ -130,15 +131,9 @@ pub fn pretrain(
         n_images,
         n_parameters: random.params().parameters().map(|(_, t)| t.elem_count()).sum(),
     });
-    let position = moco.global_step() * plan.batch_size as u64;
-    let feed = train_feed(
-        &sources.train,
-        augmentation,
-        (sampler, position),
-        (plan.seed, plan.batch_size),
-        (&plan.input, plan.workers, &target),
-        plan.on_bad_sample,
-    )?;
+    let order = order.after_steps(moco.global_step());
+    let stages = plan.view_stages(placement);
+    let batches = stages.training(&sources.train, augmentation, &order, plan.on_bad_sample)?;
     let mut metrics = MetricsWriter::append(&metrics_file)?;
     let mut session = Session {
         plan,
@@ -159,7 +154,7 @@ pub fn pretrain(
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
-    let completed = session.train(&mut moco, feed, &mut control)?;
+    let completed = session.train(&mut moco, batches, &mut control)?;
     let images_per_second = session.tally.images_per_second();
     let Session { metrics, checkpoints, .. } = session;
     checkpoints.finish()?;
@@ -191,7 +186,7 @@ pub fn pretrain(
     }
     summary.wall_seconds = seconds_before + started.elapsed().as_secs_f64();
     summary.peak_memory_bytes = peak_memory_bytes().ok();
-    summary.peak_device_memory_bytes = peak_device_memory_bytes(&target.device)?;
+    summary.peak_device_memory_bytes = peak_device_memory_bytes(&device)?;
     folder.write_summary(&summary)?;
     Ok(Outcome::Finished(summary))
 }
@@ -223,7 +218,7 @@ impl Session<'_> {
     fn train(
         &mut self,
         moco: &mut Moco,
-        mut feed: DeviceFeed,
+        mut batches: DeviceBatches,
         control: &mut Control<'_>,
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
@@ -231,7 +226,7 @@ impl Session<'_> {
         self.tally.resume_clock();
         while moco.global_step() < self.total_steps {
             let asked = Instant::now();
-            let Some(batch) = feed.recv()? else { break };
+            let Some(batch) = batches.recv()? else { break };
             self.tally.waited(asked.elapsed());
             self.count(&batch.bad_samples, moco, control)?;
             let progress = Progress {
@@ -271,7 +266,7 @@ impl Session<'_> {
                 self.metrics.send(Line::Step(line))?;
             }
             if global_step.is_multiple_of(self.steps_per_epoch) {
-                self.end_epoch(&feed, global_step, progress.epoch(), control)?;
+                self.end_epoch(&batches, global_step, progress.epoch(), control)?;
             }
             if is_due(global_step, plan.cadence.knn_every) && !is_last {
                 self.monitor(moco, control)?;
@@ -348,12 +343,12 @@ impl Session<'_> {
 
     fn end_epoch(
         &mut self,
-        feed: &DeviceFeed,
+        batches: &DeviceBatches,
         global_step: u64,
         epoch: u64,
         control: &mut Control<'_>,
     ) -> Result<(), TrainError> {
-        let now = feed.meters();
+        let now = batches.meters();
         let stages: Vec<StageReport> = if self.epoch_meters.is_empty() {
             now.clone()
         } else {

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 8] = [
     &["moco-rng", "moco-pipeline", "moco-telemetry", "moco-metrics", "moco-checkpoint"],
     &["moco-params", "moco-ops", "moco-ingest", "moco-augment", "moco-example-encoder"],
     &["moco-encoders", "moco-optim", "moco-textures", "moco-datasets"],
-    &["moco", "moco-evaluate"],
+    &["moco", "moco-evaluate", "moco-feed"],
     &["moco-train"],
     &["moco-config"],
     &["moco-cli"],

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use moco::{Batch, Moco};
 use moco_augment::{AugmentError, Augmentation, RgbImage};
+use moco_feed::{
+    DeviceBatches, FinishOn, InputPlan, OnBadSample, Pairing, Placement, TrainingOrder, ViewStages,
+    WorkerPlan,
+};
 use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
 use moco_rng::Stream;
-use moco_train::{
-    DeviceFeed, FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan, train_feed,
-};
 use serde_json::{Value, json};
 
 use super::setup::{MEAN, SEED, STD, Setup, noise};
@@ -80,13 +81,13 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
     Ok(Feed { batch_size: args.batch_size, training_ms, alone_ms, busy })
 }
 
-fn next(feed: &mut DeviceFeed) -> anyhow::Result<Batch> {
+fn next(feed: &mut DeviceBatches) -> anyhow::Result<Batch> {
     let batch = feed.recv()?.context("the feed has an end")?;
     let [im_q, im_k] = <[_; 2]>::try_from(batch.views).ok().context("two views")?;
     Ok(Batch { im_q, im_k, sample_indices: Vec::new() })
 }
 
-fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<DeviceFeed> {
+fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<DeviceBatches> {
     let sampler = Sampler::new(SEED, source.len(), u64::from(args.batch_size))?;
     let input = InputPlan {
         image_size: args.size,
@@ -96,15 +97,11 @@ fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<
         finish_on: FinishOn::Cpu,
     };
     let workers = WorkerPlan { readers: READERS, decoders: args.decoders as usize };
-    let target = Target { device: setup.device.clone(), dtype: setup.dtype };
-    Ok(train_feed(
-        source,
-        Arc::new(Identity { side: args.size }),
-        (sampler, 0),
-        (SEED, setup.batch_size),
-        (&input, workers, &target),
-        OnBadSample::Fail,
-    )?)
+    let placement = Placement { device: setup.device.clone(), dtype: setup.dtype };
+    let stages = ViewStages { input, workers, placement };
+    let order = TrainingOrder { sampler, position: 0, seed: SEED, batch_size: setup.batch_size };
+    let augmentation = Arc::new(Identity { side: args.size });
+    Ok(stages.training(source, augmentation, &order, OnBadSample::Fail)?)
 }
 
 /// Decoded images in memory, all of one size.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use image::codecs::jpeg::JpegEncoder;
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
+use moco_feed::{
+    DeviceBatch, DeviceBatches, FinishOn, InputPlan, OnBadSample, Pairing, Placement,
+    TrainingOrder, ViewStages, WorkerPlan,
+};
 use moco_ingest::{EncodedSample, IngestError, Payload, Remedy, SampleKey, Sampler, Source};
 use moco_rng::Seed;
-use moco_train::{
-    DeviceBatch, DeviceFeed, FinishOn, InputPlan, OnBadSample, Pairing, Target, WorkerPlan,
-    train_feed,
-};
 
 pub(crate) const SEED: Seed = Seed(11);
 pub(crate) const BATCH_SIZE: usize = 4;
@@ -99,12 +99,14 @@ pub(crate) fn plain(n: u64) -> Sampler {
     Sampler::new(SEED, n, BATCH_SIZE as u64).unwrap()
 }
 
+/// The feed of an order from a position on.
 pub(crate) fn open(
     images: &Images,
-    (sampler, position): (&Sampler, u64),
+    sampler: &Sampler,
+    position: u64,
     workers: usize,
     on_bad_sample: OnBadSample,
-) -> DeviceFeed {
+) -> DeviceBatches {
     let source: Arc<dyn Source> = Arc::new(images.clone());
     let (mean, std) = ([0.0; 3], [1.0 / 255.0; 3]);
     let input = InputPlan {
@@ -114,15 +116,11 @@ pub(crate) fn open(
         pairing: Pairing::SameImage,
         finish_on: FinishOn::Cpu,
     };
-    train_feed(
-        &source,
-        recipe(),
-        (sampler.clone(), position),
-        (SEED, BATCH_SIZE),
-        (&input, WorkerPlan { readers: workers, decoders: workers }, &Target::cpu()),
-        on_bad_sample,
-    )
-    .unwrap()
+    let workers = WorkerPlan { readers: workers, decoders: workers };
+    let stages = ViewStages { input, workers, placement: Placement::cpu() };
+    let sampler = sampler.clone();
+    let order = TrainingOrder { sampler, position, seed: SEED, batch_size: BATCH_SIZE };
+    stages.training(&source, recipe(), &order, on_bad_sample).unwrap()
 }
 
 /// The pixels of a view of a batch, as they were before the upload.

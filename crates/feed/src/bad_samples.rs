@@ -7,11 +7,12 @@ use std::sync::Arc;
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
 use moco_rng::{At, Purpose, Seed};
 
-use crate::error::TrainError;
+use crate::error::FeedError;
+use crate::order::TrainingOrder;
 
 /// Draws before the data set counts as broken: where half of it is, one place in 2¹⁶ ends the run.
 const ATTEMPTS: u32 = 16;
-/// Those of them within the window, whose shards are at hand; it may hold a few bad samples alone.
+/// Of these, the draws within the current window, whose shards are open already; all of it may be bad.
 const ATTEMPTS_NEAR: u32 = 8;
 
 /// A training image that cannot be used.
@@ -30,7 +31,7 @@ impl fmt::Display for BadSample {
 }
 
 impl BadSample {
-    fn new(sample_index: u64, error: &TrainError) -> Self {
+    fn new(sample_index: u64, error: &FeedError) -> Self {
         let mut reason = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -59,10 +60,11 @@ impl fmt::Debug for Substitutes {
 }
 
 impl Substitutes {
-    /// Those of a run.
+    /// Substitutes for the bad samples of a run in this order.
     #[must_use]
-    pub fn new(source: &Arc<dyn Source>, sampler: &Sampler, seed: Seed) -> Self {
-        Self { source: Arc::clone(source), sampler: sampler.clone(), seed }
+    pub fn new(source: &Arc<dyn Source>, order: &TrainingOrder) -> Self {
+        let TrainingOrder { sampler, seed, .. } = order;
+        Self { source: Arc::clone(source), sampler: sampler.clone(), seed: *seed }
     }
 
     /// What `make` makes of the sample of a slot, or of its substitute where it cannot be used, and the
@@ -73,9 +75,9 @@ impl Substitutes {
     pub fn sample<T>(
         &self,
         slot: Slot,
-        make: impl Fn(EncodedSample) -> Result<T, TrainError>,
-    ) -> Result<(Vec<BadSample>, T), TrainError> {
-        match self.source.read(slot.sample_index).map_err(TrainError::from).and_then(&make) {
+        make: impl Fn(EncodedSample) -> Result<T, FeedError>,
+    ) -> Result<(Vec<BadSample>, T), FeedError> {
+        match self.source.read(slot.sample_index).map_err(FeedError::from).and_then(&make) {
             Err(error) if error.is_of_one_sample() => self.find(slot, &error, make),
             made => Ok((Vec::new(), made?)),
         }
@@ -86,9 +88,9 @@ impl Substitutes {
     pub(crate) fn find<T>(
         &self,
         slot: Slot,
-        error: &TrainError,
-        make: impl Fn(EncodedSample) -> Result<T, TrainError>,
-    ) -> Result<(Vec<BadSample>, T), TrainError> {
+        error: &FeedError,
+        make: impl Fn(EncodedSample) -> Result<T, FeedError>,
+    ) -> Result<(Vec<BadSample>, T), FeedError> {
         let mut last = BadSample::new(slot.sample_index, error);
         let mut bad_samples = vec![last.clone()];
         let (first, n) = self.window(slot.position);
@@ -103,7 +105,7 @@ impl Substitutes {
             if bad_samples.iter().any(|bad| bad.sample_index == sample_index) {
                 continue;
             }
-            match self.source.read(sample_index).map_err(TrainError::from).and_then(&make) {
+            match self.source.read(sample_index).map_err(FeedError::from).and_then(&make) {
                 Ok(made) => return Ok((bad_samples, made)),
                 Err(error) if error.is_of_one_sample() => {
                     last = BadSample::new(sample_index, &error);
@@ -113,7 +115,7 @@ impl Substitutes {
             }
         }
         let (position, n_bad_samples) = (slot.position, bad_samples.len());
-        Err(TrainError::NoSubstitute { position, attempts: ATTEMPTS, n_bad_samples, last })
+        Err(FeedError::NoSubstitute { position, attempts: ATTEMPTS, n_bad_samples, last })
     }
 
     /// First position and length of the window that a position lies in.

@@ -1,7 +1,7 @@
 //! The same batches for any number of workers and from any position on.
 
+use moco_feed::{BadSample, DeviceBatch, DeviceBatches};
 use moco_ingest::Sampler;
-use moco_train::{BadSample, DeviceBatch, DeviceFeed};
 
 use crate::common::{BATCH_SIZE, Flaw, Images, SEED, SKIP, open, plain, some_flaws, view_pixels};
 
@@ -15,7 +15,7 @@ const AFTER_KILL: usize = if cfg!(feature = "long") { N_BATCHES } else { 16 };
 /// The hash of a batch's sample indices and pixels, and what it had to skip.
 type Digest = (blake3::Hash, Vec<BadSample>);
 
-fn digests(mut feed: DeviceFeed, n: usize) -> Vec<Digest> {
+fn digests(mut feed: DeviceBatches, n: usize) -> Vec<Digest> {
     let digest = |batch: DeviceBatch| {
         let mut hasher = blake3::Hasher::new();
         for sample_index in &batch.sample_indices {
@@ -44,15 +44,15 @@ fn windowed() -> Sampler {
 /// Kills a run after each batch and goes on with another number of workers.
 #[track_caller]
 fn check(images: &Images, sampler: &Sampler) -> Vec<Digest> {
-    let whole = digests(open(images, (sampler, 0), 1, SKIP), N_BATCHES);
+    let whole = digests(open(images, sampler, 0, 1, SKIP), N_BATCHES);
     for workers in WORKERS {
-        let feed = open(images, (sampler, 0), workers, SKIP);
+        let feed = open(images, sampler, 0, workers, SKIP);
         assert!(digests(feed, N_BATCHES) == whole, "{workers} workers");
     }
     for killed_after in 0..N_BATCHES {
         let workers = WORKERS[killed_after % WORKERS.len()];
         let position = (killed_after * BATCH_SIZE) as u64;
-        let feed = open(images, (sampler, position), workers, SKIP);
+        let feed = open(images, sampler, position, workers, SKIP);
         let expected = &whole[killed_after..N_BATCHES.min(killed_after + AFTER_KILL)];
         let got = digests(feed, expected.len());
         assert!(got == expected, "{workers} workers after batch {killed_after}");

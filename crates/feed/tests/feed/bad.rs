@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use moco_augment::RgbImage;
+use moco_feed::{DeviceBatch, FeedError, OnBadSample, view_streams};
 use moco_ingest::Sampler;
-use moco_train::{DeviceBatch, OnBadSample, TrainError, view_streams};
 
 use crate::common::{
     BATCH_SIZE, Flaw, Images, SEED, SKIP, open, pixels, plain, recipe, some_flaws, view_pixels,
@@ -14,12 +14,12 @@ const N: u64 = 100;
 const N_BATCHES: usize = 50;
 
 fn batches(images: &Images, sampler: &Sampler, on_bad_sample: OnBadSample) -> Vec<DeviceBatch> {
-    let mut feed = open(images, (sampler, 0), 2, on_bad_sample);
+    let mut feed = open(images, sampler, 0, 2, on_bad_sample);
     (0..N_BATCHES).map(|_| feed.recv().unwrap().unwrap()).collect()
 }
 
-fn failure(flaw: fn(u64) -> Flaw, on_bad_sample: OnBadSample) -> TrainError {
-    let mut feed = open(&Images { n: N, flaw }, (&plain(N), 0), 2, on_bad_sample);
+fn failure(flaw: fn(u64) -> Flaw, on_bad_sample: OnBadSample) -> FeedError {
+    let mut feed = open(&Images { n: N, flaw }, &plain(N), 0, 2, on_bad_sample);
     let failure = (0..N_BATCHES).find_map(|_| feed.recv().err());
     failure.unwrap()
 }
@@ -55,7 +55,7 @@ fn what_is_wrong_with_a_shard_ends_the_run_under_skip_too() {
     let flaw = |i| if i == 42 { Flaw::Empty } else { Flaw::NoShard };
     let sampler = plain(N);
     let at_42 = sampler.slots_from(0).find(|slot| slot.sample_index == 42).unwrap();
-    let feed = open(&Images { n: N, flaw }, (&sampler, at_42.position), 1, SKIP).recv();
+    let feed = open(&Images { n: N, flaw }, &sampler, at_42.position, 1, SKIP).recv();
     assert!(feed.unwrap_err().to_string().contains("shard train-0.tar is missing"));
 }
 

@@ -1,0 +1,72 @@
+//! What can end a feed.
+
+use moco_augment::AugmentError;
+use moco_ingest::IngestError;
+use moco_ops::OpError;
+use moco_pipeline::PipelineError;
+
+use crate::bad_samples::BadSample;
+
+/// A feed ended early, or could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// A stage failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A batch cannot become the encoder's input.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// A sample cannot be read, or the order of samples is not possible.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// An image cannot become a view.
+    #[error("image {key}: {source}")]
+    Image {
+        /// Where the image lies.
+        key: String,
+        /// What is wrong with it.
+        source: AugmentError,
+    },
+    /// Nothing that was tried can take the place of a bad sample.
+    #[error(
+        "no substitute for a bad sample at position {position}: {attempts} draws gave {n_bad_samples} \
+         bad samples; the last one was {last}; check the data as a whole"
+    )]
+    NoSubstitute {
+        /// The place in the order of the run.
+        position: u64,
+        /// Draws.
+        attempts: u32,
+        /// Distinct samples that could not be used.
+        n_bad_samples: usize,
+        /// The last of them.
+        last: BadSample,
+    },
+    /// The cache has no room for the windows of the order.
+    #[error(
+        "data.window_shards = {window_shards} mixes {} shards at a time, but data.cache_bytes has room for \
+         windows of at most {limit}; {}raise data.cache_bytes",
+        if *window_shards == 0 { format!("all {n_shards}") } else { window_shards.to_string() },
+        if *limit == 0 { "" } else { "choose from 1 to that, or " }
+    )]
+    Window {
+        /// As it was set; 0 = all.
+        window_shards: usize,
+        /// Shards of the data set.
+        n_shards: usize,
+        /// The most that a window may have.
+        limit: usize,
+    },
+}
+
+impl FeedError {
+    /// True if only one image is at fault, so that another can take its place.
+    pub(crate) fn is_of_one_sample(&self) -> bool {
+        match self {
+            Self::Image { .. } => true,
+            Self::Ingest(error) => error.is_of_one_sample() && !error.is_transient(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How images become batches: the parts of a plan that the data path reads.
+
+use candle_core::{DType, Device};
+
+/// Where batches go, and the type of the activations that they become.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The encoder's device.
+    pub device: Device,
+    /// f32, or bf16 on a GPU.
+    pub dtype: DType,
+}
+
+impl Placement {
+    /// f32 on the CPU.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32 }
+    }
+}
+
+/// What an image becomes before the encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputPlan {
+    /// Side of a view in pixels.
+    pub image_size: u32,
+    /// Mean of each channel, of pixels scaled to 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub std: [f32; 3],
+    /// Which view is the key's.
+    pub pairing: Pairing,
+    /// Where training views are finished.
+    pub finish_on: FinishOn,
+}
+
+/// Where a training view is finished once it was cropped: color jitter, grayscale, blur and flip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishOn {
+    /// In the decoders' threads.
+    Cpu,
+    /// On the GPU that trains, a batch at a time, with the bits of exact fidelity; for machines whose
+    /// processors cannot feed it.
+    Gpu,
+}
+
+/// Which view is the key's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// Two views of the same image: the method.
+    SameImage,
+    /// The key's view comes from another image of the batch: a control that must not learn.
+    Shuffled,
+}
+
+impl Pairing {
+    /// At which place of a batch of `n` the image lies whose `view` goes to `place`; view 0 is the query's,
+    /// 1 the key's.
+    #[must_use]
+    pub fn place_of(self, view: usize, place: usize, n: usize) -> usize {
+        match (self, view) {
+            (Self::Shuffled, 1) => (place + 1) % n,
+            _ => place,
+        }
+    }
+}
+
+/// What becomes of a training image that cannot be used: that is empty, too large or does not decode.
+/// Whatever is wrong with a whole shard ends the run in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBadSample {
+    /// The run ends.
+    Fail,
+    /// Another image takes its place.
+    Skip {
+        /// How often that may happen in the whole run; an image counts each time that it is met.
+        budget: u64,
+    },
+}
+
+/// Workers of the data stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerPlan {
+    /// Threads that read shards; also the number of lanes.
+    pub readers: usize,
+    /// Threads that decode and draw views.
+    pub decoders: usize,
+}

@@ -1,0 +1,82 @@
+//! From an encoded sample to the views of one image.
+
+use moco_augment::{Augmentation, RgbImage, Square};
+use moco_ingest::{EncodedSample, Payload};
+use moco_rng::{At, Purpose, Seed, Stream};
+
+use crate::bad_samples::BadSample;
+use crate::error::FeedError;
+use crate::plan::FinishOn;
+
+/// The views of one image, on the host: two in training, one in an evaluation.
+#[derive(Debug)]
+pub(crate) struct AugmentedSample {
+    pub(crate) sample_index: u64,
+    /// The query's first. What a GPU is to finish is still to be done.
+    pub(crate) views: Vec<Square>,
+    /// The samples that this one takes the place of.
+    pub(crate) bad_samples: Vec<BadSample>,
+}
+
+/// The randomness of the two views of an image in an epoch, the query's first.
+#[must_use]
+pub fn view_streams(seed: Seed, epoch: u32, sample_index: u64) -> [Stream; 2] {
+    [0, 1].map(|view| seed.stream(Purpose::Augment, At { epoch, index: sample_index, view }))
+}
+
+/// Decodes an image.
+///
+/// # Errors
+/// If it cannot be decoded; the error names it.
+pub fn decode(sample: EncodedSample) -> Result<RgbImage, FeedError> {
+    let key = sample.key;
+    let decoded = match sample.payload {
+        Payload::Encoded(bytes) => RgbImage::decode(&bytes),
+        Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels),
+    };
+    decoded.map_err(|source| FeedError::Image { key: key.to_string(), source })
+}
+
+/// The training views of a sample, one for each stream; those for a CPU are finished.
+pub(crate) fn training_views(
+    sample: EncodedSample,
+    augmentation: &dyn Augmentation,
+    streams: Vec<Stream>,
+    finish_on: FinishOn,
+) -> Result<Vec<Square>, FeedError> {
+    let key = sample.key.to_string();
+    let views = match (sample.payload, finish_on) {
+        (Payload::Encoded(file), FinishOn::Cpu) => augmentation
+            .views(&file, streams)
+            .map(|views| views.into_iter().map(finished).collect()),
+        (Payload::Encoded(file), FinishOn::Gpu) => augmentation.squares(&file, streams),
+        (Payload::Rgb { width, height, pixels }, _) => RgbImage::new(width, height, pixels)
+            .and_then(|image| {
+                let view = |stream| match finish_on {
+                    FinishOn::Cpu => augmentation.view(&image, stream).map(finished),
+                    FinishOn::Gpu => augmentation.square(&image, stream),
+                };
+                streams.into_iter().map(view).collect()
+            }),
+    };
+    views.map_err(|source| FeedError::Image { key, source })
+}
+
+/// The single view of a sample for an evaluation, finished.
+pub(crate) fn evaluation_view(
+    sample: EncodedSample,
+    augmentation: &dyn Augmentation,
+    sample_index: u64,
+) -> Result<Square, FeedError> {
+    let key = sample.key.to_string();
+    let image = decode(sample)?;
+    // An evaluation's augmentation draws nothing.
+    let stream = Seed(0).stream(Purpose::Augment, At::index(sample_index));
+    let view = augmentation.view(&image, stream);
+    Ok(finished(view.map_err(|source| FeedError::Image { key, source })?))
+}
+
+/// A view that nothing is left to do to.
+fn finished(image: RgbImage) -> Square {
+    Square { image, steps: Vec::new() }
+}
