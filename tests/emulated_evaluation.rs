@@ -19,8 +19,8 @@ use moco_ops::{
 use moco_rng::{At, Purpose, Seed};
 use moco_textures::TexturesConfig;
 use moco_train::{
-    Control, Labeled, Outcome, Parts, RunFolder, Sources, Summary, encode, evaluation_recipe,
-    load_state, open_sources, placement_of, pretrain,
+    Components, Control, DataAccess, Labeled, Outcome, RunFolder, SavedRun, Sources, Summary,
+    encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
 };
 
 /// A program for a device carries it along.
@@ -60,8 +60,8 @@ fn loaded(root: &Path, sets: &[&str]) -> LoadedPretrain {
 }
 
 fn sources(loaded: &LoadedPretrain) -> Sources {
-    open_sources(&loaded.data, 1, &|address| panic!("{address} is no folder"), &mut |_, _, _| ())
-        .unwrap()
+    let access = DataAccess { open_store: &no_store, preparing: &mut |_, _, _| () };
+    open_sources(&loaded.data, loaded.plan.workers, access).unwrap()
 }
 
 fn encoder(loaded: &LoadedPretrain) -> ResNet {
@@ -77,7 +77,7 @@ struct Run {
 
 fn run(root: &Path, activations: &str) -> Run {
     let loaded = loaded(root, &[&format!("evaluate.activations={activations}")]);
-    let parts = Parts {
+    let components = Components {
         sources: sources(&loaded),
         augmentation: Arc::new(Recipe::new(loaded.recipe).unwrap()),
         encoder: Box::new(encoder(&loaded)),
@@ -85,9 +85,9 @@ fn run(root: &Path, activations: &str) -> Run {
     let folder = RunFolder::create(&root.join("runs"), activations, &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
     let (outcome, launched) =
-        emulate(|| pretrain(&loaded.plan, parts, (&folder, &loaded.resolved), None, control));
+        emulate(|| pretrain(&loaded.plan, components, &folder, None, control));
     let Outcome::Finished(summary) = outcome.unwrap() else { panic!("nobody asked it to stop") };
-    let (state, _, _) = load_state(folder.path()).unwrap();
+    let state = SavedRun::load(folder.path()).unwrap().tensors;
     let numbers = |x: &Tensor| {
         x.to_dtype(DType::F32).and_then(|x| x.flatten_all()?.to_vec1::<f32>()).unwrap()
     };

@@ -26,10 +26,10 @@ pub(crate) fn small_run(root: &Path) -> Summary {
     ];
     let loaded = moco_config::load_pretrain(Path::new(default), &sets).unwrap();
     let device = moco_cli::Device::Cpu.open(moco_ops::Precision::F32).unwrap();
-    let parts = moco_cli::parts(&loaded, &device).unwrap();
+    let components = moco_cli::components(&loaded, &device).unwrap();
     let folder = RunFolder::create(&root.join("runs"), "small", &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
-    match pretrain(&loaded.plan, parts, (&folder, &loaded.resolved), None, control).unwrap() {
+    match pretrain(&loaded.plan, components, &folder, None, control).unwrap() {
         Outcome::Finished(summary) => summary,
         Outcome::Stopped { .. } => panic!("nobody asked it to stop"),
     }

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use candle_core::DType;
-use moco_cli::{Activations, Device, TrainedEncoder, labeled_features, trained_encoder};
+use moco_cli::{Activations, Device, labeled_features, trained_encoder};
 use moco_evaluate::{FeatureSet, KnnConfig, knn_accuracy, linear_accuracy, train_linear};
 use moco_ops::emulate;
-use moco_train::linear_config;
+use moco_train::{TrainedEncoder, linear_config};
 
 fn main() -> anyhow::Result<()> {
     let print = moco_cli::print_result;
@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
         let start = Instant::now();
         let sets = labeled_features(&mut trained)?;
         row("f32", start, &sets, accuracies(&trained, &sets)?);
-        trained.activations = DType::BF16;
+        trained.placement.dtype = DType::BF16;
         let start = Instant::now();
         let (sets, launched) = emulate(|| labeled_features(&mut trained));
         let sets = sets?;
@@ -44,7 +44,7 @@ fn accuracies(
     trained: &TrainedEncoder,
     [train, test]: &[FeatureSet; 2],
 ) -> anyhow::Result<[f64; 2]> {
-    let plan = &trained.loaded.plan;
+    let plan = &trained.plan;
     let knn = plan.evaluation.knn;
     let knn = KnnConfig { n_neighbors: knn.n_neighbors, temperature: knn.temperature };
     let n_classes = train.n_classes().max(test.n_classes());

@@ -12,12 +12,12 @@ use moco_checkpoint::CheckpointDir;
 
 /// The run's checkpoint below `root`, as if a GPU had trained it in bf16.
 fn write_as_of_bf16(root: &Path) {
-    let (state, config, global_step) = moco_train::load_state(&root.join("runs/small")).unwrap();
-    let of_bf16 = config.replace("\nprecision = \"f32\"", "\nprecision = \"bf16\"");
-    assert_ne!(of_bf16, config);
+    let saved = moco_train::SavedRun::load(&root.join("runs/small")).unwrap();
+    let of_bf16 = saved.config.replace("\nprecision = \"f32\"", "\nprecision = \"bf16\"");
+    assert_ne!(of_bf16, saved.config);
     let metadata = BTreeMap::from([("config".to_owned(), of_bf16)]);
     let folder = CheckpointDir::open(root.join("of-bf16"), 1).unwrap();
-    folder.save(global_step, &state, &metadata).unwrap();
+    folder.save(saved.global_step, &saved.tensors, &metadata).unwrap();
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
     let [train, test] = labeled_features(&mut trained)?;
-    let plan = &trained.loaded.plan;
+    let plan = &trained.plan;
     let mut config = linear_config(&plan.evaluation.linear);
     config.lr = args.lr.unwrap_or(config.lr);
     config.epochs = args.epochs.unwrap_or(config.epochs);

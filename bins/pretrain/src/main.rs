@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use moco_cli::{
-    Console, Device, Exit, default_name, exit_code, parts, print_result, stop_on_signals,
+    Console, Device, Exit, components, default_name, exit_code, print_result, stop_on_signals,
     summary_table, watch,
 };
 use moco_config::{LoadedPretrain, check_resume, load_pretrain, load_stored_pretrain};
@@ -66,15 +66,9 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(name) = &args.resume {
         let resume = RunFolder::resume(&args.runs, name)?;
         let loaded = load_stored_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
-        check_resume(name, &resume.config, &loaded.resolved)?;
+        check_resume(name, resume.folder.config(), &loaded.resolved)?;
         let device = args.device.open_for(&loaded.plan)?;
-        return train(
-            (args, &device),
-            &loaded,
-            (&resume.folder, &resume.config),
-            Some(&resume.newest),
-            &stop,
-        );
+        return train(args, &device, &loaded, &resume.folder, Some(&resume.newest), &stop);
     }
     let loaded = load_pretrain(&args.config, &args.sets)?;
     if args.print_config {
@@ -84,32 +78,33 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let device = args.device.open_for(&loaded.plan)?;
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
-    let outcome = train((args, &device), &loaded, (&folder, &loaded.resolved), None, &stop);
+    let outcome = train(args, &device, &loaded, &folder, None, &stop);
     if outcome.is_err() {
-        // What the run failed for is told, whatever becomes of its folder.
+        // The run's own error is reported, whatever becomes of its folder.
         drop(folder.give_back());
     }
     outcome
 }
 
 fn train(
-    (args, device): (&Args, &candle_core::Device),
+    args: &Args,
+    device: &candle_core::Device,
     loaded: &LoadedPretrain,
-    (folder, config): (&RunFolder, &str),
+    folder: &RunFolder,
     newest: Option<&moco_train::Newest>,
     stop: &std::sync::atomic::AtomicBool,
 ) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
     let run_log = RunLog::append(&folder.file("run.log"))?;
     console.line(&format!("run    {}  seed {}", folder.path().display(), loaded.plan.seed.0));
-    let parts = parts(loaded, device)?;
+    let components = components(loaded, device)?;
     let is_stopping = || stop.load(Ordering::Relaxed);
     let mut log = |line: &str| run_log.line(line);
     let outcome = {
         let mut observe = watch(&mut console, &is_stopping, &mut log);
         let control = Control { stop, observe: &mut observe };
         moco_pipeline::run_on_big_stack("trainer", || {
-            pretrain(&loaded.plan, parts, (folder, config), newest, control)
+            pretrain(&loaded.plan, components, folder, newest, control)
         })?
     };
     console.finish();

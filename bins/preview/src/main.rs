@@ -10,8 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use moco_cli::{Exit, exit_code, print_result, recipe, sources, usage};
+use moco_cli::{Exit, exit_code, print_result, sources, usage};
 use moco_config::load_pretrain;
+use moco_train::training_recipe;
 
 use rows::Wanted;
 
@@ -91,7 +92,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     sheet::check_size(loaded.recipe.image_size, indices.len(), args.draws)?;
     let wanted = Wanted { step: args.step, indices, n_draws: args.draws };
-    let recipe = recipe(&loaded)?;
+    let recipe = training_recipe(loaded.recipe, loaded.fidelity)?;
     let shown = rows::draw(&loaded.plan, &sources(&loaded)?.train, &recipe, &wanted)?;
     for row in &shown.rows {
         print_result(&shown.describe(row));

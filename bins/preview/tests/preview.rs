@@ -114,11 +114,11 @@ fn described(entry: &Value, image: &RgbImage) -> DrawnView {
 /// What the trainer's feed delivers first from `step` on, and the samples' indices.
 fn feed(loaded: &LoadedPretrain, step: u64) -> (Vec<Tensor>, Vec<u64>) {
     let plan = &loaded.plan;
-    let parts = moco_cli::parts(loaded, &Device::Cpu).unwrap();
-    let source = &parts.sources.train;
+    let components = moco_cli::components(loaded, &Device::Cpu).unwrap();
+    let source = &components.sources.train;
     let order = plan.training_order(source.as_ref()).unwrap().after_steps(step);
     let stages = plan.view_stages(Placement::cpu());
-    let augmentation = Arc::clone(&parts.augmentation);
+    let augmentation = Arc::clone(&components.augmentation);
     let mut batches = stages.training(source, augmentation, &order, plan.on_bad_sample).unwrap();
     let batch = batches.recv().unwrap().unwrap();
     (batch.views, batch.sample_indices)

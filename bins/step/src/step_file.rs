@@ -17,9 +17,8 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use moco::{Batch, Moco, MocoState, Shuffle};
 use moco_cli::{Exit, usage};
-use moco_encoders::{Encoder as _, ResNet};
 use moco_ops::Precision;
-use moco_train::PretrainPlan;
+use moco_train::{PretrainPlan, build_encoder};
 
 /// How many steps to do, and of how many of them to write the gradients.
 #[derive(Debug, Clone, Copy)]
@@ -143,9 +142,7 @@ impl StepFile<'_> {
             .map(|(_, tensor)| tensor.dtype())
             .ok_or_else(|| self.wrong("lacks the tensors `encoder_q.*`"))?;
         let plan = self.plan;
-        let mut encoder = ResNet::new(plan.encoder, plan.seed, dtype)?;
-        encoder.params_mut().to_device(self.device)?;
-        let encoder = Box::new(encoder);
+        let encoder = build_encoder(plan, dtype, self.device)?;
         let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
         for (name, tensor) in moco.state()? {
             let may_be_left_out = name.starts_with("sgd.") || name.ends_with("num_batches_tracked");

@@ -1,4 +1,4 @@
-//! What the binaries share: exit codes, signals, the console, and opening what a config names.
+//! What the binaries share: exit codes, signals, device names, and the console, also while data is opened.
 #![forbid(unsafe_code)]
 
 mod console;
@@ -13,8 +13,6 @@ pub use console::{Console, ConsoleKind, print_result};
 pub use device::{Activations, Device};
 pub use exit::{Exit, exit_code, usage};
 pub use report::{summary_table, watch};
-pub use setup::{
-    TrainedEncoder, default_name, labeled_features, parts, recipe, sources, trained_encoder,
-};
+pub use setup::{components, default_name, labeled_features, sources, trained_encoder};
 pub use signals::stop_on_signals;
 pub use store::open_store;

@@ -1,64 +1,43 @@
-//! From a loaded config to the parts of a run, and from a checkpoint to an encoder.
+//! What a config and a checkpoint name, opened with a bar on the terminal while data is prepared.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
-use candle_core::DType;
-use moco::Moco;
-use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
+use moco_feed::Placement;
 use moco_ops::Precision;
 use moco_train::{
-    FinishOn, Parts, PretrainPlan, Sources, encode, evaluation_recipe, load_state, open_sources,
-    placement_of,
+    Components, DataAccess, SavedRun, Sources, TrainError, TrainedEncoder, open_sources,
+    training_recipe,
 };
 
 use crate::console::Console;
 use crate::device::{Activations, Device};
-use crate::exit::{Exit, usage};
 use crate::store::open_store;
 
-/// Opens the data and builds the encoder, on `device`, and the augmentation of a config.
+/// The components of a run by its config, on `device`.
 ///
 /// # Errors
-/// If files are missing or not what they should be, or the device has no room.
-pub fn parts(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::Result<Parts> {
-    if let (true, Some(setting)) = (device.is_cpu(), needs_gpu(&loaded.plan)) {
-        return Err(usage(Exit::Usage, format!("{setting} needs --device cuda:N")));
-    }
-    let encoder = encoder(loaded, device)?;
-    Ok(Parts {
-        sources: sources(loaded)?,
-        augmentation: Arc::new(recipe(loaded)?),
-        encoder: Box::new(encoder),
-    })
+/// As [`Components::from_plan`].
+pub fn components(
+    loaded: &LoadedPretrain,
+    device: &candle_core::Device,
+) -> anyhow::Result<Components> {
+    let recipe = training_recipe(loaded.recipe, loaded.fidelity)?;
+    with_bar(|access| Components::from_plan(&loaded.plan, &loaded.data, recipe, device, access))
 }
 
-/// A setting that a CPU cannot follow.
-fn needs_gpu(plan: &PretrainPlan) -> Option<&'static str> {
-    [
-        (plan.input.finish_on == FinishOn::Gpu, "augment.finish_on = \"gpu\""),
-        (plan.cuda_graph, "run.cuda_graph = true"),
-    ]
-    .into_iter()
-    .find_map(|(is_set, setting)| is_set.then_some(setting))
-}
-
-fn encoder(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::Result<ResNet> {
-    let mut encoder = ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?;
-    encoder.params_mut().to_device(device)?;
-    Ok(encoder)
-}
-
-/// Opens the data of a config, with a bar on standard error while it is drawn or indexed.
+/// Opens the data of a config.
 ///
 /// # Errors
 /// If files are missing or not what they should be.
 pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
-    let n_workers = loaded.plan.workers.decoders.max(loaded.plan.workers.readers).max(2);
+    with_bar(|access| open_sources(&loaded.data, loaded.plan.workers, access))
+}
+
+/// Opens data with a bar on standard error while it is drawn or indexed.
+fn with_bar<T>(open: impl FnOnce(DataAccess<'_>) -> Result<T, TrainError>) -> anyhow::Result<T> {
     let mut console = Console::detect();
     let mut preparing = |what: &str, done: u64, total: u64| {
         if !console.is_started() {
@@ -67,29 +46,10 @@ pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
         console.advance(done);
         console.status(done, what);
     };
-    let store = |address: &str| Ok(open_store(address)?);
-    let opened = open_sources(&loaded.data, n_workers, &store, &mut preparing);
+    let open_store = |address: &str| Ok(open_store(address)?);
+    let opened = open(DataAccess { open_store: &open_store, preparing: &mut preparing });
     console.finish();
     Ok(opened?)
-}
-
-/// The augmentation of a config.
-///
-/// # Errors
-/// If its numbers are out of range.
-pub fn recipe(loaded: &LoadedPretrain) -> anyhow::Result<Recipe> {
-    Ok(Recipe::new(loaded.recipe)?.with_fidelity(loaded.fidelity))
-}
-
-/// A model from a checkpoint, with the config it was trained with.
-#[derive(Debug)]
-pub struct TrainedEncoder {
-    /// Query encoder and all else.
-    pub moco: Moco,
-    /// The config.
-    pub loaded: LoadedPretrain,
-    /// The type of the activations while [`labeled_features`] computes.
-    pub activations: DType,
 }
 
 /// Loads the newest valid checkpoint of a run folder, or a checkpoint file, to where its features are to
@@ -102,15 +62,13 @@ pub fn trained_encoder(
     device: Device,
     activations: Activations,
 ) -> anyhow::Result<TrainedEncoder> {
-    let (state, config, global_step) = load_state(path)?;
-    let loaded = load_pretrain_text(&config, &path.display().to_string())
+    let saved = SavedRun::load(path)?;
+    let loaded = load_pretrain_text(&saved.config, &path.display().to_string())
         .with_context(|| format!("the config inside {}", path.display()))?;
-    let plan = &loaded.plan;
-    let activations = activations.dtype_on(device, plan.precision)?;
-    let encoder = encoder(&loaded, &device.open(Precision::F32)?)?;
-    let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
-    moco.load_state(&state, global_step)?;
-    Ok(TrainedEncoder { moco, loaded, activations })
+    let LoadedPretrain { plan, data, .. } = loaded;
+    let dtype = activations.dtype_on(device, plan.precision)?;
+    let placement = Placement { device: device.open(Precision::F32)?, dtype };
+    Ok(TrainedEncoder::new(&saved, plan, data, placement)?)
 }
 
 /// A trained encoder's features of its config's training and test images.
@@ -118,15 +76,7 @@ pub fn trained_encoder(
 /// # Errors
 /// If the images have no labels, or cannot be read.
 pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
-    let plan = &trained.loaded.plan;
-    let Some(data) = sources(&trained.loaded)?.labeled else {
-        return Err(usage(Exit::DataOrMachine, "the config's data has no labeled test split"));
-    };
-    let augmentation = evaluation_recipe(plan)?;
-    let encoder = trained.moco.encoder_q_mut().encoder_mut();
-    let stages = plan.view_stages(placement_of(encoder, trained.activations));
-    let train = encode(encoder, &data.train, &augmentation, &stages)?;
-    Ok([train, encode(encoder, &data.test, &augmentation, &stages)?])
+    with_bar(|access| trained.labeled_features(access))
 }
 
 /// A name for a new run: the next free number and the name of the config.

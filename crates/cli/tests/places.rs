@@ -15,7 +15,7 @@ use moco_ingest::{
 };
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{ErrorKind, Sources, TrainError, open_sources};
+use moco_train::{DataAccess, ErrorKind, Sources, TrainError, open_sources, training_recipe};
 use tempfile::TempDir;
 
 const N_TRAIN: u64 = 40;
@@ -69,7 +69,9 @@ fn opened(folder: &Path, loaded: &LoadedPretrain) -> Result<Sources, TrainError>
         assert_eq!(address, "s3://bucket/small");
         Ok(Arc::new(FolderStore::new(folder)) as Arc<dyn Store>)
     };
-    open_sources(&loaded.data, 1, &store, &mut |_, _, _| panic!("nothing is prepared"))
+    let preparing = &mut |_: &str, _, _| panic!("nothing is prepared");
+    let access = DataAccess { open_store: &store, preparing };
+    open_sources(&loaded.data, loaded.plan.workers, access)
 }
 
 fn contents(source: &dyn Source) -> Vec<(Payload, Option<u32>)> {
@@ -81,7 +83,7 @@ fn contents(source: &dyn Source) -> Vec<(Payload, Option<u32>)> {
 fn fed(loaded: &LoadedPretrain, sources: &Sources) -> Vec<(Vec<u64>, Vec<f32>)> {
     let plan = &loaded.plan;
     let order = plan.training_order(sources.train.as_ref()).unwrap();
-    let recipe = Arc::new(moco_cli::recipe(loaded).unwrap());
+    let recipe = Arc::new(training_recipe(loaded.recipe, loaded.fidelity).unwrap());
     let stages = plan.view_stages(Placement::cpu());
     let mut batches = stages.training(&sources.train, recipe, &order, plan.on_bad_sample).unwrap();
     let batches = std::iter::from_fn(|| batches.recv().unwrap()).take(10);
@@ -201,12 +203,14 @@ fn archives_of_imagenet_are_both_splits() {
     let [dogs, cats] = [("a.JPEG", b"dog"), ("b.JPEG", b"cat")].map(|(n, b)| tar_of(&[(n, b)]));
     let train = "ILSVRC2012_img_train.tar";
     write(train, &[("n02119789.tar", &cats), ("n02100735.tar", &dogs)]);
-    let plan = loaded(folder.path(), &["data.source=imagenet", "data.root=FOLDER"]).data;
+    let plan = loaded(folder.path(), &["data.source=imagenet", "data.root=FOLDER"]);
     let mut told = Vec::new();
     let mut open = || {
         let mut preparing =
             |what: &str, done: u64, total: u64| told.push((what.to_owned(), done, total));
-        open_sources(&plan, 1, &|address| panic!("{address}"), &mut preparing)
+        let open_store = &|address: &str| panic!("{address}");
+        let access = DataAccess { open_store, preparing: &mut preparing };
+        open_sources(&plan.data, plan.plan.workers, access)
     };
     let error = open().unwrap_err();
     let missing = folder.path().join("ILSVRC2012_devkit_t12.tar.gz");

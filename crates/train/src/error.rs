@@ -48,6 +48,15 @@ pub enum TrainError {
         /// `cifar10` or `mnist`.
         data_source: &'static str,
     },
+    /// The device is a CPU, and a setting of the plan asks for more.
+    #[error("{setting} needs --device cuda:N")]
+    NeedsGpu {
+        /// The setting, as it stands in a config.
+        setting: &'static str,
+    },
+    /// Features of labeled images were asked for, and there are none.
+    #[error("the config's data has no labeled test split")]
+    NoLabels,
     /// The embedded data set cannot be written.
     #[error(transparent)]
     Textures(#[from] moco_textures::TexturesError),
@@ -156,11 +165,14 @@ impl TrainError {
         match self {
             Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
-            Self::NoReader { .. } | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
+            Self::NoReader { .. }
+            | Self::NeedsGpu { .. }
+            | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
             #[cfg(feature = "cifar")]
             Self::Datasets(_) => ErrorKind::DataOrMachine,
             Self::Ingest(error) => ErrorKind::of_ingest(error),
             Self::Textures(_)
+            | Self::NoLabels
             | Self::BadSampleBudget { .. }
             | Self::Checkpoint(_)
             | Self::Telemetry(_)

@@ -1,9 +1,10 @@
 //! The training loop, its checkpoints and its evaluations.
 //!
-//! [`pretrain()`] is what `cargo xtask pretrain` runs. Its [`Parts`] are the places where somebody's own
-//! source of images, augmentation or encoder goes in.
+//! [`pretrain()`] is what `cargo xtask pretrain` runs. Its [`Components`] are where a source of
+//! images, an augmentation or an encoder of your own goes in.
 #![forbid(unsafe_code)]
 
+mod components;
 mod error;
 mod event;
 mod features;
@@ -12,11 +13,14 @@ mod metrics;
 mod plan;
 mod pretrain;
 mod run_folder;
+mod run_state;
 mod snapshot;
 mod sources;
 mod summary;
 mod tally;
+mod trained;
 
+pub use components::{Components, build_encoder, training_recipe};
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine};
 pub use features::{encode, placement_of};
@@ -27,8 +31,9 @@ pub use plan::{
     Cadence, DataPlan, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length,
     LinearPlan, PretrainPlan, ShardCheck, ShardsPlan,
 };
-pub use pretrain::{Control, Outcome, Parts, pretrain};
+pub use pretrain::{Control, Outcome, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
-pub use snapshot::load_state;
-pub use sources::{OpenStore, Preparing, Sources, open_sources};
+pub use snapshot::SavedRun;
+pub use sources::{DataAccess, OpenStore, Preparing, Sources, no_store, open_sources};
 pub use summary::{Summary, Trio};
+pub use trained::TrainedEncoder;

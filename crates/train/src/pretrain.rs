@@ -1,14 +1,11 @@
 //! The training loop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use moco::{Alarm, Batch, CapturedSteps, Health, HealthReport, Moco, PendingStep};
-use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
-use moco_encoders::Encoder;
 use moco_feed::{BadSample, DeviceBatches, OnBadSample};
 use moco_ops::{
     convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
@@ -17,6 +14,7 @@ use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
+use crate::components::Components;
 use crate::error::TrainError;
 use crate::event::Event;
 use crate::features::placement_of;
@@ -24,36 +22,19 @@ use crate::measure::Evaluator;
 use crate::metrics::Line;
 use crate::plan::{Length, PretrainPlan};
 use crate::run_folder::RunFolder;
+use crate::run_state::RunState;
 use crate::snapshot::{self, Snapshot};
-use crate::sources::Sources;
 use crate::summary::{Summary, Trio};
-use crate::tally::{Place, Tally};
+use crate::tally::{StepContext, StepRange, Tally};
 
 /// Log lines that wait for the metrics writer.
 const LINES_AHEAD: usize = 256;
-
-/// The exchangeable parts of a run: put your own in.
-pub struct Parts {
-    /// Images.
-    pub sources: Sources,
-    /// What makes two views of an image.
-    pub augmentation: Arc<dyn Augmentation>,
-    /// The backbone with its initial values, on the device that is to train it; the head comes from the
-    /// plan.
-    pub encoder: Box<dyn Encoder>,
-}
-
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("sources", &self.sources).finish_non_exhaustive()
-    }
-}
 
 /// How a run is watched and stopped.
 pub struct Control<'a> {
     /// Set it to finish the step, save and stop.
     pub stop: &'a AtomicBool,
-    /// Is told what happens.
+    /// Called on every event.
     pub observe: &'a mut (dyn FnMut(&Event<'_>) + Send),
 }
 
@@ -78,19 +59,19 @@ pub enum Outcome {
 }
 
 /// Trains by Momentum Contrast, from the start or from a checkpoint of the same run, and evaluates at
-/// the end. `config` is the text that goes into the checkpoints.
+/// the end. The folder's config goes into the checkpoints.
 ///
 /// # Errors
 /// If a stage fails, the loss is not finite, or something cannot be written. What was saved stays.
 pub fn pretrain(
     plan: &PretrainPlan,
-    parts: Parts,
-    (folder, config): (&RunFolder, &str),
+    components: Components,
+    folder: &RunFolder,
     newest: Option<&Newest>,
     mut control: Control<'_>,
 ) -> Result<Outcome, TrainError> {
     let started = Instant::now();
-    let Parts { sources, augmentation, encoder } = parts;
+    let Components { sources, augmentation, encoder } = components;
     let n_images = sources.train.len();
     let order = plan.training_order(sources.train.as_ref())?;
     let steps_per_epoch = order.sampler.steps_per_epoch();
@@ -113,15 +94,15 @@ pub fn pretrain(
             let (path, reason) = (rejected.path.clone(), rejected.reason.to_string());
             (control.observe)(&Event::Rejected { path, reason });
         }
-        let state = snapshot::state(&newest.checkpoint, &newest.path)?;
-        moco.load_state(&state, newest.checkpoint.global_step)?;
-        if let Some(choices) = snapshot::convolutions(&newest.checkpoint)
+        let tensors = snapshot::tensors(&newest.checkpoint, &newest.path)?;
+        moco.load_state(&tensors, newest.checkpoint.global_step)?;
+        let state = RunState::from_metadata(&newest.checkpoint.metadata, &newest.path)?;
+        if let Some(choices) = &state.convolutions
             && let Some(outdated) = prefer_convolution_choices(&device, choices)?
         {
             (control.observe)(&Event::ChosenAnew { outdated: &outdated });
         }
-        seconds_before = snapshot::wall_seconds(&newest.checkpoint);
-        n_bad_samples = snapshot::n_bad_samples(&newest.checkpoint);
+        (seconds_before, n_bad_samples) = (state.wall_seconds, state.n_bad_samples);
         truncate_after(&metrics_file, newest.checkpoint.global_step)?;
     }
     (control.observe)(&Event::Started {
@@ -142,11 +123,11 @@ pub fn pretrain(
         evaluator: evaluator.as_ref(),
         tally: Tally::new(
             Health::new(&plan.moco, plan.batch_size, n_images),
-            (total_steps, moco.global_step()),
+            StepRange { done: moco.global_step(), total: total_steps },
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
         checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
-        config,
+        config: folder.config(),
         started,
         seconds_before,
         n_bad_samples,
@@ -260,7 +241,7 @@ impl Session<'_> {
             let is_collapsed = alarms.into_iter().any(|alarm| *alarm == Alarm::Collapse);
             let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
             if let (true, Some(report)) = (logs, report)
-                && let Some(line) = self.tally.line(Place { epoch, lr, bad_samples }, report)
+                && let Some(line) = self.tally.line(StepContext { epoch, lr, bad_samples }, report)
             {
                 (control.observe)(&Event::Log(&line));
                 self.metrics.send(Line::Step(line))?;
@@ -321,13 +302,18 @@ impl Session<'_> {
 
     fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
-        let spent = (wall_seconds, self.n_bad_samples);
         // A state that a loss of NaN went into is not saved.
         self.read()?;
         (control.observe)(&Event::Saving { global_step: moco.global_step() });
-        // A resume goes on behind the checkpoint's step: its line must be in the file by then.
+        // A resumed run continues after the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
-        Ok(self.checkpoints.send(Snapshot::of(moco, self.config, spent)?)?)
+        let run_state = RunState {
+            config: self.config.to_owned(),
+            wall_seconds,
+            n_bad_samples: self.n_bad_samples,
+            convolutions: convolution_choices(moco.device())?,
+        };
+        Ok(self.checkpoints.send(Snapshot::of(moco, run_state)?)?)
     }
 
     fn monitor(&mut self, moco: &mut Moco, control: &mut Control<'_>) -> Result<(), TrainError> {

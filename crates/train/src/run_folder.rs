@@ -15,17 +15,16 @@ use crate::summary::Summary;
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    config: String,
     /// Held for its lock.
     _lock: File,
 }
 
-/// A run to go on with.
+/// A run to resume.
 #[derive(Debug)]
 pub struct Resume {
     /// Its folder.
     pub folder: RunFolder,
-    /// The config it was started with.
-    pub config: String,
     /// Where it stopped.
     pub newest: Newest,
 }
@@ -49,10 +48,10 @@ impl RunFolder {
         }
         let file = path.join("config.toml");
         std::fs::write(&file, config).on_file("write", &file)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, config: config.to_owned(), _lock: lock })
     }
 
-    /// Opens a run to go on with it from its newest valid checkpoint.
+    /// Opens a run to resume it from its newest valid checkpoint.
     ///
     /// # Errors
     /// If there is no such run, another process writes it, or it has no valid checkpoint.
@@ -71,7 +70,7 @@ impl RunFolder {
             return Err(CheckpointError::NoneFound { folder, rejected }.into());
         }
         let newest = newest_valid(&checkpoints)?;
-        Ok(Resume { folder: Self { path, _lock: lock }, config, newest })
+        Ok(Resume { folder: Self { path, config, _lock: lock }, newest })
     }
 
     /// Removes the files of a new run that failed before its first line of metrics and its first
@@ -81,8 +80,9 @@ impl RunFolder {
     /// # Errors
     /// If a file cannot be removed.
     pub fn give_back(self) -> Result<(), TrainError> {
-        let told = std::fs::metadata(self.file("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
-        if told || !is_stillborn(&self.path) {
+        let has_metrics =
+            std::fs::metadata(self.file("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+        if has_metrics || !is_stillborn(&self.path) {
             return Ok(());
         }
         for name in ["metrics.jsonl", "run.log", "config.toml", ".lock"] {
@@ -105,6 +105,12 @@ impl RunFolder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The resolved config that the run was started with.
+    #[must_use]
+    pub fn config(&self) -> &str {
+        &self.config
     }
 
     /// A file in it.

@@ -1,8 +1,10 @@
 //! Opens the images that a plan names.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use moco_feed::WorkerPlan;
 use moco_ingest::{
     ImageFolder, ImageNet, IndexFiles, IngestError, Manifest, ShardCache, ShardPlace, ShardSet,
     Source, Split, Store, Verify,
@@ -25,36 +27,58 @@ pub struct Sources {
     pub labeled: Option<Labeled>,
 }
 
-impl std::fmt::Debug for Sources {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.train.len();
         f.debug_struct("Sources").field("train", &n).field("labeled", &self.labeled).finish()
     }
 }
 
-/// Reaches the store at an address; who does it knows the credentials.
+/// Opens the store at an address; the caller supplies credentials.
 pub type OpenStore<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Store>, TrainError>;
 
-/// Is told what is prepared before it can be read, and how much of how much is done.
+/// Called with what is prepared before it can be read, how much is done, and how much there is.
 pub type Preparing<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
-/// Opens the sources of a plan. Shards of the embedded data set that are not there yet are generated
+/// What opening data needs of the program that does it.
+pub struct DataAccess<'a> {
+    /// Opens stores; [`no_store`] where there are none.
+    pub open_store: OpenStore<'a>,
+    /// Shows the progress of what takes long: drawing the embedded data set, indexing archives.
+    pub preparing: Preparing<'a>,
+}
+
+impl fmt::Debug for DataAccess<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataAccess").finish_non_exhaustive()
+    }
+}
+
+/// Opens no store, for programs whose data is on this machine.
+///
+/// # Errors
+/// Always.
+pub fn no_store(address: &str) -> Result<Arc<dyn Store>, TrainError> {
+    let problem = "this program reads data from folders only".to_owned();
+    Err(IngestError::StoreUnfit { store: address.to_owned(), problem }.into())
+}
+
+/// Opens the sources of a plan, with as many threads as the data stages have. Shards of the embedded data set that are not there yet are generated
 /// first and must come out as the manifest says.
 ///
 /// # Errors
 /// If files are missing or not what they should be.
 pub fn open_sources(
     plan: &DataPlan,
-    n_workers: usize,
-    open_store: OpenStore<'_>,
-    preparing: Preparing<'_>,
+    workers: WorkerPlan,
+    access: DataAccess<'_>,
 ) -> Result<Sources, TrainError> {
     match plan {
         DataPlan::Shards { place, manifest } => {
             let manifest = Manifest::load(manifest)?;
-            open_shards(place, &manifest, (n_workers, open_store), preparing)
+            open_shards(place, &manifest, workers, access)
         }
-        DataPlan::ImageNet { root } => open_imagenet(root, preparing),
+        DataPlan::ImageNet { root } => open_imagenet(root, access.preparing),
         DataPlan::ImageFolder { root, test_root } => {
             let open = |root: &Path| ImageFolder::open(root).map(Arc::new);
             let train: Arc<dyn Source> = open(root)?;
@@ -93,9 +117,10 @@ fn open_mnist(_: &Path) -> Result<Sources, TrainError> {
 fn open_shards(
     place: &ShardsPlan,
     manifest: &Manifest,
-    (n_workers, open_store): (usize, OpenStore<'_>),
-    preparing: Preparing<'_>,
+    workers: WorkerPlan,
+    access: DataAccess<'_>,
 ) -> Result<Sources, TrainError> {
+    let DataAccess { open_store, preparing } = access;
     let both = |open: &dyn Fn(Split) -> Result<ShardSet, IngestError>| {
         let train: Arc<dyn Source> = Arc::new(open(Split::Train)?);
         if manifest.shards(Split::Test).is_empty() {
@@ -106,7 +131,7 @@ fn open_shards(
     let place = match place {
         ShardsPlan::Folder { root, check } => {
             if manifest.generator.as_deref() == Some("textures") {
-                generate_if_missing(root, manifest, n_workers, preparing)?;
+                generate_if_missing(root, manifest, workers, preparing)?;
             }
             let open = |verify| both(&|split| ShardSet::open(root, manifest, split, verify));
             match check {
@@ -150,7 +175,7 @@ fn pair(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Sources {
 fn generate_if_missing(
     root: &Path,
     manifest: &Manifest,
-    n_workers: usize,
+    workers: WorkerPlan,
     preparing: Preparing<'_>,
 ) -> Result<(), TrainError> {
     let is_used = manifest.shards(Split::Train).iter().any(|entry| root.join(&entry.file).exists());
@@ -158,6 +183,7 @@ fn generate_if_missing(
         return Ok(());
     }
     std::fs::create_dir_all(root).on_file("create", root)?;
+    let n_workers = workers.decoders.max(workers.readers).max(2);
     let mut drawing = |done, total| preparing("images drawn", done, total);
     moco_textures::write(root, &TexturesConfig::standard(n_workers), &mut drawing)?;
     Ok(())

@@ -36,16 +36,25 @@ impl Clock {
     }
 }
 
-/// A step's place in the run.
+/// What a log line says of its last step besides the statistics.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct StepContext {
     pub(crate) epoch: u64,
     pub(crate) lr: f64,
     pub(crate) bad_samples: u64,
 }
 
+/// The steps of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepRange {
+    /// Steps done before.
+    pub(crate) done: u64,
+    /// Steps of the whole run.
+    pub(crate) total: u64,
+}
+
 impl Tally {
-    pub(crate) fn new(health: Health, (total, done): (u64, u64)) -> Self {
+    pub(crate) fn new(health: Health, steps: StepRange) -> Self {
         Self {
             health,
             steps: Vec::new(),
@@ -53,7 +62,7 @@ impl Tally {
             line_began: Duration::ZERO,
             clock: Clock { before: Duration::ZERO, since: Instant::now() },
             throughput: Throughput::new(RATE_WINDOW, Duration::ZERO),
-            eta: Eta::new(total, done),
+            eta: Eta::new(steps.total, steps.done),
         }
     }
 
@@ -90,17 +99,17 @@ impl Tally {
     }
 
     /// The line, and the start of the next one; `None` if no step was observed since the last.
-    pub(crate) fn line(&mut self, place: Place, health: HealthReport) -> Option<LogLine> {
+    pub(crate) fn line(&mut self, context: StepContext, health: HealthReport) -> Option<LogLine> {
         let statistics = StepStatistics::mean(&self.steps)?;
         let now = self.clock.now();
         let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
         let line = LogLine {
             statistics,
-            epoch: place.epoch,
-            lr: place.lr,
+            epoch: context.epoch,
+            lr: context.lr,
             images_per_second: self.throughput.recent(now).unwrap_or(0.0),
             data_wait_percent: 100.0 * self.waited.as_secs_f64() / seconds,
-            bad_samples: place.bad_samples,
+            bad_samples: context.bad_samples,
             time_left: self.eta.remaining(now),
             health,
         };

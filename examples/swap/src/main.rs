@@ -1,12 +1,12 @@
 //! One's own augmentation and one's own encoder crate in the training function, without a fork.
 #![forbid(unsafe_code)]
 
-use std::{path::Path, sync::Arc, sync::atomic::AtomicBool};
+use std::{io::Write as _, path::Path, sync::Arc, sync::atomic::AtomicBool};
 
 use moco_augment::{AugmentError, Augmentation, RgbImage, flip_horizontal, resize_shorter_side};
 use moco_encoders::AutogradEncoder;
 use moco_example_encoder::{FEATURE_DIM, PatchMixer};
-use moco_train::{Control, Parts, RunFolder, pretrain};
+use moco_train::{Components, Control, DataAccess, RunFolder, no_store, open_sources, pretrain};
 
 struct FlipOnly;
 
@@ -26,15 +26,14 @@ impl Augmentation for FlipOnly {
 fn main() -> anyhow::Result<()> {
     let sets = ["run.steps=20", "evaluate.linear_epochs=5"].map(String::from);
     let loaded = moco_config::load_pretrain(Path::new("configs/pretrain/default.toml"), &sets)?;
-    let (plan, config, f32) = (&loaded.plan, &loaded.resolved, candle_core::DType::F32);
+    let (plan, f32) = (&loaded.plan, candle_core::DType::F32);
     let encoder = Box::new(AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, f32)?);
-    let augmentation = Arc::new(FlipOnly);
-    let parts =
-        Parts { augmentation, encoder, ..moco_cli::parts(&loaded, &candle_core::Device::Cpu)? };
+    let access = DataAccess { open_store: &no_store, preparing: &mut |_, _, _| () };
+    let sources = open_sources(&loaded.data, plan.workers, access)?;
+    let components = Components { sources, augmentation: Arc::new(FlipOnly), encoder };
     let name = format!("swap-{}", std::process::id());
-    let folder = RunFolder::create(Path::new("runs"), &name, config)?;
+    let folder = RunFolder::create(Path::new("runs"), &name, &loaded.resolved)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
-    let outcome = pretrain(plan, parts, (&folder, config), None, control)?;
-    moco_cli::print_result(&format!("{outcome:#?}"));
-    Ok(())
+    let outcome = pretrain(plan, components, &folder, None, control)?;
+    Ok(writeln!(std::io::stdout(), "{outcome:#?}")?)
 }

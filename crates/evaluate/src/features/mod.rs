@@ -1,8 +1,14 @@
-//! Labeled features as plain numbers.
+//! Labeled features as plain numbers, and what is measured on them.
+
+mod knn;
+mod linear;
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{During, EvaluateError};
+
+pub use knn::{KnnConfig, knn_accuracy};
+pub use linear::{LinearConfig, LinearProbe, linear_accuracy, train_linear};
 
 /// Features of labeled images, row by row.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,32 +15,6 @@ pub fn top_k_correct(scores: &[f32], label: usize, k: usize) -> bool {
     scores.iter().filter(|other| !is_lower(other)).count() <= k && !own.is_nan()
 }
 
-/// Counts right answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Accuracy {
-    /// How many answers were right.
-    pub correct: u64,
-    /// How many there were.
-    pub total: u64,
-}
-
-impl Accuracy {
-    /// Adds the answers of a batch: how many were right, of how many.
-    pub fn record(&mut self, correct: u64, total: u64) {
-        debug_assert!(correct <= total, "{correct} right answers of {total}");
-        self.correct += correct;
-        self.total += total;
-    }
-
-    /// The share of right answers in percent; none before the first answer.
-    #[must_use]
-    pub fn percent(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "2^53 answers are never reached")]
-        let (correct, total) = (self.correct as f64, self.total as f64);
-        (self.total > 0).then(|| 100.0 * correct / total)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -82,16 +56,5 @@ mod tests {
             let n_correct = (0..scores.len()).filter(|label| top_k_correct(&scores, *label, k)).count();
             prop_assert_eq!(n_correct, k.min(scores.len()));
         }
-    }
-
-    #[test]
-    fn accuracy_counts_and_is_unknown_at_first() {
-        let mut accuracy = Accuracy::default();
-        assert_eq!(accuracy.percent(), None);
-        accuracy.record(0, 0);
-        assert_eq!(accuracy.percent(), None);
-        accuracy.record(0, 3);
-        accuracy.record(2, 5);
-        assert_eq!((accuracy, accuracy.percent()), (Accuracy { correct: 2, total: 8 }, Some(25.0)));
     }
 }

@@ -1,14 +1,14 @@
 //! The linear classifier on frozen features.
 
 use candle_core::{DType, Device, Tensor};
-use moco_metrics::top_k_correct;
 use moco_ops::{linear, linear_backward};
 use moco_optim::{Progress, Schedule, Sgd, SgdConfig, learning_rate};
 use moco_params::{Gradients, ParamStore, Role};
 use moco_rng::{At, Purpose, Seed};
 
+use super::{FeatureSet, count};
 use crate::error::{During, EvaluateError};
-use crate::features::{FeatureSet, count};
+use crate::measures::top_k_correct;
 
 /// Settings of the training (official `main_lincls.py:55-98`: lr 30, momentum 0.9, no weight decay,
 /// batch 256, 100 epochs, × 0.1 at 60 and 80). Here features are computed once, without augmentation, and

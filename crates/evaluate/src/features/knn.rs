@@ -1,9 +1,8 @@
 //! The weighted kNN vote.
 
-use moco_metrics::{knn_vote, nearest};
-
+use super::{FeatureSet, count};
 use crate::error::{During, EvaluateError};
-use crate::features::{FeatureSet, count};
+use crate::measures::{knn_vote, nearest};
 
 /// Test features whose similarities to the whole bank exist at a time.
 const CHUNK: usize = 256;

@@ -1,0 +1,65 @@
+//! A pretrained encoder from a checkpoint, and its features.
+
+use std::sync::Arc;
+
+use moco::Moco;
+use moco_evaluate::FeatureSet;
+use moco_feed::Placement;
+
+use crate::components::build_encoder;
+use crate::error::TrainError;
+use crate::features::encode;
+use crate::measure::evaluation_recipe;
+use crate::plan::{DataPlan, PretrainPlan};
+use crate::snapshot::SavedRun;
+use crate::sources::{DataAccess, open_sources};
+
+/// A model from a checkpoint, with the plan that it was trained by.
+#[derive(Debug)]
+pub struct TrainedEncoder {
+    /// Query encoder and all else.
+    pub moco: Moco,
+    /// The plan.
+    pub plan: PretrainPlan,
+    /// Where the images of the run are.
+    pub data: DataPlan,
+    /// The device that holds the model, and the type of the activations while
+    /// [`TrainedEncoder::labeled_features`] computes.
+    pub placement: Placement,
+}
+
+impl TrainedEncoder {
+    /// The model of a checkpoint. `plan` and `data` are those of the config inside it, which the crate of
+    /// configs reads.
+    ///
+    /// # Errors
+    /// If the checkpoint's tensors are not those of the plan's model, or the device has no room.
+    pub fn new(
+        saved: &SavedRun,
+        plan: PretrainPlan,
+        data: DataPlan,
+        placement: Placement,
+    ) -> Result<Self, TrainError> {
+        let encoder = build_encoder(&plan, candle_core::DType::F32, &placement.device)?;
+        let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+        moco.load_state(&saved.tensors, saved.global_step)?;
+        Ok(Self { moco, plan, data, placement })
+    }
+
+    /// Features of the run's training and test images, in this order.
+    ///
+    /// # Errors
+    /// If the images have no labels, or cannot be read.
+    pub fn labeled_features(
+        &mut self,
+        access: DataAccess<'_>,
+    ) -> Result<[FeatureSet; 2], TrainError> {
+        let sources = open_sources(&self.data, self.plan.workers, access)?;
+        let labeled = sources.labeled.ok_or(TrainError::NoLabels)?;
+        let augmentation = evaluation_recipe(&self.plan)?;
+        let stages = self.plan.view_stages(self.placement.clone());
+        let encoder = self.moco.encoder_q_mut().encoder_mut();
+        let mut features = |source: &Arc<_>| encode(encoder, source, &augmentation, &stages);
+        Ok([features(&labeled.train)?, features(&labeled.test)?])
+    }
+}
