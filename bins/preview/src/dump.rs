@@ -10,12 +10,12 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Value, json};
 
-use crate::rows::{Row, Shown};
+use crate::rows::{Row, Shown, View};
 
 /// The safetensors file: each image and view, `[H, W, 3]` u8.
 pub(crate) fn tensors(shown: &Shown) -> anyhow::Result<Vec<u8>> {
     let images = shown.images.iter().map(|(index, image)| (image_name(*index), &image.pixels));
-    let views = views(shown).map(|(row, at)| (view_name(row, at), &row.draws[at.0][at.1].pixels));
+    let views = views(shown).map(|shown| (shown.name(), &shown.view().pixels));
     // The same place may be asked for twice.
     let mut tensors = BTreeMap::new();
     for (name, image) in images.chain(views) {
@@ -41,16 +41,17 @@ pub(crate) fn numbers(
             "width": image.pixels.width(), "height": image.pixels.height(),
         })
     });
-    let views = views(shown).map(|(row, at)| {
-        let view = &row.draws[at.0][at.1];
+    let views = views(shown).map(|shown| {
+        let ShownView { row, draw_idx, view_idx } = shown;
+        let view = shown.view();
         let mut entry = drawn(&view.drawn);
-        entry["tensor"] = view_name(row, at).into();
+        entry["tensor"] = shown.name().into();
         entry["image"] = image_name(view.sample_index).into();
         entry["step"] = row.step.into();
         entry["index"] = row.index.into();
         entry["epoch"] = view.epoch.into();
-        entry["draw"] = at.0.into();
-        entry["view"] = at.1.into();
+        entry["draw"] = draw_idx.into();
+        entry["view"] = view_idx.into();
         entry
     });
     let plan = &loaded.plan;
@@ -71,19 +72,36 @@ pub(crate) fn numbers(
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
-/// Row, draw and view of all views.
-fn views(shown: &Shown) -> impl Iterator<Item = (&Row, (usize, usize))> {
+/// A view and where it stands in the picture.
+#[derive(Clone, Copy)]
+struct ShownView<'a> {
+    row: &'a Row,
+    draw_idx: usize,
+    /// 0 is the query's, 1 the key's.
+    view_idx: usize,
+}
+
+impl<'a> ShownView<'a> {
+    fn view(self) -> &'a View {
+        &self.row.draws[self.draw_idx][self.view_idx]
+    }
+
+    fn name(self) -> String {
+        let Self { row: Row { step, index, .. }, draw_idx, view_idx } = self;
+        format!("step.{step}.index.{index}.draw.{draw_idx}.view.{view_idx}")
+    }
+}
+
+/// All views, row by row.
+fn views(shown: &Shown) -> impl Iterator<Item = ShownView<'_>> {
     shown.rows.iter().flat_map(|row| {
-        (0..row.draws.len()).flat_map(move |draw| [(row, (draw, 0)), (row, (draw, 1))])
+        (0..row.draws.len())
+            .flat_map(move |draw_idx| [0, 1].map(|view_idx| ShownView { row, draw_idx, view_idx }))
     })
 }
 
 fn image_name(sample_index: u64) -> String {
     format!("image.{sample_index}")
-}
-
-fn view_name(row: &Row, (draw, view): (usize, usize)) -> String {
-    format!("step.{}.index.{}.draw.{draw}.view.{view}", row.step, row.index)
 }
 
 /// Every parameter of a view; numbers are written so that they read back as the same f64.

@@ -65,34 +65,33 @@ pub(crate) fn draw(
 ) -> anyhow::Result<Shown> {
     let order = plan.training_order(source.as_ref())?;
     let substitutes = Substitutes::new(source, &order);
-    let order = Order { sampler: order.sampler, source: Arc::clone(source), substitutes };
+    let source = Arc::clone(source);
+    let trainer = Trainer { plan, recipe, sampler: order.sampler, source, substitutes };
     let mut shown = Shown { images: BTreeMap::new(), rows: Vec::new() };
     for index in &wanted.indices {
-        let place = Place::new(wanted.step, *index, plan.batch_size as u64)?;
-        shown.add(plan, &order, recipe, (&place, wanted.n_draws))?;
+        let place = BatchPlace::new(wanted.step, *index, plan.batch_size as u64)?;
+        shown.add(&trainer, &place, wanted.n_draws)?;
     }
     Ok(shown)
 }
 
-/// Which image comes where.
-struct Order {
+/// What the trainer would draw from: which image comes where, and how views are made of it.
+struct Trainer<'a> {
+    plan: &'a PretrainPlan,
+    recipe: &'a Recipe,
     sampler: Sampler,
     source: Arc<dyn Source>,
     substitutes: Substitutes,
 }
 
-impl Order {
+impl Trainer<'_> {
     /// The image of a slot by its number, and those that it stands in for.
-    fn image(
-        &self,
-        slot: Slot,
-        on_bad_sample: OnBadSample,
-    ) -> Result<(Vec<BadSample>, (u64, Image)), FeedError> {
+    fn image(&self, slot: Slot) -> Result<(Vec<BadSample>, (u64, Image)), FeedError> {
         let image = |sample: EncodedSample| {
             let (sample_index, key) = (sample.sample_index, sample.key.to_string());
             Ok((sample_index, Image { key, pixels: decode(sample)? }))
         };
-        match on_bad_sample {
+        match self.plan.on_bad_sample {
             OnBadSample::Fail => Ok((Vec::new(), image(self.source.read(slot.sample_index)?)?)),
             OnBadSample::Skip { .. } => self.substitutes.sample(slot, image),
         }
@@ -100,14 +99,14 @@ impl Order {
 }
 
 /// A place in the order of a run.
-struct Place {
+struct BatchPlace {
     step: u64,
     index: u64,
     /// Samples before those of this batch.
     start: u64,
 }
 
-impl Place {
+impl BatchPlace {
     fn new(step: u64, index: u64, batch_size: u64) -> anyhow::Result<Self> {
         let too_far = || usage(Exit::Usage, format!("--step {step}: no run is that long"));
         // The place behind the batch must have a number too.
@@ -122,14 +121,14 @@ impl Place {
 impl Shown {
     fn add(
         &mut self,
-        plan: &PretrainPlan,
-        order: &Order,
-        recipe: &Recipe,
-        (place, n_draws): (&Place, u32),
+        trainer: &Trainer<'_>,
+        place: &BatchPlace,
+        n_draws: u32,
     ) -> anyhow::Result<()> {
+        let Trainer { plan, recipe, sampler, .. } = trainer;
         let slots = [0, 1].map(|view| {
             let at = plan.input.pairing.place_of(view, place.index as usize, plan.batch_size);
-            order.sampler.slot(place.start + at as u64)
+            sampler.slot(place.start + at as u64)
         });
         let mut indices = [0; 2];
         let mut bad_samples = Vec::new();
@@ -138,7 +137,7 @@ impl Shown {
                 indices[1] = indices[0];
                 continue;
             }
-            let (bad, (sample_index, image)) = order.image(*slot, plan.on_bad_sample)?;
+            let (bad, (sample_index, image)) = trainer.image(*slot)?;
             indices[view] = sample_index;
             bad_samples.extend(bad);
             self.images.insert(sample_index, image);
@@ -219,11 +218,11 @@ mod tests {
         for ((step, index), expected) in
             [((0, 3), (0, 3, 0)), ((2, 4), (3, 0, 12)), ((1, 9), (3, 1, 12))]
         {
-            let place = Place::new(step, index, 4).unwrap();
+            let place = BatchPlace::new(step, index, 4).unwrap();
             assert_eq!((place.step, place.index, place.start), expected);
         }
         for step in [u64::MAX, u64::MAX / 4] {
-            let error = Place::new(step, 0, 4).err().unwrap().to_string();
+            let error = BatchPlace::new(step, 0, 4).err().unwrap().to_string();
             assert_eq!(error, format!("--step {step}: no run is that long"));
         }
     }

@@ -42,6 +42,22 @@ fn zoom(side: u32) -> u32 {
     LEAST_SIDE.div_ceil(side.max(1))
 }
 
+/// Width and height in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    width: u32,
+    height: u32,
+}
+
+/// A box in a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rect {
+    left: u32,
+    top: u32,
+    width: u32,
+    height: u32,
+}
+
 /// Draws all rows.
 pub(crate) fn draw(shown: &Shown) -> RgbImage {
     let side = |row: &Row| row.draws.first().map_or(1, |[query, _]| query.pixels.width());
@@ -49,7 +65,7 @@ pub(crate) fn draw(shown: &Shown) -> RgbImage {
     let zoom = zoom(side);
     let cell = side * zoom + 2 * FRAME;
     // Most photos are 4:3 or narrower.
-    let boxed = |row| boxed(shown, row, (cell * 4 / 3, cell), zoom);
+    let boxed = |row| boxed(shown, row, Size { width: cell * 4 / 3, height: cell }, zoom);
     let images: Vec<RgbImage> = shown.rows.iter().map(boxed).collect();
     let image_width = images.iter().map(RgbImage::width).max().unwrap_or(0);
     let n_draws = shown.rows.iter().map(|row| row.draws.len()).max().unwrap_or(0) as u32;
@@ -63,7 +79,7 @@ pub(crate) fn draw(shown: &Shown) -> RgbImage {
         let mut left = GAP + image_width + GAP;
         for draw in &row.draws {
             for (view, ink) in draw.iter().zip(INKS) {
-                outline(&mut sheet, (left, top, cell, cell), ink);
+                outline(&mut sheet, Rect { left, top, width: cell, height: cell }, ink);
                 place(&mut sheet, &enlarged(&view.pixels, zoom), left + FRAME, top + FRAME);
                 left += cell + NARROW;
             }
@@ -80,48 +96,49 @@ pub(crate) fn to_png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
     Ok(file.into_inner())
 }
 
-/// A row's image within these sides, with the boxes of the first draw.
-fn boxed(shown: &Shown, row: &Row, (width, height): (u32, u32), zoom: u32) -> RgbImage {
+/// A row's image within `bounds`, with the boxes of the first draw.
+fn boxed(shown: &Shown, row: &Row, bounds: Size, zoom: u32) -> RgbImage {
     let image = &shown.images[&row.sample_index].pixels;
-    let sides = (image.width(), image.height());
-    let mut small = if sides.0 * zoom <= width && sides.1 * zoom <= height {
+    let size = Size { width: image.width(), height: image.height() };
+    let fits = size.width * zoom <= bounds.width && size.height * zoom <= bounds.height;
+    let mut small = if fits {
         enlarged(image, zoom)
     } else {
-        let (fit_width, fit_height) = fitted(sides, (width, height));
-        resize(&buffer(image), fit_width, fit_height, FilterType::Triangle)
+        let Size { width, height } = fitted(size, bounds);
+        resize(&buffer(image), width, height, FilterType::Triangle)
     };
     let views = row.draws.iter().take(1).flatten().zip(INKS);
     for (view, ink) in views.filter(|(view, _)| view.sample_index == row.sample_index) {
         if let Frame::ResizedCrop(crop) = &view.drawn.frame {
-            let scaled = scaled(crop, sides, small.dimensions());
-            outline(&mut small, scaled, ink);
+            let small_size = Size { width: small.width(), height: small.height() };
+            outline(&mut small, scaled(crop, size, small_size), ink);
         }
     }
     small
 }
 
-/// The greatest sides of the same ratio within others.
-fn fitted((width, height): (u32, u32), (max_width, max_height): (u32, u32)) -> (u32, u32) {
+/// The greatest size of the same ratio within bounds.
+fn fitted(size: Size, bounds: Size) -> Size {
     let scaled = |side: u32, to: u32, from: u32| {
         u32::try_from(u64::from(side) * u64::from(to) / u64::from(from)).unwrap_or(to).max(1)
     };
-    let by_width = scaled(height, max_width, width);
-    if by_width <= max_height {
-        (max_width, by_width)
+    let by_width = scaled(size.height, bounds.width, size.width);
+    if by_width <= bounds.height {
+        Size { width: bounds.width, height: by_width }
     } else {
-        (scaled(width, max_height, height), max_height)
+        Size { width: scaled(size.width, bounds.height, size.height), height: bounds.height }
     }
 }
 
-/// Left, top, width and height of a box in the scaled image.
-fn scaled(crop: &CropBox, from: (u32, u32), to: (u32, u32)) -> (u32, u32, u32, u32) {
+/// A box of an image of size `from` in the same image scaled to `to`.
+fn scaled(crop: &CropBox, from: Size, to: Size) -> Rect {
     let at = |x: u32, from: u32, to: u32| {
         u32::try_from(u64::from(x) * u64::from(to) / u64::from(from)).unwrap_or(to)
     };
-    let (left, top) = (at(crop.left, from.0, to.0), at(crop.top, from.1, to.1));
-    let right = at(crop.left + crop.width, from.0, to.0);
-    let bottom = at(crop.top + crop.height, from.1, to.1);
-    (left, top, right - left, bottom - top)
+    let (left, top) = (at(crop.left, from.width, to.width), at(crop.top, from.height, to.height));
+    let right = at(crop.left + crop.width, from.width, to.width);
+    let bottom = at(crop.top + crop.height, from.height, to.height);
+    Rect { left, top, width: right - left, height: bottom - top }
 }
 
 fn buffer(image: &moco_augment::RgbImage) -> RgbImage {
@@ -146,7 +163,8 @@ fn place(sheet: &mut RgbImage, image: &RgbImage, left: u32, top: u32) {
 }
 
 /// A frame inside these bounds.
-fn outline(sheet: &mut RgbImage, (left, top, width, height): (u32, u32, u32, u32), ink: Rgb<u8>) {
+fn outline(sheet: &mut RgbImage, bounds: Rect, ink: Rgb<u8>) {
+    let Rect { left, top, width, height } = bounds;
     for y in 0..height {
         for x in 0..width {
             let to_edge = x.min(y).min(width - 1 - x).min(height - 1 - y);
@@ -170,21 +188,26 @@ mod tests {
             ((1, 20_000), (200, 150), (1, 150)),
         ];
         for (sides, bounds, expected) in cases {
-            assert_eq!(fitted(sides, bounds), expected, "{sides:?}");
+            let [size, bounds, expected] =
+                [sides, bounds, expected].map(|(width, height)| Size { width, height });
+            assert_eq!(fitted(size, bounds), expected);
         }
     }
 
     #[test]
     fn a_box_scales_with_the_image() {
         let crop = CropBox { top: 10, left: 20, height: 50, width: 30 };
-        assert_eq!(scaled(&crop, (100, 60), (50, 30)), (10, 5, 15, 25));
-        assert_eq!(scaled(&crop, (100, 60), (400, 240)), (80, 40, 120, 200));
+        let from = Size { width: 100, height: 60 };
+        let half = Rect { left: 10, top: 5, width: 15, height: 25 };
+        assert_eq!(scaled(&crop, from, Size { width: 50, height: 30 }), half);
+        let fourfold = Rect { left: 80, top: 40, width: 120, height: 200 };
+        assert_eq!(scaled(&crop, from, Size { width: 400, height: 240 }), fourfold);
     }
 
     #[test]
     fn an_outline_is_hollow() {
         let mut sheet = RgbImage::from_pixel(20, 20, PAPER);
-        outline(&mut sheet, (4, 2, 10, 12), INKS[0]);
+        outline(&mut sheet, Rect { left: 4, top: 2, width: 10, height: 12 }, INKS[0]);
         let inked = |x: u32, y: u32| sheet.get_pixel(x, y) == &INKS[0];
         assert!(inked(4, 2) && inked(13, 13) && inked(6, 8) && inked(9, 4));
         assert!(!inked(3, 2) && !inked(14, 2) && !inked(7, 5) && !inked(9, 14));
