@@ -96,6 +96,7 @@ fn of_kind(kind: ErrorKind) -> Exit {
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
+    use moco_feed::FeedError;
     use moco_train::TrainError;
 
     use super::*;
@@ -120,5 +121,10 @@ mod tests {
         assert_eq!(exit, Exit::Usage);
         assert!(text.contains("cause: no run at runs/x; runs there are: none"), "{text}");
         assert_eq!(describe(&usage(Exit::DataOrMachine, "no GPU")).0, Exit::DataOrMachine);
+        // Programs that only draw images meet the errors of the data path themselves.
+        let of_feed = |limit| FeedError::Window { window_shards: 3, n_shards: 4, limit };
+        let bare = anyhow::Error::new(of_feed(2)).context("cannot preview");
+        let wrapped = anyhow::Error::new(TrainError::from(of_feed(2)));
+        assert_eq!([bare, wrapped].map(|error| describe(&error).0), [Exit::Usage; 2]);
     }
 }
