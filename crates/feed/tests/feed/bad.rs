@@ -76,7 +76,7 @@ fn sound_samples_keep_their_places_and_substitutes_are_drawn_for_the_others() {
     let mut substitutes = BTreeSet::new();
     let mut n_met = 0;
     for (batch, sound) in batches(&images, &sampler, SKIP).iter().zip(&sound) {
-        let told: Vec<u64> = batch.bad_samples.iter().map(|bad| bad.sample_index).collect();
+        let reported: Vec<u64> = batch.bad_samples.iter().map(|bad| bad.sample_index).collect();
         let slots: Vec<_> = slots.by_ref().take(BATCH_SIZE).collect();
         let mut met = 0;
         for (place, slot) in slots.iter().enumerate() {
@@ -89,7 +89,7 @@ fn sound_samples_keep_their_places_and_substitutes_are_drawn_for_the_others() {
                 continue;
             }
             met += 1;
-            assert!(told.contains(&slot.sample_index), "{told:?}");
+            assert!(reported.contains(&slot.sample_index), "{reported:?}");
             assert_eq!(some_flaws(given), Flaw::None);
             substitutes.insert(given);
             if !given.is_multiple_of(3) {
@@ -99,8 +99,8 @@ fn sound_samples_keep_their_places_and_substitutes_are_drawn_for_the_others() {
                 assert_eq!(views, own);
             }
         }
-        assert!(told.len() >= met, "{told:?}");
-        assert!(told.iter().all(|index| some_flaws(*index) != Flaw::None), "{told:?}");
+        assert!(reported.len() >= met, "{reported:?}");
+        assert!(reported.iter().all(|index| some_flaws(*index) != Flaw::None), "{reported:?}");
         n_met += met;
     }
     assert!(n_met >= 2 * 15 - 8, "15 of 100 are bad, and each is met in most epochs: {n_met}");
@@ -108,7 +108,7 @@ fn sound_samples_keep_their_places_and_substitutes_are_drawn_for_the_others() {
 }
 
 #[test]
-fn a_substitute_comes_from_the_window_whose_shards_are_at_hand() {
+fn a_substitute_comes_from_the_window_whose_shards_are_open() {
     let sampler = Sampler::windowed(SEED, &[5; 20], 2, BATCH_SIZE as u64).unwrap();
     let images = Images { n: N, flaw: |i| if i % 5 == 0 { Flaw::CutJpeg } else { Flaw::None } };
     let mut slots = sampler.slots_from(0);
@@ -122,7 +122,7 @@ fn a_substitute_comes_from_the_window_whose_shards_are_at_hand() {
 }
 
 #[test]
-fn a_window_of_bad_samples_alone_is_left() {
+fn a_window_of_only_bad_samples_is_left() {
     let sampler = Sampler::windowed(SEED, &[1; 100], 1, BATCH_SIZE as u64).unwrap();
     let images = Images { n: N, flaw: |i| if i < 10 { Flaw::NoImage } else { Flaw::None } };
     let batches = batches(&images, &sampler, SKIP);
@@ -130,16 +130,16 @@ fn a_window_of_bad_samples_alone_is_left() {
     assert!(given.len() == 200 && given.iter().all(|index| *index >= 10), "{given:?}");
     let at_bad = given.iter().zip(sampler.slots_from(0)).filter(|(_, slot)| slot.sample_index < 10);
     let substitutes: BTreeSet<u64> = at_bad.map(|(given, _)| *given).collect();
-    assert!(substitutes.len() > 10, "drawn anew for each of 20 places: {substitutes:?}");
+    assert!(substitutes.len() > 10, "drawn again for each of 20 places: {substitutes:?}");
 }
 
 #[test]
-fn each_skip_is_told_with_its_reason() {
+fn each_skip_is_reported_with_its_reason() {
     let images = Images { n: N, flaw: some_flaws };
     let batches = batches(&images, &plain(N), SKIP);
-    let told: Vec<_> = batches.iter().flat_map(|batch| &batch.bad_samples).collect();
-    assert!(!told.is_empty());
-    for bad in &told {
+    let reported: Vec<_> = batches.iter().flat_map(|batch| &batch.bad_samples).collect();
+    assert!(!reported.is_empty());
+    for bad in &reported {
         let expected = match some_flaws(bad.sample_index) {
             Flaw::CutJpeg => "JPEG image is truncated",
             Flaw::NoImage => "image is neither JPEG nor PNG",

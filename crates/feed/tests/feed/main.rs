@@ -1,4 +1,4 @@
-//! What the trainer is fed with, for any number of workers, after a kill, and with images that are bad.
+//! The batches of a feed for any number of workers, after a kill, and with images that are bad.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad;

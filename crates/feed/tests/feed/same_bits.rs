@@ -41,7 +41,7 @@ fn windowed() -> Sampler {
     Sampler::windowed(SEED, &sizes, 3, BATCH_SIZE as u64).unwrap()
 }
 
-/// Kills a run after each batch and goes on with another number of workers.
+/// Kills a run after each batch and resumes it with another number of workers.
 #[track_caller]
 fn check(images: &Images, sampler: &Sampler) -> Vec<Digest> {
     let whole = digests(open(images, sampler, 0, 1, SKIP), N_BATCHES);
