@@ -1,6 +1,6 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
-use moco::{MocoConfig, QueuePrecision};
+use moco::{MechanismKind, MocoConfig, QueuePrecision};
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_ops::{ConvBackend, Precision};
@@ -267,6 +267,7 @@ fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
     at_least_one("moco.queue_size", queue_size as u64)?;
     at_least_one("moco.dim", dim as u64)?;
     Ok(MocoConfig {
+        mechanism: MechanismKind::Queue,
         queue_size,
         key_momentum: within_zero_one("moco.key_momentum", key_momentum)?,
         temperature: above_zero("moco.temperature", temperature)?,

@@ -81,7 +81,7 @@ impl Moco {
             losses.push(statistics);
         }
         let statistics = PendingStep { global_step: self.global_step, directions: losses };
-        self.expect_finite_loss(&statistics, &inputs.batch)?;
+        statistics.expect_finite_loss(&inputs.batch)?;
 
         self.sgd.step(&self.encoder_q.stores(), &gradients, &inputs.lr)?;
 

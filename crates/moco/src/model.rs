@@ -11,9 +11,9 @@ use crate::batch::Batch;
 use crate::config::MocoConfig;
 use crate::encoder_with_head::EncoderWithHead;
 use crate::error::MocoError;
+use crate::graph::CapturedSteps;
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
-use crate::statistics::PendingStep;
 
 /// The method's whole state. [`Moco::step`] is one step of training.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Moco {
     /// Identifies the current set of tensors. It changes whenever a tensor may have been replaced, which
     /// invalidates captured CUDA graphs. No two models have the same.
     pub(crate) generation: u64,
+    /// Where a GPU replays captured steps.
+    pub(crate) captured: Option<CapturedSteps>,
 }
 
 impl Moco {
@@ -61,6 +63,7 @@ impl Moco {
             sgd,
             global_step: 0,
             generation: next_generation(),
+            captured: None,
         })
     }
 
@@ -130,26 +133,6 @@ impl Moco {
             return Err(MocoError::QueueTooSmall { n_keys, queue_size });
         }
         Ok(())
-    }
-
-    /// Refuses a loss that is NaN or infinite, and names the image if one is the cause. On a GPU nothing is
-    /// looked at, since the host would have to wait: [`PendingStep::read`] finds out.
-    pub(crate) fn expect_finite_loss(
-        &self,
-        statistics: &PendingStep,
-        batch: &Batch,
-    ) -> Result<(), MocoError> {
-        if !statistics.is_ready() {
-            return Ok(());
-        }
-        let Err(error) = statistics.read() else { return Ok(()) };
-        let global_step = self.global_step;
-        Err(match batch.first_image_not_finite()? {
-            Some((view, sample_index)) => {
-                MocoError::ImageNotFinite { view, sample_index, global_step }
-            }
-            None => error,
-        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use moco::{MocoConfig, QueuePrecision};
+use moco::{MechanismKind, MocoConfig, QueuePrecision};
 use moco_augment::{RecipeConfig, RecipeKind};
 use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
@@ -51,6 +51,7 @@ const SGD: SgdConfig = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
 
 /// arXiv 1911.05722 section 3 and the defaults of the official main_moco.py.
 const V1: MocoConfig = MocoConfig {
+    mechanism: MechanismKind::Queue,
     queue_size: 65536,
     key_momentum: 0.999,
     temperature: 0.07,

@@ -35,7 +35,9 @@ enum Memory {
 }
 
 impl PendingStatistics {
-    pub(super) fn ready(statistics: InfoNceStatistics) -> Self {
+    /// Statistics that were computed on the host.
+    #[must_use]
+    pub fn ready(statistics: InfoNceStatistics) -> Self {
         Self(Memory::Host(statistics))
     }
 
