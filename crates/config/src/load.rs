@@ -10,7 +10,7 @@ use crate::data::scheme;
 use crate::error::ConfigError;
 use crate::layer::{Layer, parse, read_layers};
 use crate::merge::Merged;
-use crate::migrate::{Origin, upgrade};
+use crate::migrate::{Provenance, upgrade};
 use crate::resolved;
 
 /// A pretraining run as its config describes it.
@@ -37,7 +37,7 @@ pub struct LoadedPretrain {
 /// [`ConfigError::Invalid`] for the first key that is unknown, missing, of a wrong type or impossible. Show it with
 /// [`ConfigError::render`].
 pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    load(read_layers(path, sets)?, Origin::Files)
+    load(read_layers(path, sets)?, Provenance::User)
 }
 
 /// Reads the config of a run's folder, then `sets`, as [`load_pretrain`] does; one without a format has the first.
@@ -45,7 +45,7 @@ pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, Con
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    load(read_layers(path, sets)?, Origin::Stored)
+    load(read_layers(path, sets)?, Provenance::Run)
 }
 
 /// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
@@ -54,11 +54,11 @@ pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretra
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
-    load(vec![parse(name.to_owned(), text.to_owned())?], Origin::Stored)
+    load(vec![parse(name.to_owned(), text.to_owned())?], Provenance::Run)
 }
 
-fn load(layers: Vec<Layer>, origin: Origin) -> Result<LoadedPretrain, ConfigError> {
-    let mut merged = Merged::new(upgrade(layers, origin)?);
+fn load(layers: Vec<Layer>, provenance: Provenance) -> Result<LoadedPretrain, ConfigError> {
+    let mut merged = Merged::new(upgrade(layers, provenance)?);
     drop_outdated(&mut merged);
     let converted = merged.deserialize().and_then(convert);
     let (plan, data, (recipe, fidelity)) =

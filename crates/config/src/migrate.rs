@@ -31,17 +31,20 @@ const NAME: &str = "older programs";
 
 /// Where the layers come from, which decides what a missing number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum Provenance {
     /// A user's files, which say their format.
-    Files,
+    User,
     /// A run folder or a checkpoint, which older programs wrote without one.
-    Stored,
+    Run,
 }
 
 /// The layers in today's format: what they lack since it is younger comes as a layer below them. A section that is
 /// not there at all is damage, which no key is added to.
-pub(crate) fn upgrade(mut layers: Vec<Layer>, origin: Origin) -> Result<Vec<Layer>, ConfigError> {
-    let Some(format) = format(&layers, origin)? else { return Ok(layers) };
+pub(crate) fn upgrade(
+    mut layers: Vec<Layer>,
+    provenance: Provenance,
+) -> Result<Vec<Layer>, ConfigError> {
+    let Some(format) = format(&layers, provenance)? else { return Ok(layers) };
     let has = |section: &str, key: Option<&str>| {
         let mut tables = layers.iter().filter_map(|layer| layer.table.get(section)?.as_table());
         tables.any(|table| key.is_none_or(|key| table.contains_key(key)))
@@ -64,11 +67,11 @@ pub(crate) fn upgrade(mut layers: Vec<Layer>, origin: Origin) -> Result<Vec<Laye
 const KEY: &str = "format";
 
 /// The format of the layers if it is an older one; `None` where there is nothing to add.
-fn format(layers: &[Layer], origin: Origin) -> Result<Option<u32>, ConfigError> {
+fn format(layers: &[Layer], provenance: Provenance) -> Result<Option<u32>, ConfigError> {
     let Some(layer) = layers.iter().rfind(|layer| layer.table.contains_key(KEY)) else {
-        return match origin {
-            Origin::Stored => Ok(Some(FIRST)),
-            Origin::Files => Err(missing(layers)),
+        return match provenance {
+            Provenance::Run => Ok(Some(FIRST)),
+            Provenance::User => Err(missing(layers)),
         };
     };
     // Another type is refused with all other values.

@@ -8,7 +8,7 @@ use toml::Value;
 use crate::error::ConfigError;
 use crate::layer::{self, Layer, SET};
 use crate::merge::Merged;
-use crate::migrate::{Origin, upgrade};
+use crate::migrate::{Provenance, upgrade};
 
 /// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
 /// section.
@@ -104,7 +104,7 @@ pub fn check_resume(
     new_resolved: &str,
 ) -> Result<Vec<KeyChange>, ConfigError> {
     let stored = vec![layer::parse("old config".into(), old_resolved.into())?];
-    let old = upgrade(stored, Origin::Stored)?.iter().flat_map(values).collect();
+    let old = upgrade(stored, Provenance::Run)?.iter().flat_map(values).collect();
     let changes = changes_from(&old, new_resolved)?;
     let refused = changes.iter().filter(|change| !may_change(&change.key));
     let would_change: Vec<String> = refused.map(describe).collect();
