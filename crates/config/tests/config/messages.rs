@@ -1,4 +1,4 @@
-//! What a user is told, word for word.
+//! Error messages, word for word.
 
 use std::fs;
 

@@ -268,7 +268,7 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     assert!(error.ends_with("fixture.toml:38 would change it to 64"), "{error}");
 }
 
-/// Keys that came with a format: each with what a config of before means, as text and as a plan, and another value.
+/// Keys that came with a format: each with what an older config means, as text and as a plan, and another value.
 const ADDED: &[(&str, &str, &str, &str, &str)] = &[
     ("run.conv_backend", "legacy", "conv_backend: Legacy", "graph", "[run]"),
     ("evaluate.activations", "f32", "activations: F32", "as_trained", "[evaluate]"),
@@ -292,7 +292,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         let text = load_fixture(&[&set]).unwrap().resolved;
         assert!(text.starts_with("format = 2  # "), "{text}");
         assert!(!meaning(&reload(&text)).contains(meant), "{key}");
-        // A run's config of before there was a number, and a user's that names the first.
+        // The config of a run without a number, and a user's that names the first format.
         let old = without(&text, key, "");
         let stored = reload(&old);
         assert!(meaning(&stored).contains(meant), "{key}: {}", meaning(&stored));
