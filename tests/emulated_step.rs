@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
 use gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
-use moco::{QueuePrecision, StepStatistics, StepViews};
+use moco::{Batch, QueuePrecision, StepStatistics};
 use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
 use moco_ops::emulate;
 
@@ -27,16 +27,16 @@ struct Trained {
     statistics: Vec<StepStatistics>,
     /// Gradients of the first step, and the state after the last.
     tensors: BTreeMap<String, Tensor>,
-    were_at_hand: bool,
+    were_ready: bool,
 }
 
 fn train(case: &Case, parameters: DType, activations: DType, device: &Device) -> Trained {
     let mut moco = moco(case, parameters, device);
     let (mut statistics, mut tensors) = (Vec::new(), BTreeMap::new());
-    let mut were_at_hand = true;
+    let mut were_ready = true;
     for step in 0..STEPS {
         let output = moco.step(&views(case, step, activations, device), LR).unwrap();
-        were_at_hand &= output.statistics.is_at_hand();
+        were_ready &= output.statistics.is_ready();
         statistics.push(output.statistics.read().unwrap());
         if step == 0 {
             tensors.extend(
@@ -45,7 +45,7 @@ fn train(case: &Case, parameters: DType, activations: DType, device: &Device) ->
         }
     }
     tensors.extend(moco.state().unwrap());
-    Trained { statistics, tensors, were_at_hand }
+    Trained { statistics, tensors, were_ready }
 }
 
 /// ‖a − b‖ / ‖b‖, or ‖a − b‖ where b is as good as zero.
@@ -97,7 +97,7 @@ fn f32_steps_are_as_close_to_f64_as_those_of_the_cpu() {
         let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
         let (emulated, kernels) = emulate(|| train(case, DType::F32, DType::F32, &Device::Cpu));
         launched.extend(kernels);
-        assert!(on_cpu.were_at_hand && !emulated.were_at_hand);
+        assert!(on_cpu.were_ready && !emulated.were_ready);
         assert_as_close(&emulated, [&on_cpu, &exact], case);
     }
     // An operation that fell back to the CPU would be missing here.
@@ -150,8 +150,8 @@ fn gradients_of_rounded(case: &Case) -> BTreeMap<String, Tensor> {
         *weight = round(weight);
     }
     moco.load_state(&state, 0).unwrap();
-    let StepViews { im_q, im_k } = views(case, 0, DType::F32, &Device::Cpu);
-    let views = StepViews { im_q: round(&im_q), im_k: round(&im_k) };
+    let Batch { im_q, im_k, .. } = views(case, 0, DType::F32, &Device::Cpu);
+    let views = Batch { im_q: round(&im_q), im_k: round(&im_k), sample_indices: Vec::new() };
     let gradients = moco.step(&views, LR).unwrap().gradients;
     gradients.into_iter().map(|(name, g)| (format!("gradient.{name}"), g)).collect()
 }
@@ -227,8 +227,8 @@ fn a_queue_of_another_precision_is_refused_by_name() {
 fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
     let case = &CASES[0];
     let mut moco = moco(case, DType::F32, &Device::Cpu);
-    let StepViews { im_q, im_k } = views(case, 0, DType::F32, &Device::Cpu);
-    let views = StepViews { im_q: (im_q * f64::NAN).unwrap(), im_k };
+    let Batch { im_q, im_k, .. } = views(case, 0, DType::F32, &Device::Cpu);
+    let views = Batch { im_q: (im_q * f64::NAN).unwrap(), im_k, sample_indices: Vec::new() };
     let (output, _) = emulate(|| moco.step(&views, 0.1).unwrap());
     let error = output.statistics.read().unwrap_err().to_string();
     assert!(error.contains("NaN at step 0") && error.contains("saved before"), "{error}");
@@ -249,7 +249,7 @@ mod on_device {
             let exact = train(case, DType::F64, DType::F64, &Device::Cpu);
             let on_cpu = train(case, DType::F32, DType::F32, &Device::Cpu);
             let got = train(case, DType::F32, DType::F32, &device);
-            assert!(!got.were_at_hand);
+            assert!(!got.were_ready);
             assert_as_close(&got, [&on_cpu, &exact], case);
         }
     }

@@ -6,7 +6,7 @@ mod gpu_cases;
 
 use candle_core::{DType, Device, Tensor};
 use gpu_cases::{CASES, Case, LR, moco, numbers, views};
-use moco::{Moco, MocoState, PendingStep, RecordedSteps, StepStatistics};
+use moco::{CapturedSteps, Moco, MocoState, PendingStep, StepStatistics};
 
 /// Enough for the queue to wrap, within the keys of a step.
 const STEPS: u64 = 7;
@@ -44,7 +44,7 @@ fn told(case: &Case, dtype: DType, device: &Device) -> Bits {
 
 fn repeated(case: &Case, dtype: DType, device: &Device) -> Bits {
     let mut moco = moco(case, DType::F32, device);
-    let mut recorded = RecordedSteps::default();
+    let mut recorded = CapturedSteps::default();
     let step =
         |step| recorded.step(&mut moco, &views(case, step, dtype, device), lr(step)).unwrap();
     let pending: Vec<PendingStep> = (0..STEPS).map(step).collect();
@@ -55,9 +55,9 @@ fn repeated(case: &Case, dtype: DType, device: &Device) -> Bits {
 /// somebody else computes with f_q.
 fn interrupted(case: &Case, dtype: DType, device: &Device) -> Bits {
     let mut moco_a = moco(case, DType::F32, device);
-    let mut recorded = RecordedSteps::default();
+    let mut recorded = CapturedSteps::default();
     let mut pending = Vec::new();
-    let mut run = |moco: &mut Moco, recorded: &mut RecordedSteps, steps: std::ops::Range<u64>| {
+    let mut run = |moco: &mut Moco, recorded: &mut CapturedSteps, steps: std::ops::Range<u64>| {
         for step in steps {
             let views = views(case, step, dtype, device);
             pending.push(recorded.step(moco, &views, lr(step)).unwrap());
@@ -121,7 +121,7 @@ mod emulated {
     fn two_models_may_take_turns() {
         emulate(|| {
             let mut models = [0, 1].map(|_| moco(&SMALL, DType::F32, &Device::Cpu));
-            let mut recorded = RecordedSteps::default();
+            let mut recorded = CapturedSteps::default();
             let mut pending = [Vec::new(), Vec::new()];
             for step in 0..STEPS {
                 let views = views(&SMALL, step, DType::F32, &Device::Cpu);
@@ -140,7 +140,7 @@ mod emulated {
     fn every_repetition_launches_a_whole_step() {
         let launched_in = |steps: u64| {
             let mut moco = moco(&SMALL, DType::F32, &Device::Cpu);
-            let mut recorded = RecordedSteps::default();
+            let mut recorded = CapturedSteps::default();
             let step = |step| {
                 let views = views(&SMALL, step, DType::F32, &Device::Cpu);
                 recorded.step(&mut moco, &views, lr(step)).unwrap();
@@ -155,7 +155,7 @@ mod emulated {
     #[test]
     fn a_cpu_is_told_that_it_cannot() {
         let mut moco = moco(&CASES[0], DType::F32, &Device::Cpu);
-        let mut recorded = RecordedSteps::default();
+        let mut recorded = CapturedSteps::default();
         let views = views(&CASES[0], 0, DType::F32, &Device::Cpu);
         recorded.step(&mut moco, &views, LR).unwrap();
         let error = recorded.step(&mut moco, &views, LR).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use formulas::fill;
-use moco::{Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput, StepViews};
+use moco::{Batch, Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -217,11 +217,9 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 fn compare_step(c: &mut Comparison<'_>, step: usize, moco: &Moco, output: &StepOutput) {
     let at = |name: &str| format!("step{step}.{name}");
     c.whole("loss", &at("loss"), &[output.statistics.read().unwrap().loss]);
-    let n = c.golden.count("batch_size");
-    for (direction, start) in (0..output.q.dims()[0] / n).map(|d| (d, d * n)) {
-        for (what, all) in [("q", &output.q), ("k", &output.k)] {
-            let rows = numbers(&all.narrow(0, start, n).unwrap());
-            c.whole(what, &at(&format!("direction{direction}.{what}")), &rows);
+    for (what, directions) in [("q", &output.q), ("k", &output.k)] {
+        for (direction, rows) in directions.iter().enumerate() {
+            c.whole(what, &at(&format!("direction{direction}.{what}")), &numbers(rows));
         }
     }
     for (name, gradient) in &output.gradients {
@@ -274,7 +272,7 @@ fn differences(
             let view = golden.tensor(doubled.into_iter().map(|v| 2.0 * v).collect(), &dims);
             view.to_dtype(activations).unwrap().to_device(device).unwrap()
         };
-        let views = StepViews { im_q: view("im_q"), im_k: view("im_k") };
+        let views = Batch { im_q: view("im_q"), im_k: view("im_k"), sample_indices: Vec::new() };
         let shuffle = |direction: usize| {
             let order = golden.arrays.get(&format!("step{step}.direction{direction}.shuffle"));
             let order = order.or(golden.arrays.get(&format!("step{step}.direction0.shuffle")));

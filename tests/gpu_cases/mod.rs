@@ -1,7 +1,7 @@
 //! Small models and their inputs, for tests on an emulated and on a real GPU.
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Moco, MocoConfig, QueuePrecision, StepViews};
+use moco::{Batch, Moco, MocoConfig, QueuePrecision};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -67,7 +67,7 @@ pub(crate) fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
 }
 
 /// The two views of an image are alike, so that there is something to find.
-pub(crate) fn views(case: &Case, step: u64, dtype: DType, device: &Device) -> StepViews {
+pub(crate) fn views(case: &Case, step: u64, dtype: DType, device: &Device) -> Batch {
     let numbers = |index: u64| {
         let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
         (0..N * case.side * case.side * 3).map(|_| stream.normal()).collect::<Vec<f64>>()
@@ -78,7 +78,7 @@ pub(crate) fn views(case: &Case, step: u64, dtype: DType, device: &Device) -> St
         let pixels = Tensor::from_vec(mixed, (N, case.side, case.side, 3), &Device::Cpu).unwrap();
         pixels.to_dtype(dtype).and_then(|x| x.to_device(device)?.permute((0, 3, 1, 2))).unwrap()
     };
-    StepViews { im_q: view(0.3), im_k: view(-0.3) }
+    Batch { im_q: view(0.3), im_k: view(-0.3), sample_indices: Vec::new() }
 }
 
 /// A tensor's numbers in their logical order.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moco::{Alarm, HealthReport, Phase};
+use moco::{Alarm, HealthReport};
 use moco_ops::OutdatedChoices;
 use moco_telemetry::{format_bytes, format_count, format_duration};
 use moco_train::{Event, LogLine, Summary, Trio};
@@ -47,12 +47,15 @@ pub fn watch<'a>(
             Event::Stepped { global_step } => console.advance(*global_step),
             Event::Log(line) => {
                 let text = log_line(line);
-                log(&format!("{}/{total}  {text}", line.global_step));
-                console.status(line.global_step, &text);
+                log(&format!("{}/{total}  {text}", line.statistics.global_step));
+                console.status(line.statistics.global_step, &text);
                 for alarm in &line.health.alarms {
                     if told.insert(*alarm) {
-                        let text =
-                            format!("warning: step {}: {}", line.global_step, alarm.message());
+                        let text = format!(
+                            "warning: step {}: {}",
+                            line.statistics.global_step,
+                            alarm.message()
+                        );
                         log(&text);
                         console.line(&text);
                     }
@@ -131,8 +134,8 @@ fn log_line(line: &LogLine) -> String {
     let left = |left| format!("  {} left", format_duration(left));
     format!(
         "loss {:.3}  top-1 {:.0} %  {:.0} images/s{}  wait {:.0} %  ({})",
-        line.loss,
-        line.pretext_top1,
+        line.statistics.loss,
+        line.statistics.pretext_top1,
         line.images_per_second,
         line.time_left.map_or(String::new(), left),
         line.data_wait_percent,
@@ -142,11 +145,9 @@ fn log_line(line: &LogLine) -> String {
 
 fn verdict(health: &HealthReport) -> String {
     let bounds = format!("chance {:.2}, floor {:.2}", health.chance_loss, health.floor_loss);
-    match health.phase {
-        Phase::Filling { percent } => {
-            format!("{bounds}; queue {percent} % filled: a rising loss is expected")
-        }
-        Phase::Learning => bounds,
+    match health.queue_filled_percent {
+        100 => bounds,
+        percent => format!("{bounds}; queue {percent} % filled: a rising loss is expected"),
     }
 }
 
@@ -184,6 +185,8 @@ pub fn summary_table(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use moco::StepStatistics;
+
     use super::*;
 
     fn summary() -> Summary {
@@ -237,21 +240,23 @@ mod tests {
             let mut log = |line: &str| lines.push(line.to_owned());
             let mut watch = watch(&mut console, &|| false, &mut log);
             let health = HealthReport {
-                phase: Phase::Filling { percent: 40 },
+                queue_filled_percent: 40,
                 chance_loss: 6.93,
                 floor_loss: 2.1,
                 alarms: BTreeSet::from([Alarm::BnLeak]),
             };
             for global_step in [25, 50] {
                 let line = LogLine {
-                    global_step,
+                    statistics: StepStatistics {
+                        global_step,
+                        loss: 6.0,
+                        pretext_top1: 10.0,
+                        pretext_top5: 20.0,
+                        positive_cosine: 0.5,
+                        negative_cosine: 0.0,
+                    },
                     epoch: 0,
-                    loss: 6.0,
                     lr: 0.1,
-                    pretext_top1: 10.0,
-                    pretext_top5: 20.0,
-                    positive_cosine: 0.5,
-                    negative_cosine: 0.0,
                     images_per_second: 100.0,
                     data_wait_percent: 1.0,
                     bad_samples: 0,

@@ -21,12 +21,20 @@ pub struct MocoConfig {
     pub queue_precision: QueuePrecision,
 }
 
+impl MocoConfig {
+    /// Directions of the loss: two if it is symmetric.
+    #[must_use]
+    pub fn n_directions(&self) -> usize {
+        if self.symmetric { 2 } else { 1 }
+    }
+}
+
 /// How the queue stores keys; all that is computed with them is f32 or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueuePrecision {
     /// As the parameters are, f32 in training.
     AsParameters,
-    /// In half the memory of f32, each number rounded to 8 bits; on a GPU alone.
+    /// In half the memory of f32, each number rounded to 8 bits; on a GPU only.
     Bf16,
 }
 

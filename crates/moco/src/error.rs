@@ -39,17 +39,48 @@ pub enum MocoError {
         /// K.
         queue_size: usize,
     },
-    /// A tensor of the state has the wrong shape.
-    #[error("`{tensor}` has shape {got:?}, expected {expected:?}")]
-    StateShape {
-        /// The tensor.
-        tensor: String,
-        /// What this model has.
-        expected: Vec<usize>,
-        /// What the state holds.
-        got: Vec<usize>,
+    /// The queue's pointer is outside the queue.
+    #[error("queue_ptr is {got}, but the queue has columns 0 to {}", .queue_size - 1)]
+    QueuePointer {
+        /// K.
+        queue_size: usize,
+        /// The pointer of the state.
+        got: usize,
     },
-    /// The loss was NaN or infinite on a GPU, which went on until somebody looked.
+    /// A permutation names an image twice.
+    #[error("index {index} occurs twice in the permutation")]
+    IndexTwice {
+        /// The image's place in the batch.
+        index: u32,
+    },
+    /// A permutation names an image that the batch does not have.
+    #[error("index {index} in a permutation of {n} images")]
+    IndexOutOfRange {
+        /// The image's place in the batch.
+        index: u32,
+        /// Images of the batch.
+        n: usize,
+    },
+    /// The state has a tensor that the model lacks.
+    #[error("the state holds `{name}`, which this model does not have")]
+    UnknownTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// An image has no finite pixels; the query encoder's weights and the queue were not updated.
+    #[error(
+        "view {view} of sample {sample_index} holds NaN or infinite pixels at step {global_step}; weights \
+         and queue were not updated. hint: look at this image and at what the augmentation makes of it"
+    )]
+    ImageNotFinite {
+        /// 1 or 2.
+        view: u32,
+        /// The image's index in the data set.
+        sample_index: u64,
+        /// The step.
+        global_step: u64,
+    },
+    /// The loss became NaN or infinite on a GPU and was noticed at the next synchronization.
     #[error(
         "the loss is {loss} at step {global_step}, and weights and queue were updated by it; only \
          what was saved before is of use. hint: lower optim.base_lr, or raise moco.temperature"

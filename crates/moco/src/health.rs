@@ -2,6 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
+use crate::config::MocoConfig;
+use crate::statistics::StepStatistics;
+
 /// The loss of an encoder that cannot tell keys apart: ln(K + 1).
 #[must_use]
 pub fn chance_loss(queue_size: usize) -> f64 {
@@ -17,35 +22,9 @@ pub fn floor_loss(queue_size: usize, dim: usize, temperature: f64) -> f64 {
     (log_sum - 1.0 / temperature).exp().ln_1p()
 }
 
-/// What a step tells about the health of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Vitals {
-    /// Steps done.
-    pub global_step: u64,
-    /// The loss of one direction.
-    pub loss: f64,
-    /// In percent.
-    pub pretext_top1: f64,
-    /// Mean cosine of query and positive.
-    pub positive_cosine: f64,
-    /// Mean cosine of query and negatives.
-    pub negative_cosine: f64,
-}
-
-/// Where a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The queue still holds random keys: the loss starts low and rises, the accuracy falls. Expected.
-    Filling {
-        /// Share of real keys, in percent.
-        percent: u8,
-    },
-    /// The queue holds real keys alone.
-    Learning,
-}
-
-/// Something is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Something is wrong. In `metrics.jsonl` its name is in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Alarm {
     /// All features are equal: the negatives are as close as the positives.
     Collapse,
@@ -58,17 +37,6 @@ pub enum Alarm {
 }
 
 impl Alarm {
-    /// Its name in `metrics.jsonl`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Collapse => "collapse",
-            Self::BnLeak => "bn_leak",
-            Self::NotLearning => "not_learning",
-            Self::QueueCoversData => "queue_covers_data",
-        }
-    }
-
     /// What it means and what to do.
     #[must_use]
     pub fn message(self) -> &'static str {
@@ -94,10 +62,11 @@ impl Alarm {
 }
 
 /// A verdict beside a log line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HealthReport {
-    /// Where the run is.
-    pub phase: Phase,
+    /// Share of real keys in the queue, in percent. While it is below 100 the queue still holds random keys:
+    /// the loss starts low and rises, and the accuracy falls, as expected.
+    pub queue_filled_percent: u8,
     /// ln(K + 1).
     pub chance_loss: f64,
     /// The least loss to expect.
@@ -111,6 +80,7 @@ pub struct HealthReport {
 #[derive(Debug)]
 pub struct Health {
     queue_size: usize,
+    n_directions: usize,
     keys_per_step: usize,
     chance: f64,
     floor: f64,
@@ -126,10 +96,11 @@ impl Health {
 
     /// A watch over a run with these settings on `n_images` images.
     #[must_use]
-    pub fn new(config: &crate::MocoConfig, batch_size: usize, n_images: u64) -> Self {
+    pub fn new(config: &MocoConfig, batch_size: usize, n_images: u64) -> Self {
         Self {
             queue_size: config.queue_size,
-            keys_per_step: batch_size * if config.symmetric { 2 } else { 1 },
+            n_directions: config.n_directions(),
+            keys_per_step: batch_size * config.n_directions(),
             chance: chance_loss(config.queue_size),
             floor: floor_loss(config.queue_size, config.dim, config.temperature),
             n_images,
@@ -139,25 +110,22 @@ impl Health {
         }
     }
 
-    /// Looks at a step.
-    pub fn observe(&mut self, vitals: Vitals) -> HealthReport {
-        let Vitals { global_step, loss, pretext_top1, positive_cosine, negative_cosine } = vitals;
-        let keys = global_step.saturating_mul(self.keys_per_step as u64);
-        let percent = u8::try_from(keys.saturating_mul(100) / self.queue_size as u64);
-        let phase = match percent {
-            Ok(percent) if percent < 100 => Phase::Filling { percent },
-            _ => Phase::Learning,
-        };
-        let learning = phase == Phase::Learning;
+    /// Judges a step by its statistics and those before.
+    pub fn observe(&mut self, step: &StepStatistics) -> HealthReport {
+        let keys = step.global_step.saturating_mul(self.keys_per_step as u64);
+        let percent = (keys.saturating_mul(100) / self.queue_size as u64).min(100);
+        let queue_filled_percent = u8::try_from(percent).unwrap_or(100);
+        let is_full = queue_filled_percent == 100;
+        let loss = step.loss / count(self.n_directions);
+        let gap = step.positive_cosine - step.negative_cosine;
         let in_a_row = |counter: &mut u32, holds: bool| {
             *counter = if holds { counter.saturating_add(1) } else { 0 };
             *counter >= Self::PATIENCE
         };
         // Real keys are needed: random ones are far from everything, whatever the encoder does.
-        let collapsed =
-            learning && negative_cosine > 0.98 && positive_cosine - negative_cosine < 0.01;
-        let leaking = learning && pretext_top1 > 99.9;
-        let at_chance = learning && (loss - self.chance).abs() < 0.002 * self.chance;
+        let collapsed = is_full && step.negative_cosine > 0.98 && gap < 0.01;
+        let leaking = is_full && step.pretext_top1 > 99.9;
+        let at_chance = is_full && (loss - self.chance).abs() < 0.002 * self.chance;
         let mut alarms = BTreeSet::new();
         for (alarm, rings) in [
             (Alarm::Collapse, in_a_row(&mut self.collapsed, collapsed)),
@@ -169,7 +137,12 @@ impl Health {
                 alarms.insert(alarm);
             }
         }
-        HealthReport { phase, chance_loss: self.chance, floor_loss: self.floor, alarms }
+        HealthReport {
+            queue_filled_percent,
+            chance_loss: self.chance,
+            floor_loss: self.floor,
+            alarms,
+        }
     }
 }
 
@@ -196,18 +169,19 @@ mod tests {
         Health::new(&config, 10, n_images)
     }
 
-    const GOOD: Vitals = Vitals {
+    const GOOD: StepStatistics = StepStatistics {
         global_step: 50,
         loss: 3.0,
         pretext_top1: 60.0,
+        pretext_top5: 80.0,
         positive_cosine: 0.8,
         negative_cosine: 0.1,
     };
 
-    /// Observes the same vitals until an alarm could ring.
-    fn after(n: u32, vitals: Vitals) -> BTreeSet<Alarm> {
+    /// Observes the same statistics until an alarm could ring.
+    fn after(n: u32, step: StepStatistics) -> BTreeSet<Alarm> {
         let mut health = health(1000);
-        (0..n).map(|_| health.observe(vitals).alarms).last().unwrap()
+        (0..n).map(|_| health.observe(&step).alarms).last().unwrap()
     }
 
     /// Numbers computed from the formulas in the papers' setting.
@@ -228,42 +202,48 @@ mod tests {
     #[test]
     fn the_queue_fills_in_the_expected_number_of_steps() {
         let mut health = health(1000);
-        let mut phase = |global_step| health.observe(Vitals { global_step, ..GOOD }).phase;
-        assert_eq!(phase(0), Phase::Filling { percent: 0 });
-        assert_eq!(phase(7), Phase::Filling { percent: 70 });
-        assert_eq!(phase(10), Phase::Learning);
-        assert_eq!(phase(u64::MAX), Phase::Learning);
+        let mut filled = |global_step| {
+            health.observe(&StepStatistics { global_step, ..GOOD }).queue_filled_percent
+        };
+        assert_eq!(filled(0), 0);
+        assert_eq!(filled(7), 70);
+        assert_eq!(filled(10), 100);
+        assert_eq!(filled(u64::MAX), 100);
     }
 
     #[test]
     fn each_fault_rings_its_alarm_after_the_patience_and_not_before() {
-        let collapse =
-            Vitals { positive_cosine: 1.0, negative_cosine: 1.0, loss: chance_loss(100), ..GOOD };
-        let leak = Vitals { pretext_top1: 100.0, ..GOOD };
-        let stuck = Vitals { loss: chance_loss(100), ..GOOD };
-        for (vitals, alarm) in
+        let collapse = StepStatistics {
+            positive_cosine: 1.0,
+            negative_cosine: 1.0,
+            loss: chance_loss(100),
+            ..GOOD
+        };
+        let leak = StepStatistics { pretext_top1: 100.0, ..GOOD };
+        let stuck = StepStatistics { loss: chance_loss(100), ..GOOD };
+        for (step, alarm) in
             [(collapse, Alarm::Collapse), (leak, Alarm::BnLeak), (stuck, Alarm::NotLearning)]
         {
-            assert!(after(Health::PATIENCE - 1, vitals).is_empty(), "{alarm:?}");
-            assert_eq!(after(Health::PATIENCE, vitals), BTreeSet::from([alarm]));
+            assert!(after(Health::PATIENCE - 1, step).is_empty(), "{alarm:?}");
+            assert_eq!(after(Health::PATIENCE, step), BTreeSet::from([alarm]));
             // The same signs mean nothing while the queue is full of noise.
-            assert!(after(100, Vitals { global_step: 3, ..vitals }).is_empty(), "{alarm:?}");
+            assert!(after(100, StepStatistics { global_step: 3, ..step }).is_empty(), "{alarm:?}");
         }
     }
 
     #[test]
     fn one_good_step_resets_the_patience() {
         let mut health = health(1000);
-        let leak = Vitals { pretext_top1: 100.0, ..GOOD };
+        let leak = StepStatistics { pretext_top1: 100.0, ..GOOD };
         for i in 0..50 {
-            let vitals = if i % 9 == 8 { GOOD } else { leak };
-            assert!(health.observe(vitals).alarms.is_empty());
+            let step = if i % 9 == 8 { GOOD } else { leak };
+            assert!(health.observe(&step).alarms.is_empty());
         }
     }
 
     #[test]
-    fn a_queue_as_large_as_the_data_is_told() {
-        assert!(health(100).observe(GOOD).alarms.contains(&Alarm::QueueCoversData));
-        assert!(!health(101).observe(GOOD).alarms.contains(&Alarm::QueueCoversData));
+    fn a_queue_as_large_as_the_data_is_reported() {
+        assert!(health(100).observe(&GOOD).alarms.contains(&Alarm::QueueCoversData));
+        assert!(!health(101).observe(&GOOD).alarms.contains(&Alarm::QueueCoversData));
     }
 }

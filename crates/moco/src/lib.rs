@@ -1,28 +1,33 @@
-//! Momentum Contrast: the queue, the momentum encoder, Shuffling BN, InfoNCE and the order of a step.
+//! Momentum Contrast: the queue, the momentum encoder, Shuffling BN, InfoNCE and the training step.
 //!
-//! [`Moco::step`] is Algorithm 1 of MoCo v1, line by line. What surrounds it (data, schedules,
-//! checkpoints, logs) lives in higher crates.
+//! The principal type is [`Moco`]; [`Moco::step`] is Algorithm 1 of MoCo v1 and lives in
+//! `algorithm_1.rs`, one line of code for each line of the paper. A step takes a [`Batch`] of two views
+//! and a learning rate. [`Health`] judges its statistics, [`CapturedSteps`] replays it as a CUDA graph.
+//! Data, schedules, checkpoints and logs live in higher crates.
 #![forbid(unsafe_code)]
 
-mod branch;
+mod algorithm_1;
+mod batch;
 mod config;
+mod encoder_with_head;
 mod error;
+mod graph;
 mod health;
-mod inputs;
+mod model;
 mod queue;
-mod recorded;
 mod shuffle;
 mod state;
 mod statistics;
-mod step;
 
-pub use branch::{Branch, BranchSaved};
+pub use algorithm_1::StepOutput;
+pub use batch::Batch;
 pub use config::{MocoConfig, QueuePrecision};
+pub use encoder_with_head::{EncoderWithHead, SavedForward};
 pub use error::MocoError;
-pub use health::{Alarm, Health, HealthReport, Phase, Vitals, chance_loss, floor_loss};
+pub use graph::CapturedSteps;
+pub use health::{Alarm, Health, HealthReport, chance_loss, floor_loss};
+pub use model::Moco;
 pub use queue::Queue;
-pub use recorded::RecordedSteps;
 pub use shuffle::Shuffle;
 pub use state::MocoState;
 pub use statistics::{PendingStep, StepStatistics};
-pub use step::{Moco, StepOutput, StepViews};

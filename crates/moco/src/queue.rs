@@ -57,8 +57,7 @@ impl Queue {
     pub fn from_parts(keys: &Tensor, ptr: usize) -> Result<Self, MocoError> {
         let (_, queue_size) = keys.dims2().during("reading the queue")?;
         if ptr >= queue_size {
-            let (expected, got) = (vec![queue_size], vec![ptr]);
-            return Err(MocoError::StateShape { tensor: "queue_ptr".into(), expected, got });
+            return Err(MocoError::QueuePointer { queue_size, got: ptr });
         }
         let keys = keys.contiguous().and_then(|keys| keys.copy()).during("copying the queue")?;
         Ok(Self { keys: keys.detach(), ptr })
@@ -88,7 +87,7 @@ impl Queue {
     /// # Errors
     /// If there are more keys than K or the widths differ.
     pub fn enqueue(&mut self, keys: &[&Tensor]) -> Result<(), MocoError> {
-        self.enqueue_at(keys, &upload(&self.ptr_tensor()?, self.keys.device())?)?;
+        self.write(keys, &upload(&self.ptr_tensor()?, self.keys.device())?)?;
         self.advance(keys.iter().map(|keys| keys.dims()[0]).sum());
         Ok(())
     }
@@ -99,12 +98,12 @@ impl Queue {
         Tensor::new(&[ptr], &Device::Cpu).during("reading the queue's pointer")
     }
 
-    /// Writes keys from the column that `ptr` says; the pointer itself stays.
-    pub(crate) fn enqueue_at(&self, keys: &[&Tensor], ptr: &Tensor) -> Result<(), MocoError> {
+    /// Writes keys from column `ptr` (u32 `[1]`) on; the pointer itself stays.
+    pub(crate) fn write(&mut self, keys: &[&Tensor], ptr: &Tensor) -> Result<(), MocoError> {
         Ok(enqueue_(&self.keys, keys, ptr)?)
     }
 
-    /// Moves the pointer behind so many keys.
+    /// Moves the pointer (on the host) past `n_keys` keys.
     pub(crate) fn advance(&mut self, n_keys: usize) {
         self.ptr = (self.ptr + n_keys) % self.size();
     }
@@ -178,7 +177,7 @@ mod tests {
         }
     }
 
-    /// The device writes where it is told to, whatever the host counts, and the host counts by itself.
+    /// The device writes at the given column, whatever the host counts; the host counts by itself.
     #[test]
     fn the_two_parts_of_enqueueing_are_independent() {
         let mut queue = Queue::random(Seed(1), 1, 5, DType::F32).unwrap();
@@ -186,7 +185,7 @@ mod tests {
         queue.advance(4);
         assert_eq!(queue.ptr(), 2);
         let at = Tensor::new(&[4_u32], &Device::Cpu).unwrap();
-        queue.enqueue_at(&[&keys(10, 1), &keys(20, 1)], &at).unwrap();
+        queue.write(&[&keys(10, 1), &keys(20, 1)], &at).unwrap();
         assert_eq!([column(&queue, 4), column(&queue, 0)], [[10.0], [20.0]]);
         assert_eq!(queue.ptr(), 2);
     }
@@ -215,6 +214,9 @@ mod tests {
         assert_eq!(column(&queue, 1), [1.0, 1.0]);
         let original = keys.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(original.iter().all(|x| *x == 0.0));
-        assert!(Queue::from_parts(&keys, 3).unwrap_err().to_string().contains("queue_ptr"));
+        assert_eq!(
+            Queue::from_parts(&keys, 3).unwrap_err().to_string(),
+            "queue_ptr is 3, but the queue has columns 0 to 2"
+        );
     }
 }

@@ -36,15 +36,14 @@ impl Shuffle {
     pub fn new(order: &[u32]) -> Result<Self, MocoError> {
         let n = order.len();
         let mut inverse = vec![u32::MAX; n];
-        for (place, image) in (0_u32..).zip(order) {
-            if let Some(entry) = inverse.get_mut(*image as usize) {
-                *entry = place;
+        for (place, &image) in (0_u32..).zip(order) {
+            match inverse.get_mut(image as usize) {
+                None => return Err(MocoError::IndexOutOfRange { index: image, n }),
+                Some(entry) if *entry != u32::MAX => {
+                    return Err(MocoError::IndexTwice { index: image });
+                }
+                Some(entry) => *entry = place,
             }
-        }
-        if inverse.contains(&u32::MAX) {
-            let (expected, got) = (vec![n], vec![n]);
-            let tensor = "permutation (each index once)".into();
-            return Err(MocoError::StateShape { tensor, expected, got });
         }
         let indices = |indices: &[u32]| Tensor::new(indices, &Device::Cpu).during("shuffling");
         Ok(Self { order: indices(order)?, inverse: indices(&inverse)? })
@@ -58,7 +57,7 @@ impl Shuffle {
         Ok(Self { order: upload(&self.order, device)?, inverse: upload(&self.inverse, device)? })
     }
 
-    /// Takes over another permutation of as many images, in the same memory.
+    /// Overwrites this permutation by another one of as many images, in the same memory.
     pub(crate) fn replace(&self, by: &Self) -> Result<(), MocoError> {
         copy_(&self.order, &by.order)?;
         Ok(copy_(&self.inverse, &by.inverse)?)
@@ -108,6 +107,11 @@ mod tests {
         let x = Tensor::arange(0_f32, 12.0, &Device::Cpu).unwrap().reshape((3, 1, 2, 2)).unwrap();
         let expected = [8.0, 9.0, 10.0, 11.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
         assert_eq!(rows(&shuffle.apply(&x).unwrap()), expected);
-        assert!(Shuffle::new(&[0, 0, 1]).unwrap_err().to_string().contains("each index once"));
+        for (order, expected) in [
+            ([0, 0, 1], "index 0 occurs twice in the permutation"),
+            ([0, 3, 1], "index 3 in a permutation of 3 images"),
+        ] {
+            assert_eq!(Shuffle::new(&order).unwrap_err().to_string(), expected);
+        }
     }
 }

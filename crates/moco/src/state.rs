@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use moco_params::ParamError;
 
 use crate::error::{During, MocoError};
+use crate::model::{Moco, next_generation};
 use crate::queue::Queue;
-use crate::step::{Moco, next_generation};
 
 /// Named tensors: `encoder_q.*` and `encoder_k.*` (torchvision's names, `fc.*` for the head), `queue`
 /// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name).
@@ -20,8 +20,8 @@ impl Moco {
     /// If candle fails.
     pub fn state(&self) -> Result<MocoState, MocoError> {
         let mut state = MocoState::new();
-        for (prefix, branch) in [("encoder_q", &self.encoder_q), ("encoder_k", &self.encoder_k)] {
-            for (name, tensor, _) in branch.stores().into_iter().flat_map(|store| store.iter()) {
+        for (prefix, encoder) in [("encoder_q", &self.encoder_q), ("encoder_k", &self.encoder_k)] {
+            for (name, tensor, _) in encoder.stores().into_iter().flat_map(|store| store.iter()) {
                 state.insert(format!("{prefix}.{name}"), tensor.clone());
             }
         }
@@ -42,12 +42,12 @@ impl Moco {
         let expected = self.state()?;
         self.generation = next_generation();
         if let Some(name) = state.keys().find(|name| !expected.contains_key(*name)) {
-            return Err(ParamError::Missing { name: format!("{name} (in this model)") }.into());
+            return Err(MocoError::UnknownTensor { name: name.clone() });
         }
-        for (prefix, branch) in
+        for (prefix, encoder) in
             [("encoder_q", &mut self.encoder_q), ("encoder_k", &mut self.encoder_k)]
         {
-            for store in branch.stores_mut() {
+            for store in encoder.stores_mut() {
                 store.load(|name| state.get(&format!("{prefix}.{name}")))?;
             }
         }

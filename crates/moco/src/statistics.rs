@@ -1,13 +1,16 @@
-//! What a step tells about itself, for people and for health rules.
+//! The statistics of a training step: for people, for `metrics.jsonl` and for the health rules.
 
 use moco_ops::{InfoNceStatistics, PendingStatistics};
+use serde::Serialize;
 
 use crate::error::MocoError;
 
-/// Numbers of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Statistics of a step, or their means over several steps. One record serves the training loop, the
+/// health rules and the line of `metrics.jsonl`, where `global_step` is called `step`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StepStatistics {
     /// Steps done, this one included.
+    #[serde(rename = "step")]
     pub global_step: u64,
     /// The loss; the sum of both directions if symmetric.
     pub loss: f64,
@@ -21,8 +24,8 @@ pub struct StepStatistics {
     pub negative_cosine: f64,
 }
 
-/// Statistics of a step that a GPU may still be computing. They hold a few bytes a query, so those of
-/// many steps can wait until a log line is due.
+/// Statistics that a GPU may still be computing. They take a few bytes a query, so those of many steps can
+/// wait until a log line is due.
 #[derive(Debug, Clone)]
 pub struct PendingStep {
     /// Steps done before.
@@ -32,7 +35,7 @@ pub struct PendingStep {
 }
 
 impl PendingStep {
-    /// A step's statistics in memory that no repetition overwrites.
+    /// A copy that no replay of the step overwrites.
     pub(crate) fn copy_of(
         global_step: u64,
         directions: &[PendingStatistics],
@@ -41,10 +44,10 @@ impl PendingStep {
         Ok(Self { global_step, directions: directions.collect::<Result<_, _>>()? })
     }
 
-    /// Whether reading costs nothing, as on a CPU: else the host waits for the GPU.
+    /// True if [`PendingStep::read`] returns at once; on a GPU it synchronizes.
     #[must_use]
-    pub fn is_at_hand(&self) -> bool {
-        self.directions.iter().all(PendingStatistics::is_at_hand)
+    pub fn is_ready(&self) -> bool {
+        self.directions.iter().all(PendingStatistics::is_ready)
     }
 
     /// The numbers.
@@ -57,7 +60,7 @@ impl PendingStep {
         let loss: f64 = directions.iter().map(|d| d.loss).sum();
         if !loss.is_finite() {
             let global_step = self.global_step;
-            return Err(if self.is_at_hand() {
+            return Err(if self.is_ready() {
                 MocoError::NotFinite { global_step, loss }
             } else {
                 MocoError::NotFiniteOnDevice { global_step, loss }
@@ -67,21 +70,42 @@ impl PendingStep {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
+impl StepStatistics {
+    /// The means over these steps, with the number of the last one; `None` if there is no step.
+    #[must_use]
+    pub fn mean(steps: &[Self]) -> Option<Self> {
+        let last = steps.last()?;
+        let mean = |f: fn(&Self) -> f64| steps.iter().map(f).sum::<f64>() / count(steps.len());
+        Some(Self {
+            global_step: last.global_step,
+            loss: mean(|s| s.loss),
+            pretext_top1: mean(|s| s.pretext_top1),
+            pretext_top5: mean(|s| s.pretext_top5),
+            positive_cosine: mean(|s| s.positive_cosine),
+            negative_cosine: mean(|s| s.negative_cosine),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "batches and steps are far below 2^53")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
+
 fn summarize(global_step: u64, loss: f64, directions: &[InfoNceStatistics]) -> StepStatistics {
-    let ahead: Vec<u32> = directions.iter().flat_map(|d| d.ahead.iter().copied()).collect();
-    let within = |best: u32| {
-        let right = ahead.iter().filter(|ahead| **ahead < best).count();
-        100.0 * right as f64 / ahead.len() as f64
+    let ranks: Vec<u32> = directions.iter().flat_map(|d| d.positive_rank.iter().copied()).collect();
+    let top = |best: u32| {
+        let right = ranks.iter().filter(|rank| **rank < best).count();
+        100.0 * count(right) / count(ranks.len())
     };
     let mean = |f: fn(&InfoNceStatistics) -> f64| {
-        directions.iter().map(f).sum::<f64>() / directions.len() as f64
+        directions.iter().map(f).sum::<f64>() / count(directions.len())
     };
     StepStatistics {
         global_step,
         loss,
-        pretext_top1: within(1),
-        pretext_top5: within(5),
+        pretext_top1: top(1),
+        pretext_top5: top(5),
         positive_cosine: mean(|d| d.positive_cosine),
         negative_cosine: mean(|d| d.negative_cosine),
     }

@@ -37,7 +37,7 @@ fn emulated(
     let (result, kernels) = emulate(|| info_nce(q, k, queue, temperature).unwrap());
     let part = format!("info_nce_part_{}", queue.dtype().as_str());
     assert_eq!(kernels, [part.as_str(), "info_nce_merge"]);
-    assert!(!result.statistics.is_at_hand());
+    assert!(!result.statistics.is_ready());
     (result.dq, result.statistics.read().unwrap())
 }
 
@@ -46,10 +46,10 @@ fn emulated(
 fn on_cpu(q: &Tensor, k: &Tensor, queue: &Tensor, temperature: f64) -> (Tensor, InfoNceStatistics) {
     let (stored, wide) = (queue.dtype(), queue.to_dtype(DType::F32).unwrap());
     let InfoNce { dq, statistics } = info_nce(q, k, &wide, temperature).unwrap();
-    assert!(statistics.is_at_hand());
+    assert!(statistics.is_ready());
     let ranked = info_nce(q, &rounded(k, stored), &wide, temperature).unwrap();
-    let ahead = ranked.statistics.read().unwrap().ahead;
-    (dq, InfoNceStatistics { ahead, ..statistics.read().unwrap() })
+    let positive_rank = ranked.statistics.read().unwrap().positive_rank;
+    (dq, InfoNceStatistics { positive_rank, ..statistics.read().unwrap() })
 }
 
 fn numbers(x: &Tensor) -> Vec<f64> {
@@ -111,7 +111,7 @@ fn result_is_that_of_the_cpu() {
         assert!(error <= tolerance * norm, "{case}: gradient off by {error:e} of {norm:e}");
         // Two cosines of one channel are equal or opposite, up to roundings that differ.
         if c > 1 {
-            assert_eq!(got.ahead, expected.ahead, "{case}");
+            assert_eq!(got.positive_rank, expected.positive_rank, "{case}");
         }
     }
 }
@@ -170,7 +170,11 @@ fn equal_keys_tie() {
             let was_ahead = u32::from(dot(&row(&others, place)) >= dot(&row(&k, query)));
             let case =
                 format!("C = {c}, K = {n_negatives}, query {query}, place {place}, {stored:?}");
-            assert_eq!(got.ahead[query], before.ahead[query] - was_ahead + 1, "{case}");
+            assert_eq!(
+                got.positive_rank[query],
+                before.positive_rank[query] - was_ahead + 1,
+                "{case}"
+            );
         }
     }
 }
@@ -185,7 +189,11 @@ fn a_collapsed_encoder_is_never_right() {
         let repeat = |rows: usize| unit(salt, 1, c).repeat((rows, 1)).unwrap();
         let queue = as_queue(&repeat(n_negatives)).to_dtype(stored).unwrap();
         let (_, got) = emulated(&repeat(n), &repeat(n), &queue, 0.2);
-        assert!(got.ahead.iter().all(|ahead| *ahead as usize == n_negatives), "{:?}", got.ahead);
+        assert!(
+            got.positive_rank.iter().all(|rank| *rank as usize == n_negatives),
+            "{:?}",
+            got.positive_rank
+        );
         let (key, kept) = (numbers(&repeat(1)), numbers(&rounded(&repeat(1), stored)));
         let excess: f64 = key.iter().zip(&kept).map(|(key, kept)| key * (kept - key)).sum();
         let expected = (n_negatives as f64 * (excess / 0.2).exp()).ln_1p();
@@ -208,7 +216,7 @@ fn a_positive_far_behind_costs_no_digits() {
         let (expected_dq, expected) = on_cpu(&q, &k, &queue, 0.01);
         let (dq, got) = emulated(&q, &k, &queue, 0.01);
         assert!((got.loss / expected.loss - 1.0).abs() < 1e-6, "{} {}", got.loss, expected.loss);
-        assert_eq!(got.ahead, expected.ahead);
+        assert_eq!(got.positive_rank, expected.positive_rank);
         // Two at a distance of 2/(τN) = 67, whose weights hang on cosines that are off by 1e-7.
         assert_close(&format!("place {place}"), &dq, &expected_dq, 2e-5);
     }
@@ -229,9 +237,13 @@ fn nan_does_not_look_perfect() {
         let queue = as_queue(&poisoned(unit(3, 300, 8), place == 2)).to_dtype(stored).unwrap();
         let (dq, got) = emulated(&q, &k, &queue, 0.2);
         assert!(got.loss.is_nan(), "place {place}: {}", got.loss);
-        assert!(got.ahead[0] >= if place == 2 { 1 } else { 300 }, "place {place}: {:?}", got.ahead);
+        assert!(
+            got.positive_rank[0] >= if place == 2 { 1 } else { 300 },
+            "place {place}: {:?}",
+            got.positive_rank
+        );
         assert!(numbers(&dq)[..8].iter().any(|x| x.is_nan()), "place {place}");
-        assert_eq!(got.ahead, on_cpu(&q, &k, &queue, 0.2).1.ahead, "place {place}");
+        assert_eq!(got.positive_rank, on_cpu(&q, &k, &queue, 0.2).1.positive_rank, "place {place}");
     }
 }
 

@@ -314,14 +314,14 @@ fn info_nce_is_the_dense_cross_entropy() {
         assert_close("loss", result.loss, dense_loss(&q, &k, &queue, temperature), 1e-12);
         check_gradient("dq", &q, &dq, |q| dense_loss(q, &k, &queue, temperature));
         let cosines = q.matmul(&queue).unwrap().to_vec2::<f64>().unwrap();
-        for ((row, q), (k, ahead)) in cosines
+        for ((row, q), (k, positive_rank)) in cosines
             .iter()
             .zip(q.to_vec2::<f64>().unwrap())
-            .zip(k.to_vec2::<f64>().unwrap().iter().zip(&result.ahead))
+            .zip(k.to_vec2::<f64>().unwrap().iter().zip(&result.positive_rank))
         {
             let positive: f64 = q.iter().zip(k).map(|(a, b)| a * b).sum();
             let expected = row.iter().filter(|c| **c >= positive).count();
-            assert_eq!(*ahead as usize, expected);
+            assert_eq!(*positive_rank as usize, expected);
         }
     }
 }
@@ -339,13 +339,13 @@ fn info_nce_oracles() {
     };
     let collapsed = statistics(&one(3), &one(3), &one(64).t().unwrap(), 0.07);
     assert_close("collapse", collapsed.loss, 65.0_f64.ln(), 1e-12);
-    assert!(collapsed.ahead.iter().all(|ahead| *ahead == 64));
+    assert!(collapsed.positive_rank.iter().all(|rank| *rank == 64));
     // Positive cosine 1, negatives orthogonal: ln(1 + K·exp(−1/τ)).
     let orthogonal = Tensor::from_vec([0.0, 1.0, 0.0, 0.0].repeat(64), (64, 4), &Device::Cpu);
     let queue = orthogonal.unwrap().t().unwrap();
     let perfect = statistics(&one(2), &one(2), &queue, 0.2);
     assert_close("perfect", perfect.loss, (1.0 + 64.0 * (-5.0_f64).exp()).ln(), 1e-12);
-    assert_eq!(perfect.ahead, [0, 0]);
+    assert_eq!(perfect.positive_rank, [0, 0]);
     assert_close("positive", perfect.positive_cosine, 1.0, 1e-12);
     assert!(perfect.negative_cosine.abs() < 1e-12);
 }

@@ -116,7 +116,7 @@ fn a_collapsed_encoder_is_never_right() {
             let queue = repeat(n_negatives).t().unwrap();
             let result = info_nce(&repeat(n), &repeat(n), &queue, 0.2).unwrap();
             let result = result.statistics.read().unwrap();
-            assert!(result.ahead.iter().all(|ahead| *ahead as usize == n_negatives));
+            assert!(result.positive_rank.iter().all(|rank| *rank as usize == n_negatives));
         }
     }
 }
@@ -136,10 +136,10 @@ fn nan_does_not_look_perfect() {
         let (q, k) = (poisoned(&unit(1, 3, 8), place == 0), poisoned(&unit(2, 3, 8), place == 1));
         let queue = poisoned(&unit(3, 300, 8), place == 2).t().unwrap();
         let InfoNce { dq, statistics } = info_nce(&q, &k, &queue, 0.2).unwrap();
-        let InfoNceStatistics { loss, ahead, .. } = statistics.read().unwrap();
+        let InfoNceStatistics { loss, positive_rank, .. } = statistics.read().unwrap();
         assert!(loss.is_nan(), "place {place}: {loss}");
         let expected = if place == 2 { 1 } else { 300 };
-        assert!(ahead[0] >= expected, "place {place}: {ahead:?}");
+        assert!(positive_rank[0] >= expected, "place {place}: {positive_rank:?}");
         assert!(rows(&dq)[0].iter().any(|x| x.is_nan()), "place {place}");
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What a stage has done since it started, summed over its workers.
-#[derive(Debug, Clone, PartialEq, Default)]
+use serde::Serialize;
+
+/// What a stage has done since it started, summed over its workers. The record of a log as well.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct StageReport {
     /// The stage's name, without a worker's number.
     pub stage: String,
@@ -19,6 +21,18 @@ pub struct StageReport {
 }
 
 impl StageReport {
+    /// What the stage has done since `before`, an earlier report of the same stage.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            stage: self.stage.clone(),
+            items: self.items - before.items,
+            busy_secs: self.busy_secs - before.busy_secs,
+            waiting_in_secs: self.waiting_in_secs - before.waiting_in_secs,
+            waiting_out_secs: self.waiting_out_secs - before.waiting_out_secs,
+        }
+    }
+
     /// The share of a worker's time spent at work, in [0, 1]; 0 before anything was measured.
     #[must_use]
     pub fn busy_share(&self) -> f64 {

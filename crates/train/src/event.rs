@@ -1,10 +1,12 @@
-//! What a run tells while it goes on; the binaries print it.
+//! Progress events of a run; the binaries print them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use moco::HealthReport;
+use moco::{HealthReport, StepStatistics};
 use moco_ops::OutdatedChoices;
+use moco_pipeline::StageReport;
+use serde::Serialize;
 
 use crate::bad_samples::BadSample;
 
@@ -49,7 +51,7 @@ pub enum Event<'a> {
         /// The epoch.
         epoch: u64,
         /// One line a stage, in the order of the data.
-        stages: &'a [StageLine],
+        stages: &'a [StageReport],
         /// The stage that the others waited for.
         bottleneck: Option<&'a str>,
     },
@@ -90,25 +92,16 @@ pub enum Event<'a> {
     },
 }
 
-/// Numbers of a log line: means since the line before, except the learning rate.
-#[derive(Debug, Clone, PartialEq)]
+/// A log line, as it stands in `metrics.jsonl`: means since the line before, except where it says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogLine {
-    /// Steps done.
-    pub global_step: u64,
+    /// The loss and how it came about.
+    #[serde(flatten)]
+    pub statistics: StepStatistics,
     /// Epoch of the last step, from 0.
     pub epoch: u64,
-    /// The loss.
-    pub loss: f64,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// In percent.
-    pub pretext_top1: f64,
-    /// In percent.
-    pub pretext_top5: f64,
-    /// Mean cosine of query and positive.
-    pub positive_cosine: f64,
-    /// Mean cosine of query and negatives.
-    pub negative_cosine: f64,
     /// Images a second over the last minute of training.
     pub images_per_second: f64,
     /// Share of the time spent waiting for data, in percent.
@@ -116,22 +109,9 @@ pub struct LogLine {
     /// Training images that could not be used since the start of the run.
     pub bad_samples: u64,
     /// Time to the last step, evaluations not counted; `None` in the first steps.
+    #[serde(skip)]
     pub time_left: Option<Duration>,
-    /// The verdict.
+    /// The verdict after the last step.
+    #[serde(flatten)]
     pub health: HealthReport,
-}
-
-/// What a data stage did in an epoch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StageLine {
-    /// The stage.
-    pub stage: String,
-    /// Items.
-    pub items: u64,
-    /// Seconds of work, over all workers.
-    pub busy_secs: f64,
-    /// Seconds of waiting for input.
-    pub waiting_in_secs: f64,
-    /// Seconds of waiting for room at the output.
-    pub waiting_out_secs: f64,
 }

@@ -23,7 +23,7 @@ mod tally;
 
 pub use bad_samples::{BadSample, Substitutes};
 pub use error::{ErrorKind, TrainError};
-pub use event::{Event, LogLine, StageLine};
+pub use event::{Event, LogLine};
 pub use features::encode;
 pub use feeds::{DeviceBatch, DeviceFeed, Target, decode, train_feed, train_sampler, view_streams};
 pub use finish::image_steps;

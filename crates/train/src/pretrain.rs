@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moco::{Alarm, Health, HealthReport, Moco, PendingStep, RecordedSteps, StepViews};
+use moco::{Alarm, Batch, CapturedSteps, Health, HealthReport, Moco, PendingStep};
 use moco_augment::Augmentation;
 use moco_checkpoint::Newest;
 use moco_encoders::Encoder;
@@ -18,7 +18,7 @@ use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
 use crate::bad_samples::BadSample;
 use crate::error::TrainError;
-use crate::event::{Event, StageLine};
+use crate::event::Event;
 use crate::feeds::{DeviceFeed, Target, train_feed, train_sampler};
 use crate::measure::Evaluator;
 use crate::metrics::Line;
@@ -147,7 +147,6 @@ pub fn pretrain(
         evaluator: evaluator.as_ref(),
         tally: Tally::new(
             Health::new(&plan.moco, plan.batch_size, n_images),
-            &plan.moco,
             (total_steps, moco.global_step()),
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
@@ -156,7 +155,7 @@ pub fn pretrain(
         started,
         seconds_before,
         n_bad_samples,
-        recorded: plan.cuda_graph.then(RecordedSteps::default),
+        captured: plan.cuda_graph.then(CapturedSteps::default),
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
@@ -211,9 +210,9 @@ struct Session<'a> {
     seconds_before: f64,
     /// Those in the batches that were trained on.
     n_bad_samples: u64,
-    /// Where a GPU repeats a recording.
-    recorded: Option<RecordedSteps>,
-    /// Statistics that nobody has waited for yet.
+    /// Where a GPU replays captured steps.
+    captured: Option<CapturedSteps>,
+    /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
     epoch_meters: Vec<StageReport>,
@@ -242,10 +241,10 @@ impl Session<'_> {
             };
             let lr = plan.schedule.lr(plan.lr, progress);
             let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
-            let views = StepViews { im_q, im_k };
-            let step = match &mut self.recorded {
-                Some(recorded) => recorded.step(moco, &views, lr)?,
-                None => moco.step(&views, lr)?.statistics,
+            let batch = Batch { im_q, im_k, sample_indices: batch.sample_indices };
+            let step = match &mut self.captured {
+                Some(captured) => captured.step(moco, &batch, lr)?,
+                None => moco.step(&batch, lr)?.statistics,
             };
 
             let global_step = moco.global_step();
@@ -259,17 +258,17 @@ impl Session<'_> {
             let logs = is_due(global_step, plan.cadence.log_every) || is_last;
             let saves = is_due(global_step, plan.cadence.checkpoint_every) || is_last || stops;
             // Reading makes the host wait for the GPU, which computes on meanwhile in all other steps.
-            let reads = step.is_at_hand() || logs || saves;
+            let reads = step.is_ready() || logs || saves;
             self.pending.push(step);
             let report = if reads { self.read()? } else { None };
             let alarms = report.iter().flat_map(|report| &report.alarms);
             let is_collapsed = alarms.into_iter().any(|alarm| *alarm == Alarm::Collapse);
-            if let (true, Some(report)) = (logs, report) {
-                let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
-                let place = Place { global_step, epoch, lr, bad_samples };
-                let line = self.tally.line(place, report);
-                self.metrics.send(Line::step(&line))?;
+            let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
+            if let (true, Some(report)) = (logs, report)
+                && let Some(line) = self.tally.line(Place { epoch, lr, bad_samples }, report)
+            {
                 (control.observe)(&Event::Log(&line));
+                self.metrics.send(Line::Step(line))?;
             }
             if global_step.is_multiple_of(self.steps_per_epoch) {
                 self.end_epoch(&feed, global_step, progress.epoch(), control)?;
@@ -355,26 +354,16 @@ impl Session<'_> {
         control: &mut Control<'_>,
     ) -> Result<(), TrainError> {
         let now = feed.meters();
-        let mut of_epoch = now.clone();
-        for (stage, before) in of_epoch.iter_mut().zip(&self.epoch_meters) {
-            stage.items -= before.items;
-            stage.busy_secs -= before.busy_secs;
-            stage.waiting_in_secs -= before.waiting_in_secs;
-            stage.waiting_out_secs -= before.waiting_out_secs;
-        }
-        self.epoch_meters = now;
-        let line = |report: &StageReport| StageLine {
-            stage: report.stage.clone(),
-            items: report.items,
-            busy_secs: report.busy_secs,
-            waiting_in_secs: report.waiting_in_secs,
-            waiting_out_secs: report.waiting_out_secs,
+        let stages: Vec<StageReport> = if self.epoch_meters.is_empty() {
+            now.clone()
+        } else {
+            now.iter().zip(&self.epoch_meters).map(|(now, before)| now.since(before)).collect()
         };
-        let stages: Vec<StageLine> = of_epoch.iter().map(line).collect();
-        for stage in &stages {
-            self.metrics.send(Line::stage(global_step, stage))?;
+        self.epoch_meters = now;
+        for report in &stages {
+            self.metrics.send(Line::Stage { step: global_step, report: report.clone() })?;
         }
-        let bottleneck = bottleneck(&of_epoch).map(|report| report.stage.as_str());
+        let bottleneck = bottleneck(&stages).map(|report| report.stage.as_str());
         (control.observe)(&Event::Stages { epoch, stages: &stages, bottleneck });
         Ok(())
     }
@@ -382,7 +371,7 @@ impl Session<'_> {
 
 /// Tells of what a GPU cannot repeat to the bit; each convolution has its algorithm after a step.
 fn tell_varying_bits(moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
-    let choices = convolution_choices(moco.queue().keys().device())?.unwrap_or_default();
+    let choices = convolution_choices(moco.device())?.unwrap_or_default();
     let convolutions = varying_convolutions(&choices);
     if !convolutions.is_empty() {
         (control.observe)(&Event::BitsVary { convolutions: &convolutions });

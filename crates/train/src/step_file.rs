@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Moco, MocoConfig, MocoError, MocoState, Shuffle, StepViews};
+use moco::{Batch, Moco, MocoConfig, MocoError, MocoState, Shuffle};
 use moco_encoders::{Encoder as _, HeadKind, ResNet, ResNetConfig};
 use moco_ops::Precision;
 use moco_optim::SgdConfig;
@@ -97,14 +97,16 @@ fn run_steps(
             Ok(Shuffle::new(&order.during("reading a shuffle")?)?)
         };
         let shuffles = [shuffle("shuffle", 0)?, shuffle("shuffle1", 1)?];
-        let views = StepViews { im_q: im_q?, im_k: im_k? };
+        let views = Batch { im_q: im_q?, im_k: im_k?, sample_indices: Vec::new() };
         let output = moco.step_shuffled(&views, &shuffles, lr.during("reading lr")?)?;
         let loss = output.statistics.read()?.loss;
         losses.push(loss);
         let loss = Tensor::new(&[loss], &Device::Cpu).during("the loss")?;
         results.insert(format!("step{step}.loss"), loss);
-        results.insert(format!("step{step}.q"), output.q);
-        results.insert(format!("step{step}.k"), output.k);
+        for (name, directions) in [("q", &output.q), ("k", &output.k)] {
+            let joined = Tensor::cat(directions, 0).during("joining the directions")?;
+            results.insert(format!("step{step}.{name}"), joined);
+        }
         let gradients = if step < n_gradients { output.gradients } else { BTreeMap::new() };
         for (name, gradient) in gradients {
             results.insert(format!("step{step}.grad.{name}"), gradient);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moco::{Health, HealthReport, MocoConfig, StepStatistics, Vitals};
+use moco::{Health, HealthReport, StepStatistics};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
@@ -10,13 +10,12 @@ use crate::event::LogLine;
 /// Images a second are averaged over this much training time.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Sums since the last log line, and a clock that runs while training does.
+/// Statistics since the last log line, and a clock that runs while training does.
 #[derive(Debug)]
 pub(crate) struct Tally {
     health: Health,
-    n_directions: f64,
-    sums: [f64; 5],
-    steps: u32,
+    /// Statistics since the last log line.
+    steps: Vec<StepStatistics>,
     waited: Duration,
     line_began: Duration,
     clock: Clock,
@@ -40,19 +39,16 @@ impl Clock {
 /// A step's place in the run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    pub(crate) global_step: u64,
     pub(crate) epoch: u64,
     pub(crate) lr: f64,
     pub(crate) bad_samples: u64,
 }
 
 impl Tally {
-    pub(crate) fn new(health: Health, moco: &MocoConfig, (total, done): (u64, u64)) -> Self {
+    pub(crate) fn new(health: Health, (total, done): (u64, u64)) -> Self {
         Self {
             health,
-            n_directions: if moco.symmetric { 2.0 } else { 1.0 },
-            sums: [0.0; 5],
-            steps: 0,
+            steps: Vec::new(),
             waited: Duration::ZERO,
             line_began: Duration::ZERO,
             clock: Clock { before: Duration::ZERO, since: Instant::now() },
@@ -84,24 +80,8 @@ impl Tally {
 
     /// The statistics of a step are there.
     pub(crate) fn observe(&mut self, step: &StepStatistics) -> HealthReport {
-        let numbers = [
-            step.loss,
-            step.pretext_top1,
-            step.pretext_top5,
-            step.positive_cosine,
-            step.negative_cosine,
-        ];
-        for (sum, number) in self.sums.iter_mut().zip(numbers) {
-            *sum += number;
-        }
-        self.steps += 1;
-        self.health.observe(Vitals {
-            global_step: step.global_step,
-            loss: step.loss / self.n_directions,
-            pretext_top1: step.pretext_top1,
-            positive_cosine: step.positive_cosine,
-            negative_cosine: step.negative_cosine,
-        })
+        self.steps.push(*step);
+        self.health.observe(step)
     }
 
     /// Images a second of training in this session; call it with the clock paused.
@@ -109,32 +89,24 @@ impl Tally {
         self.throughput.overall(self.clock.before).unwrap_or(0.0)
     }
 
-    /// The line, and the start of the next one.
-    pub(crate) fn line(&mut self, place: Place, health: HealthReport) -> LogLine {
+    /// The line, and the start of the next one; `None` if no step was observed since the last.
+    pub(crate) fn line(&mut self, place: Place, health: HealthReport) -> Option<LogLine> {
+        let statistics = StepStatistics::mean(&self.steps)?;
         let now = self.clock.now();
         let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
-        let steps = f64::from(self.steps.max(1));
-        let [loss, pretext_top1, pretext_top5, positive_cosine, negative_cosine] =
-            self.sums.map(|sum| sum / steps);
         let line = LogLine {
-            global_step: place.global_step,
+            statistics,
             epoch: place.epoch,
-            loss,
             lr: place.lr,
-            pretext_top1,
-            pretext_top5,
-            positive_cosine,
-            negative_cosine,
             images_per_second: self.throughput.recent(now).unwrap_or(0.0),
             data_wait_percent: 100.0 * self.waited.as_secs_f64() / seconds,
             bad_samples: place.bad_samples,
             time_left: self.eta.remaining(now),
             health,
         };
-        self.sums = [0.0; 5];
-        self.steps = 0;
+        self.steps.clear();
         self.waited = Duration::ZERO;
         self.line_began = now;
-        line
+        Some(line)
     }
 }

@@ -1,4 +1,4 @@
-//! The operations of a step as `crates/moco/src/step.rs` calls them and `crates/ops/src/gpu` launches
+//! The operations of a step as `crates/moco/src/algorithm_1.rs` calls them and `crates/ops/src/gpu` launches
 //! them, with bf16 activations and f32 parameters.
 
 use super::cost::{Kind, Op, Phase, Unit};

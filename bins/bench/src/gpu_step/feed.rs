@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use moco::{Moco, StepViews};
+use moco::{Batch, Moco};
 use moco_augment::{AugmentError, Augmentation, RgbImage};
 use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
 use moco_rng::Stream;
@@ -55,7 +55,7 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
     let images = (0..n_images).map(|index| noise(setup.size, index, 0)).collect();
     let source: Arc<dyn Source> = Arc::new(Crops { side: args.size, images });
     let n_batches = args.blocks * args.steps;
-    let ms_a_batch = |work: &mut dyn FnMut(StepViews) -> anyhow::Result<()>| {
+    let ms_a_batch = |work: &mut dyn FnMut(Batch) -> anyhow::Result<()>| {
         let mut feed = feed(&source, setup, args)?;
         // The first batches wait for the threads to start.
         for _ in 0..args.warmup {
@@ -80,10 +80,10 @@ pub(super) fn measure(moco: &mut Moco, setup: &Setup, args: &Args) -> anyhow::Re
     Ok(Feed { batch_size: args.batch_size, training_ms, alone_ms, busy })
 }
 
-fn next(feed: &mut DeviceFeed) -> anyhow::Result<StepViews> {
+fn next(feed: &mut DeviceFeed) -> anyhow::Result<Batch> {
     let batch = feed.recv()?.context("the feed has an end")?;
     let [im_q, im_k] = <[_; 2]>::try_from(batch.views).ok().context("two views")?;
-    Ok(StepViews { im_q, im_k })
+    Ok(Batch { im_q, im_k, sample_indices: Vec::new() })
 }
 
 fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<DeviceFeed> {

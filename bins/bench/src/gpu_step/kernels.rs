@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use moco::{Moco, StepViews};
+use moco::{Batch, Moco};
 use moco_ops::{Traced, trace};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ struct Row {
 }
 
 /// Rows of a step by operation, kernel and shape, slowest first.
-pub(super) fn measure(moco: &mut Moco, views: &StepViews, setup: &Setup) -> anyhow::Result<Value> {
+pub(super) fn measure(moco: &mut Moco, views: &Batch, setup: &Setup) -> anyhow::Result<Value> {
     let mut steps = Vec::new();
     for _ in 0..STEPS {
         let (done, traced) = trace(&setup.device, || moco.step(views, LR))?;

@@ -1,10 +1,10 @@
-//! The phases of a step one by one, in the order of `crates/moco/src/step.rs`, with the device waited for
+//! The phases of a step one by one, in the order of `crates/moco/src/algorithm_1.rs`, with the device waited for
 //! around each.
 
 use candle_core::{DType, Device};
-use moco::{Branch, Queue, Shuffle, StepViews};
+use moco::{Batch, EncoderWithHead, Queue, Shuffle};
 use moco_encoders::Mode;
-use moco_ops::{EmaUpdate, ema_, info_nce};
+use moco_ops::info_nce;
 use moco_optim::{Sgd, learning_rate};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ impl Phases {
     }
 }
 
-pub(super) fn measure(setup: &Setup, views: &StepViews, args: &Args) -> anyhow::Result<Phases> {
+pub(super) fn measure(setup: &Setup, views: &Batch, args: &Args) -> anyhow::Result<Phases> {
     let encoder_q = setup.branch()?;
     let mut parts = Parts {
         encoder_k: encoder_q.fork()?,
@@ -60,22 +60,23 @@ pub(super) fn measure(setup: &Setup, views: &StepViews, args: &Args) -> anyhow::
 
 /// What a step needs; `Moco` keeps its own to itself.
 struct Parts {
-    encoder_q: Branch,
-    encoder_k: Branch,
+    encoder_q: EncoderWithHead,
+    encoder_k: EncoderWithHead,
     sgd: Sgd,
     queue: Queue,
     device: Device,
 }
 
 impl Parts {
-    fn step(&mut self, views: &StepViews, step: u32, phases: &mut Phases) -> anyhow::Result<()> {
+    fn step(&mut self, views: &Batch, step: u32, phases: &mut Phases) -> anyhow::Result<()> {
         let Self { encoder_q, encoder_k, sgd, queue, device } = self;
-        let StepViews { im_q, im_k } = views;
-        let ((), momentum_update) = timed(device, || follow(encoder_k, encoder_q))?;
+        let Batch { im_q, im_k, .. } = views;
+        let ((), momentum_update) =
+            timed(device, || Ok(encoder_k.momentum_update(encoder_q, KEY_MOMENTUM)?))?;
         let (k, key_forward) = timed(device, || {
             let shuffle = Shuffle::of_step(SEED, u64::from(step), 0, im_k.dims()[0])?;
             let shuffle = shuffle.upload(device)?;
-            Ok(shuffle.undo(&encoder_k.project(&shuffle.apply(im_k)?, Mode::Train)?)?)
+            Ok(shuffle.undo(&encoder_k.encode(&shuffle.apply(im_k)?, Mode::Train)?)?)
         })?;
         let ((q, saved), query_forward) = timed(device, || Ok(encoder_q.forward(im_q)?))?;
         let (loss, ms_of_loss) = timed(device, || {
@@ -95,17 +96,4 @@ impl Parts {
         phases.optimizer.push(sgd + momentum_update);
         Ok(())
     }
-}
-
-/// The momentum update, as `Moco` does it.
-fn follow(key: &Branch, query: &Branch) -> anyhow::Result<()> {
-    let parameters = |branch: &Branch| {
-        let stores = branch.stores();
-        let of_all = stores.into_iter().flat_map(|store| store.parameters());
-        of_all.map(|(_, tensor)| tensor.clone()).collect::<Vec<_>>()
-    };
-    let (keys, queries) = (parameters(key), parameters(query));
-    let updates = keys.iter().zip(&queries).map(|(key, query)| EmaUpdate::new(key, query));
-    let updates: Vec<EmaUpdate<'_>> = updates.collect::<Result<_, _>>()?;
-    Ok(ema_(&updates, KEY_MOMENTUM)?)
 }

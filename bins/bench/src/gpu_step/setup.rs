@@ -1,7 +1,7 @@
 //! What is trained on what.
 
 use candle_core::{DType, Device};
-use moco::{Branch, Moco, MocoConfig, Queue, QueuePrecision, StepViews};
+use moco::{Batch, EncoderWithHead, Moco, MocoConfig, Queue, QueuePrecision};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, Head, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -45,11 +45,11 @@ impl Setup {
     }
 
     /// f_q alone, for phases that are called one by one.
-    pub(super) fn branch(&self) -> anyhow::Result<Branch> {
+    pub(super) fn branch(&self) -> anyhow::Result<EncoderWithHead> {
         let encoder = self.encoder()?;
         let mut head = Head::new(HeadKind::Mlp, encoder.feature_dim(), DIM, SEED, DType::F32)?;
         head.params_mut().to_device(&self.device)?;
-        Ok(Branch::new(Box::new(encoder), head))
+        Ok(EncoderWithHead::new(Box::new(encoder), head))
     }
 
     pub(super) fn queue(&self) -> anyhow::Result<Queue> {
@@ -67,7 +67,7 @@ impl Setup {
     }
 
     /// A batch of noise, brought to the device as the pipeline brings it.
-    pub(super) fn views(&self) -> anyhow::Result<StepViews> {
+    pub(super) fn views(&self) -> anyhow::Result<Batch> {
         let upload = ImageUpload::new(&self.device, [MEAN, STD], self.dtype)?;
         let view = |view| {
             let images = (0..self.batch_size as u64).flat_map(|i| noise(self.size, i, view));
@@ -75,7 +75,7 @@ impl Setup {
                 upload.start(images.collect(), [self.batch_size, self.size, self.size], Vec::new());
             anyhow::Ok(upload.finish(arriving?)?)
         };
-        Ok(StepViews { im_q: view(0)?, im_k: view(1)? })
+        Ok(Batch { im_q: view(0)?, im_k: view(1)?, sample_indices: Vec::new() })
     }
 
     /// What the driver calls the device.

@@ -1,28 +1,24 @@
-//! How steps are queued: told operation by operation, or repeated from a recording.
+//! How steps are launched: eagerly, operation by operation, or as replays of a captured graph.
 
-use moco::{Moco, PendingStep, RecordedSteps, StepViews};
+use moco::{Batch, CapturedSteps, Moco, PendingStep};
 
 use super::Args;
 use super::setup::LR;
 
 pub(super) enum Stepper {
-    Told,
-    Repeated(RecordedSteps),
+    Eager,
+    Captured(Box<CapturedSteps>),
 }
 
 impl Stepper {
     pub(super) fn new(args: &Args) -> Self {
-        if args.cuda_graph { Self::Repeated(RecordedSteps::default()) } else { Self::Told }
+        if args.cuda_graph { Self::Captured(Box::default()) } else { Self::Eager }
     }
 
-    pub(super) fn step(
-        &mut self,
-        moco: &mut Moco,
-        views: &StepViews,
-    ) -> anyhow::Result<PendingStep> {
+    pub(super) fn step(&mut self, moco: &mut Moco, views: &Batch) -> anyhow::Result<PendingStep> {
         Ok(match self {
-            Self::Told => moco.step(views, LR)?.statistics,
-            Self::Repeated(recorded) => recorded.step(moco, views, LR)?,
+            Self::Eager => moco.step(views, LR)?.statistics,
+            Self::Captured(captured) => captured.step(moco, views, LR)?,
         })
     }
 }

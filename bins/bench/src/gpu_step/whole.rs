@@ -1,7 +1,7 @@
 //! Whole steps, queued one after the other without waiting for the device.
 
 use candle_core::Device;
-use moco::{Moco, StepViews};
+use moco::{Batch, Moco};
 
 use super::stepper::Stepper;
 use super::{Args, timed};
@@ -17,7 +17,7 @@ pub(super) struct Whole {
 
 pub(super) fn measure(
     moco: &mut Moco,
-    views: &StepViews,
+    views: &Batch,
     device: &Device,
     args: &Args,
 ) -> anyhow::Result<Whole> {

@@ -130,7 +130,7 @@ pub(super) struct Partial<T> {
     /// Σ cosine `[width]`.
     pub(super) cosines: Vec<f64>,
     /// Negatives whose cosine is not below the positive's `[width]`.
-    pub(super) ahead: Vec<u32>,
+    pub(super) positive_rank: Vec<u32>,
     /// Σ e^((cosine − reference)/τ)·key `[C, width]`.
     pub(super) gradient: Vec<f64>,
 }
@@ -171,7 +171,7 @@ impl<T: Float> Running<T> {
             reference: panel.positive.clone(),
             sum: vec![0.0; width],
             cosines: vec![0.0; width],
-            ahead: vec![0; width],
+            positive_rank: vec![0; width],
             gradient: vec![0.0; c * width],
         };
         Self { partial, recent: vec![T::zero(); c * width], n_recent: 0 }
@@ -213,15 +213,15 @@ impl<T: Float> Running<T> {
         let positive = lanes::<T, L>(&panel.positive, start);
         let mut largest = [T::of(f64::NEG_INFINITY); L];
         let mut total = [T::zero(); L];
-        let mut ahead = [0_u32; L];
+        let mut positive_rank = [0_u32; L];
         for row in cosines.chunks_exact(width) {
             let row = lanes::<T, L>(row, start);
             for lane in 0..L {
                 largest[lane] = if row[lane] > largest[lane] { row[lane] } else { largest[lane] };
                 total[lane] += row[lane];
-                // What is not below it is ahead, NaN too.
+                // What is not below the positive ranks before it, NaN too.
                 let is_below = row[lane] < positive[lane];
-                ahead[lane] += u32::from(!is_below);
+                positive_rank[lane] += u32::from(!is_below);
             }
         }
         for lane in 0..L {
@@ -230,7 +230,7 @@ impl<T: Float> Running<T> {
                 self.raise_reference(start + lane, largest[lane], (-excess / temperature).exp());
             }
             self.partial.cosines[start + lane] += total[lane].f64();
-            self.partial.ahead[start + lane] += ahead[lane];
+            self.partial.positive_rank[start + lane] += positive_rank[lane];
         }
         let reference = lanes::<T, L>(&self.partial.reference, start);
         let per_cosine = T::of(1.0 / temperature);

@@ -84,9 +84,9 @@ fn closed_form<T: Float>(
     });
     let queries = || merged.iter().flat_map(|(queries, _)| queries);
     let mean = |f: &dyn Fn(&Query) -> f64| queries().map(f).sum::<f64>() / count(n);
-    let statistics = PendingStatistics::at_hand(InfoNceStatistics {
+    let statistics = PendingStatistics::ready(InfoNceStatistics {
         loss: mean(&|query| query.loss),
-        ahead: queries().map(|query| query.ahead).collect(),
+        positive_rank: queries().map(|query| query.positive_rank).collect(),
         positive_cosine: mean(&|query| query.positive),
         negative_cosine: mean(&|query| query.negatives / count(n_negatives)),
     });
@@ -130,7 +130,7 @@ fn all_parts<T: Float>(
 /// What comes out for one query.
 struct Query {
     loss: f64,
-    ahead: u32,
+    positive_rank: u32,
     /// Cosine to the positive.
     positive: f64,
     /// Σ cosine to the negatives.
@@ -170,7 +170,7 @@ fn merge<T: Float>(
             } else {
                 total.ln() + (reference - positive) / temperature
             },
-            ahead: partials.iter().map(|p| p.ahead[i]).sum(),
+            positive_rank: partials.iter().map(|p| p.positive_rank[i]).sum(),
             positive,
             negatives: partials.iter().map(|p| p.cosines[i]).sum(),
         });

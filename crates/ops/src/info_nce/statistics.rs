@@ -1,4 +1,4 @@
-//! What the loss of a batch tells: at hand on the CPU, on a GPU not before somebody waits for it.
+//! The statistics of a batch's loss: ready on the CPU, on a GPU after a synchronization.
 
 use candle_core::Tensor;
 
@@ -12,10 +12,10 @@ use crate::gpu;
 pub struct InfoNceStatistics {
     /// Mean cross entropy of the positive among the 1 + K logits.
     pub loss: f64,
-    /// For each query the number of negatives whose logit is not below the positive's. 0 = top-1
-    /// correct, below 5 = top-5 correct; a tie counts against the positive, so that a collapsed encoder
+    /// For each query the positive's rank: the number of negatives whose logit is not below its own.
+    /// 0 = top-1 correct, below 5 = top-5 correct; a tie counts against the positive, so that a collapsed encoder
     /// does not look perfect, and so does NaN.
-    pub ahead: Vec<u32>,
+    pub positive_rank: Vec<u32>,
     /// Mean cosine of query and positive.
     pub positive_cosine: f64,
     /// Mean cosine of query and negatives.
@@ -24,23 +24,23 @@ pub struct InfoNceStatistics {
 
 /// Statistics that may not have been computed yet. They hold a few bytes a query and nothing else.
 #[derive(Debug, Clone)]
-pub struct PendingStatistics(Place);
+pub struct PendingStatistics(Memory);
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Memory {
     Host(InfoNceStatistics),
-    /// `[N, 4]`: loss, negatives ahead (exact below 2^24), cosine to the positive, mean cosine to the
+    /// `[N, 4]`: loss, rank of the positive (exact below 2^24), cosine to the positive, mean cosine to the
     /// negatives.
     Device(Tensor),
 }
 
 impl PendingStatistics {
-    pub(super) fn at_hand(statistics: InfoNceStatistics) -> Self {
-        Self(Place::Host(statistics))
+    pub(super) fn ready(statistics: InfoNceStatistics) -> Self {
+        Self(Memory::Host(statistics))
     }
 
     pub(crate) fn on_device(queries: Tensor) -> Self {
-        Self(Place::Device(queries))
+        Self(Memory::Device(queries))
     }
 
     /// The same numbers, once they are computed, in memory of their own.
@@ -48,7 +48,7 @@ impl PendingStatistics {
     /// # Errors
     /// If there is no room.
     pub fn copy(&self) -> Result<Self, OpError> {
-        let Place::Device(queries) = &self.0 else { return Ok(self.clone()) };
+        let Memory::Device(queries) = &self.0 else { return Ok(self.clone()) };
         let gpu = gpu::expect(OP, queries.device())?;
         let copy = gpu.alloc(OP, queries.dims(), queries.dtype())?;
         copy_(&copy, queries)?;
@@ -61,15 +61,15 @@ impl PendingStatistics {
     /// If they are not both on one GPU, or of another number of queries.
     pub fn replace(&self, by: &Self) -> Result<(), OpError> {
         match (&self.0, &by.0) {
-            (Place::Device(to), Place::Device(from)) => copy_(to, from),
+            (Memory::Device(to), Memory::Device(from)) => copy_(to, from),
             _ => Err(OpError::OnlyGpu { op: OP, instead: "a clone" }),
         }
     }
 
-    /// Whether reading them costs nothing: else the host waits for all that the GPU has to do before.
+    /// True if [`PendingStatistics::read`] returns at once; on a GPU it synchronizes.
     #[must_use]
-    pub fn is_at_hand(&self) -> bool {
-        matches!(self.0, Place::Host(_))
+    pub fn is_ready(&self) -> bool {
+        matches!(self.0, Memory::Host(_))
     }
 
     /// The numbers.
@@ -78,18 +78,18 @@ impl PendingStatistics {
     /// If something failed on the device.
     pub fn read(&self) -> Result<InfoNceStatistics, OpError> {
         let queries = match &self.0 {
-            Place::Host(statistics) => return Ok(statistics.clone()),
-            Place::Device(queries) => queries.to_vec2::<f32>().in_op(OP)?,
+            Memory::Host(statistics) => return Ok(statistics.clone()),
+            Memory::Device(queries) => queries.to_vec2::<f32>().in_op(OP)?,
         };
         let mean = |i: usize| {
             let sum: f64 = queries.iter().map(|query| f64::from(query[i])).sum();
             sum / count(queries.len())
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let ahead = queries.iter().map(|query| query[1] as u32).collect();
+        let positive_rank = queries.iter().map(|query| query[1] as u32).collect();
         Ok(InfoNceStatistics {
             loss: mean(0),
-            ahead,
+            positive_rank,
             positive_cosine: mean(2),
             negative_cosine: mean(3),
         })

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Health, Moco, MocoConfig, Phase, QueuePrecision, StepViews, Vitals, chance_loss};
+use moco::{Alarm, Batch, Health, Moco, MocoConfig, QueuePrecision, chance_loss};
 use moco_encoders::{Arch, BnConfig, HeadKind, Mode, ResNet, ResNetConfig, RunningStats, Stem};
 use moco_optim::SgdConfig;
 use moco_rng::{At, Purpose, Seed};
@@ -17,8 +17,9 @@ fn images(index: u64) -> Tensor {
     Tensor::from_vec(numbers, (N, 3, 8, 8), &Device::Cpu).unwrap()
 }
 
-fn views(step: u64) -> StepViews {
-    StepViews { im_q: images(2 * step), im_k: images(2 * step + 1) }
+fn views(step: u64) -> Batch {
+    let sample_indices = (0..N as u64).map(|i| 100 * step + i).collect();
+    Batch { im_q: images(2 * step), im_k: images(2 * step + 1), sample_indices }
 }
 
 fn config() -> MocoConfig {
@@ -84,14 +85,14 @@ fn the_first_momentum_update_is_a_no_op_and_later_ones_are_the_formula() {
 #[test]
 fn running_statistics_of_the_key_encoder_come_from_its_own_forward_passes() {
     let mut moco = moco(MocoConfig { key_momentum: 0.5, ..config() }, 2);
-    let mut alone = moco.encoder_k().fork().unwrap();
+    let mut copy = moco.encoder_k().fork().unwrap();
     moco.step(&views(0), 0.1).unwrap();
     // The same shuffled images through a copy: the same running statistics, not blended with f_q's.
     let shuffle = moco::Shuffle::of_step(Seed(1), 0, 0, N).unwrap();
-    alone.project(&shuffle.apply(&views(0).im_k).unwrap(), Mode::Train).unwrap();
+    copy.encode(&shuffle.apply(&views(0).im_k).unwrap(), Mode::Train).unwrap();
     let after = copies(&moco);
     let mut n_buffers = 0;
-    for (name, expected, _) in alone.stores().into_iter().flat_map(|store| store.iter()) {
+    for (name, expected, _) in copy.stores().into_iter().flat_map(|store| store.iter()) {
         if is_buffer(name) {
             let expected = expected.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
             assert_eq!(after[&format!("encoder_k.{name}")], expected.to_vec1::<f64>().unwrap());
@@ -107,7 +108,7 @@ fn the_queue_holds_unit_keys_newest_behind_the_pointer() {
     for step in 0..7 {
         let before = copies(&moco)["queue"].clone();
         let output = moco.step(&views(step), 0.1).unwrap();
-        let (queue, k) = (copies(&moco)["queue"].clone(), output.k.to_vec2::<f64>().unwrap());
+        let (queue, k) = (copies(&moco)["queue"].clone(), output.k[0].to_vec2::<f64>().unwrap());
         let at = (step as usize * N) % 20;
         for column in 0..20 {
             let get =
@@ -127,7 +128,7 @@ fn this_steps_keys_are_not_among_its_negatives() {
     let mut moco = moco(config(), 2);
     let queue = copies(&moco)["queue"].clone();
     let output = moco.step(&views(0), 0.1).unwrap();
-    let (q, k) = (output.q.to_vec2::<f64>().unwrap(), output.k.to_vec2::<f64>().unwrap());
+    let (q, k) = (output.q[0].to_vec2::<f64>().unwrap(), output.k[0].to_vec2::<f64>().unwrap());
     let loss = |i: usize| -> f64 {
         let positive: f64 = q[i].iter().zip(&k[i]).map(|(a, b)| a * b).sum::<f64>() / 0.2;
         let negatives = (0..20).map(|column| {
@@ -145,7 +146,7 @@ fn shuffling_changes_the_keys_only_where_groups_have_their_own_statistics() {
     let keys = |groups: usize, shuffle_bn: bool| {
         let mut moco = moco(MocoConfig { shuffle_bn, ..config() }, groups);
         let k = moco.step(&views(0), 0.1).unwrap().k;
-        k.flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        k[0].flatten_all().unwrap().to_vec1::<f64>().unwrap()
     };
     let distance =
         |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -157,9 +158,12 @@ fn shuffling_changes_the_keys_only_where_groups_have_their_own_statistics() {
 fn the_symmetric_loss_is_the_sum_of_both_directions() {
     let run = |symmetric: bool, swap: bool| {
         let mut moco = moco(MocoConfig { symmetric, shuffle_bn: false, ..config() }, 1);
-        let StepViews { im_q, im_k } = views(0);
-        let views =
-            if swap { StepViews { im_q: im_k, im_k: im_q } } else { StepViews { im_q, im_k } };
+        let Batch { im_q, im_k, .. } = views(0);
+        let views = if swap {
+            Batch { im_q: im_k, im_k: im_q, sample_indices: Vec::new() }
+        } else {
+            Batch { im_q, im_k, sample_indices: Vec::new() }
+        };
         let output = moco.step(&views, 0.0).unwrap();
         (
             output.statistics.read().unwrap().loss,
@@ -196,9 +200,25 @@ fn a_loss_that_is_not_finite_changes_no_weights_and_no_keys() {
     let mut moco = moco(config(), 2);
     moco.step(&views(0), 0.1).unwrap();
     let before = copies(&moco);
-    let nan = (images(0) * f64::NAN).unwrap();
-    let error = moco.step(&StepViews { im_q: nan, im_k: images(1) }, 0.1).unwrap_err().to_string();
-    assert!(error.contains("at step 1") && error.contains("optim.base_lr"), "{error}");
+    // One image: batch norm makes NaN of every query, and the error names the image all the same.
+    let pixel = Tensor::new(f64::NAN, &Device::Cpu).unwrap().broadcast_as((1, 3, 8, 8)).unwrap();
+    let im_q = images(0).slice_scatter0(&pixel.contiguous().unwrap(), 5).unwrap();
+    let batch = Batch { im_q, ..views(1) };
+    let unknown = Batch { sample_indices: Vec::new(), ..batch.clone() };
+    for (batch, expected) in [
+        (
+            batch,
+            "view 1 of sample 105 holds NaN or infinite pixels at step 1; weights and queue were not updated. \
+             hint: look at this image and at what the augmentation makes of it",
+        ),
+        (
+            unknown,
+            "the loss is NaN at step 1; weights and queue were not updated. \
+             hint: lower optim.base_lr, or raise moco.temperature",
+        ),
+    ] {
+        assert_eq!(moco.step(&batch, 0.1).unwrap_err().to_string(), expected);
+    }
     let after = copies(&moco);
     for (name, values) in &before {
         let kept = name.starts_with("encoder_q.") && !is_buffer(name);
@@ -212,22 +232,14 @@ fn a_loss_that_is_not_finite_changes_no_weights_and_no_keys() {
 /// The faults themselves, not made-up numbers: what a sick run's steps say rings the alarm.
 #[test]
 fn provoked_faults_ring_their_alarms() {
-    let watch = |moco: &mut Moco, views: &dyn Fn(u64) -> StepViews, lr: f64, steps: u64| {
+    let watch = |moco: &mut Moco, views: &dyn Fn(u64) -> Batch, lr: f64, steps: u64| {
         let mut health = Health::new(moco.config(), N, 10_000);
         let mut alarms = Vec::new();
         for step in 0..steps {
             let output = moco.step(&views(step), lr).unwrap().statistics.read().unwrap();
-            let report = health.observe(Vitals {
-                global_step: output.global_step,
-                loss: output.loss,
-                pretext_top1: output.pretext_top1,
-                positive_cosine: output.positive_cosine,
-                negative_cosine: output.negative_cosine,
-            });
-            if step < 2 {
-                assert!(matches!(report.phase, Phase::Filling { .. }));
-            }
-            alarms.extend(report.alarms.iter().map(|alarm| alarm.name()));
+            let report = health.observe(&output);
+            assert_eq!(u64::from(report.queue_filled_percent), (40 * (step + 1)).min(100));
+            alarms.extend(report.alarms);
         }
         alarms
     };
@@ -241,13 +253,14 @@ fn provoked_faults_ring_their_alarms() {
     }
     collapsed.load_state(&state, 0).unwrap();
     let alarms = watch(&mut collapsed, &views, 0.0, 30);
-    assert!(alarms.contains(&"collapse"), "{alarms:?}");
+    assert!(alarms.contains(&Alarm::Collapse), "{alarms:?}");
     let loss = collapsed.step(&views(99), 0.0).unwrap().statistics.read().unwrap().loss;
     assert!((loss - chance_loss(20)).abs() < 1e-9, "a collapsed loss is ln(K + 1): {loss}");
 
     // A leak: both views are the same images, so every positive is found at once.
     let mut leaking = moco(config(), 1);
-    let same = |step: u64| StepViews { im_q: images(step), im_k: images(step) };
+    let same =
+        |step: u64| Batch { im_q: images(step), im_k: images(step), sample_indices: Vec::new() };
     let alarms = watch(&mut leaking, &same, 0.0, 30);
-    assert!(alarms.contains(&"bn_leak"), "{alarms:?}");
+    assert!(alarms.contains(&Alarm::BnLeak), "{alarms:?}");
 }

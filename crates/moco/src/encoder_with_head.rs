@@ -2,39 +2,39 @@
 
 use candle_core::Tensor;
 use moco_encoders::{Encoder, Head, HeadSaved, Mode, Saved};
-use moco_ops::{EmaUpdate, ema_, l2_normalize, l2_normalize_backward};
+use moco_ops::{EmaUpdate, add, ema_, l2_normalize, l2_normalize_backward};
 use moco_params::{Gradients, ParamStore};
 
 use crate::error::MocoError;
 
 /// f_q or f_k: backbone, projection, L2 normalization.
-pub struct Branch {
+pub struct EncoderWithHead {
     encoder: Box<dyn Encoder>,
     head: Head,
 }
 
-impl std::fmt::Debug for Branch {
+impl std::fmt::Debug for EncoderWithHead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Branch").field("head", &self.head).finish_non_exhaustive()
+        f.debug_struct("EncoderWithHead").field("head", &self.head).finish_non_exhaustive()
     }
 }
 
-/// What a branch's backward pass needs.
+/// What the backward pass of [`EncoderWithHead::forward`] needs.
 #[derive(Debug)]
-pub struct BranchSaved {
+pub struct SavedForward {
     encoder: Saved,
     head: HeadSaved,
     projected: Tensor,
 }
 
-impl Branch {
+impl EncoderWithHead {
     /// Puts a head on an encoder.
     #[must_use]
     pub fn new(encoder: Box<dyn Encoder>, head: Head) -> Self {
         Self { encoder, head }
     }
 
-    /// The same branch with the same values in memory of its own; how f_k starts.
+    /// A copy with memory of its own; f_k starts as one of f_q.
     ///
     /// # Errors
     /// If memory cannot be had.
@@ -68,18 +68,18 @@ impl Branch {
     ///
     /// # Errors
     /// If the images do not fit.
-    pub fn forward(&mut self, images: &Tensor) -> Result<(Tensor, BranchSaved), MocoError> {
+    pub fn forward(&mut self, images: &Tensor) -> Result<(Tensor, SavedForward), MocoError> {
         let (features, encoder) = self.encoder.forward(images)?;
         let (projected, head) = self.head.forward(&features)?;
         let normalized = l2_normalize(&projected)?;
-        Ok((normalized, BranchSaved { encoder, head, projected }))
+        Ok((normalized, SavedForward { encoder, head, projected }))
     }
 
-    /// The same features; keeps nothing.
+    /// The same features in either mode; keeps nothing for a backward pass.
     ///
     /// # Errors
     /// If the images do not fit.
-    pub fn project(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, MocoError> {
+    pub fn encode(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, MocoError> {
         let features = self.encoder.features(images, mode)?;
         Ok(l2_normalize(&self.head.forward(&features)?.0)?)
     }
@@ -88,8 +88,8 @@ impl Branch {
     ///
     /// # Errors
     /// If the gradient does not fit.
-    pub fn backward(&self, saved: BranchSaved, dq: &Tensor) -> Result<Gradients, MocoError> {
-        let BranchSaved { encoder, head, projected } = saved;
+    pub fn backward(&self, saved: SavedForward, dq: &Tensor) -> Result<Gradients, MocoError> {
+        let SavedForward { encoder, head, projected } = saved;
         let dz = l2_normalize_backward(&projected, dq)?;
         let mut of_head = Gradients::new();
         let df = self.head.backward(&head, &dz, &mut of_head)?;
@@ -98,8 +98,11 @@ impl Branch {
         Ok(gradients)
     }
 
-    /// The momentum update of Eq. (2): every parameter moves towards `query`'s; buffers are not touched.
-    pub(crate) fn follow(&self, query: &Self, key_momentum: f64) -> Result<(), MocoError> {
+    /// Eq. (2), θ_k ← m·θ_k + (1 − m)·θ_q, for every parameter; batch norm's buffers are not touched.
+    ///
+    /// # Errors
+    /// If `query` has other parameters.
+    pub fn momentum_update(&mut self, query: &Self, key_momentum: f64) -> Result<(), MocoError> {
         let mut updates = Vec::new();
         for (key, query) in self.stores().into_iter().zip(query.stores()) {
             for ((_, key), (_, query)) in key.parameters().zip(query.parameters()) {
@@ -108,4 +111,16 @@ impl Branch {
         }
         Ok(ema_(&updates, key_momentum)?)
     }
+}
+
+/// Adds the gradients of one direction of the loss to those of the directions before.
+pub(crate) fn accumulate(total: &mut Gradients, more: Gradients) -> Result<(), MocoError> {
+    for (name, gradient) in more {
+        let sum = match total.get(&name) {
+            Some(so_far) => add(so_far, &gradient)?,
+            None => gradient,
+        };
+        total.insert(name, sum);
+    }
+    Ok(())
 }

@@ -1,0 +1,86 @@
+//! What a training step is given, and what it reads besides the model.
+
+use candle_core::{DType, Device, Tensor};
+use moco_optim::learning_rate;
+
+use crate::error::{During, MocoError};
+use crate::model::Moco;
+use crate::shuffle::Shuffle;
+
+/// Two views of each image of a batch.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The queries' images, `[N, 3, H, W]`: x_q of Algorithm 1.
+    pub im_q: Tensor,
+    /// The keys' images, `[N, 3, H, W]`: x_k of Algorithm 1.
+    pub im_k: Tensor,
+    /// The images' indices in the data set, `N` of them; empty if unknown. An error names an image by it.
+    pub sample_indices: Vec<u64>,
+}
+
+/// All that differs from one step to the next, as tensors.
+#[derive(Debug)]
+pub(crate) struct StepInputs {
+    pub(crate) batch: Batch,
+    /// Permutations of the key images, one for each direction of the loss.
+    pub(crate) shuffles: Vec<Shuffle>,
+    /// `[1]`.
+    pub(crate) lr: Tensor,
+    /// The queue's column that the first key goes to, u32 `[1]`.
+    pub(crate) queue_ptr: Tensor,
+}
+
+/// Which view is encoded by f_q and which by f_k.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Direction<'a> {
+    /// `[N, 3, H, W]`.
+    pub(crate) im_q: &'a Tensor,
+    /// `[N, 3, H, W]`.
+    pub(crate) im_k: &'a Tensor,
+    pub(crate) shuffle: &'a Shuffle,
+}
+
+impl StepInputs {
+    /// The next step's inputs; all but the views are in host memory.
+    pub(crate) fn on_host(
+        moco: &Moco,
+        batch: &Batch,
+        shuffles: &[Shuffle],
+        lr: f64,
+    ) -> Result<Self, MocoError> {
+        let parameters = moco.encoder_q.encoder().params().dtype_and_device();
+        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
+        Ok(Self {
+            batch: batch.clone(),
+            shuffles: shuffles.iter().take(moco.config.n_directions()).cloned().collect(),
+            lr: learning_rate(lr, dtype, &Device::Cpu)?,
+            queue_ptr: moco.queue.ptr_tensor()?,
+        })
+    }
+
+    /// The directions of the loss: view 1 as query and view 2 as key; with the symmetric loss then the
+    /// other way round.
+    pub(crate) fn directions(&self) -> impl Iterator<Item = Direction<'_>> {
+        let Batch { im_q, im_k, .. } = &self.batch;
+        let views = [(im_q, im_k), (im_k, im_q)];
+        let directions = views.into_iter().zip(&self.shuffles);
+        directions.map(|((im_q, im_k), shuffle)| Direction { im_q, im_k, shuffle })
+    }
+}
+
+impl Batch {
+    /// The first image of either view that holds NaN or infinite pixels, as (view, sample index).
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(crate) fn first_image_not_finite(&self) -> Result<Option<(u32, u64)>, MocoError> {
+        for (view, images) in [(1, &self.im_q), (2, &self.im_k)] {
+            let sums = images.abs().and_then(|x| x.flatten_from(1)?.to_dtype(DType::F64)?.sum(1));
+            let sums = sums.and_then(|sums| sums.to_vec1::<f64>()).during("looking for NaN")?;
+            if let Some(i) = sums.iter().position(|sum| !sum.is_finite()) {
+                return Ok(self.sample_indices.get(i).map(|index| (view, *index)));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,159 @@
+//! The state of the method: both encoders, the queue, the optimizer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{DType, Device};
+use moco_encoders::{Encoder, Head, HeadKind};
+use moco_optim::{Sgd, SgdConfig};
+use moco_rng::Seed;
+
+use crate::batch::Batch;
+use crate::config::MocoConfig;
+use crate::encoder_with_head::EncoderWithHead;
+use crate::error::MocoError;
+use crate::queue::Queue;
+use crate::shuffle::Shuffle;
+use crate::statistics::PendingStep;
+
+/// The method's whole state. [`Moco::step`] is one step of training.
+#[derive(Debug)]
+pub struct Moco {
+    pub(crate) config: MocoConfig,
+    pub(crate) seed: Seed,
+    pub(crate) encoder_q: EncoderWithHead,
+    pub(crate) encoder_k: EncoderWithHead,
+    pub(crate) queue: Queue,
+    pub(crate) sgd: Sgd,
+    pub(crate) global_step: u64,
+    /// Identifies the current set of tensors. It changes whenever a tensor may have been replaced, which
+    /// invalidates captured CUDA graphs. No two models have the same.
+    pub(crate) generation: u64,
+}
+
+impl Moco {
+    /// f_q with a new head, f_k as its copy, and a random queue, on the encoder's device.
+    ///
+    /// # Errors
+    /// If the queue is smaller than a step's keys would be, or memory runs out.
+    pub fn new(
+        encoder: Box<dyn Encoder>,
+        head: HeadKind,
+        config: MocoConfig,
+        sgd: SgdConfig,
+        seed: Seed,
+    ) -> Result<Self, MocoError> {
+        let of_parameters = encoder.params().dtype_and_device();
+        let (dtype, device) = of_parameters.unwrap_or((DType::F32, &Device::Cpu));
+        let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
+        head.params_mut().to_device(device)?;
+        let queue_dtype = config.queue_precision.dtype(dtype);
+        let queue = Queue::random(seed, config.dim, config.queue_size, queue_dtype)?;
+        let queue = queue.to_device(device)?;
+        let encoder_q = EncoderWithHead::new(encoder, head);
+        let encoder_k = encoder_q.fork()?;
+        let sgd = Sgd::new(sgd, &encoder_q.stores())?;
+        Ok(Self {
+            config,
+            seed,
+            encoder_q,
+            encoder_k,
+            queue,
+            sgd,
+            global_step: 0,
+            generation: next_generation(),
+        })
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn global_step(&self) -> u64 {
+        self.global_step
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &MocoConfig {
+        &self.config
+    }
+
+    /// Where the model computes.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.queue.keys().device()
+    }
+
+    /// f_q: the encoder that is evaluated and exported.
+    #[must_use]
+    pub fn encoder_q(&self) -> &EncoderWithHead {
+        &self.encoder_q
+    }
+
+    /// f_q, to compute features.
+    pub fn encoder_q_mut(&mut self) -> &mut EncoderWithHead {
+        self.generation = next_generation();
+        &mut self.encoder_q
+    }
+
+    /// f_k.
+    #[must_use]
+    pub fn encoder_k(&self) -> &EncoderWithHead {
+        &self.encoder_k
+    }
+
+    /// The negatives.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The permutations of the next step's key images, one for each view.
+    pub(crate) fn shuffles(&self, batch: &Batch) -> Result<[Shuffle; 2], MocoError> {
+        let n = batch.im_q.dims()[0];
+        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
+        Ok([shuffle(0)?, shuffle(1)?])
+    }
+
+    /// Moves the queue pointer and the step counter past a step (both are on the host).
+    pub(crate) fn advance(&mut self, batch: &Batch) {
+        self.queue.advance(self.n_keys(batch));
+        self.global_step += 1;
+    }
+
+    /// Keys that a step adds to the queue.
+    fn n_keys(&self, batch: &Batch) -> usize {
+        self.config.n_directions() * batch.im_q.dims()[0]
+    }
+
+    pub(crate) fn expect_room_in_queue(&self, batch: &Batch) -> Result<(), MocoError> {
+        let (n_keys, queue_size) = (self.n_keys(batch), self.queue.size());
+        if n_keys > queue_size {
+            return Err(MocoError::QueueTooSmall { n_keys, queue_size });
+        }
+        Ok(())
+    }
+
+    /// Refuses a loss that is NaN or infinite, and names the image if one is the cause. On a GPU nothing is
+    /// looked at, since the host would have to wait: [`PendingStep::read`] finds out.
+    pub(crate) fn expect_finite_loss(
+        &self,
+        statistics: &PendingStep,
+        batch: &Batch,
+    ) -> Result<(), MocoError> {
+        if !statistics.is_ready() {
+            return Ok(());
+        }
+        let Err(error) = statistics.read() else { return Ok(()) };
+        let global_step = self.global_step;
+        Err(match batch.first_image_not_finite()? {
+            Some((view, sample_index)) => {
+                MocoError::ImageNotFinite { view, sample_index, global_step }
+            }
+            None => error,
+        })
+    }
+}
+
+pub(crate) fn next_generation() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
