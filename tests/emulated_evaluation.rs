@@ -22,8 +22,11 @@ use moco_train::{
     evaluation_recipe, load_state, open_sources, pretrain,
 };
 
-/// A program for a device carries it along.
-const DEFAULT: &str = include_str!("../configs/pretrain/default.toml");
+/// A program for a device carries them along: the config, and what it extends.
+const CONFIGS: [(&str, &str); 2] = [
+    ("default.toml", include_str!("../configs/pretrain/default.toml")),
+    ("base.toml", include_str!("../configs/pretrain/base.toml")),
+];
 const N_TRAIN: u32 = 48;
 const N_TEST: u32 = 32;
 /// That of PyTorch's batch norm.
@@ -37,7 +40,9 @@ fn loaded(root: &Path, sets: &[&str]) -> LoadedPretrain {
         let textures =
             TexturesConfig { seed: Seed(0), n_train: N_TRAIN, n_test: N_TEST, n_workers: 2 };
         moco_textures::write(&data, &textures, &mut |_, _| ()).unwrap();
-        std::fs::write(root.join("default.toml"), DEFAULT).unwrap();
+        for (name, text) in CONFIGS {
+            std::fs::write(root.join(name), text).unwrap();
+        }
     }
     let all = [
         format!("data.root={:?}", data.display().to_string()),

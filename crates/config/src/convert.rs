@@ -31,6 +31,7 @@ pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
+        format,
         run: RawRun { seed, steps, epochs, precision, cuda_graph, conv_backend },
         data,
         augment,
@@ -44,6 +45,7 @@ pub(crate) fn convert(
         evaluate,
         health: RawHealth { stop_on_collapse },
     } = raw;
+    debug_assert_eq!(format, moco_train::FORMAT, "`migrate::upgrade` comes before all else");
     check_batch(optim.batch_size, encoder.bn_groups)?;
     let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
     let window_shards = window_shards(&data)?;

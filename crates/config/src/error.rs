@@ -24,6 +24,15 @@ pub enum ConfigError {
     /// Something in a file or an override is wrong.
     #[error(transparent)]
     Invalid(#[from] Diagnostic),
+    /// A file extends one that is not there.
+    #[error(transparent)]
+    NothingToExtend(Diagnostic),
+    /// A file extends itself, or one that extends it.
+    #[error(transparent)]
+    ExtendsItself(Diagnostic),
+    /// A file follows a table of keys that this program does not know.
+    #[error(transparent)]
+    Format(Diagnostic),
     /// A resumed run would become another run.
     #[error("{run} was trained with {}", would_change.join(" and "))]
     ResumeChanges {
@@ -40,7 +49,10 @@ impl ConfigError {
     #[must_use]
     pub fn render(&self) -> String {
         match self {
-            Self::Invalid(diagnostic) => diagnostic.render(),
+            Self::Invalid(diagnostic)
+            | Self::NothingToExtend(diagnostic)
+            | Self::ExtendsItself(diagnostic)
+            | Self::Format(diagnostic) => diagnostic.render(),
             Self::Read { source, .. } => {
                 format!("error: {self}: {source}\n  = help: `configs/pretrain/` holds examples")
             }

@@ -9,6 +9,8 @@
 //! }
 //! ```
 //!
+//! A config names the format that it follows, and one of an older format means what it meant then.
+//!
 //! What it deliberately lacks: defaults. A config, with what it extends, sets every key, so a reader of
 //! it knows the run; and any knowledge of files other than configs.
 #![forbid(unsafe_code)]

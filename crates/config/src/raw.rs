@@ -11,6 +11,8 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "sections")]
 pub(crate) struct RawPretrain {
+    /// The table of keys that the file follows.
+    pub(crate) format: u32,
     /// Seed and length of the run.
     pub(crate) run: RawRun,
     /// Where the images are and how many threads fetch them.

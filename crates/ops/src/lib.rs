@@ -74,6 +74,7 @@ pub use precision::Precision;
 pub use recording::Recording;
 pub use recycle::Recycler;
 pub use select::select_rows;
+pub use simd::instruction_set;
 pub use trace::{Traced, trace};
 pub use update::{EmaUpdate, SgdUpdate, ema_, sgd_};
 pub use upload::{ArrivingImages, ImageUpload};

@@ -146,6 +146,19 @@ pub enum TrainError {
         /// The most that a window may have.
         limit: usize,
     },
+    /// A checkpoint that a later release wrote.
+    #[error(
+        "{} has format {found}, and this program reads up to {supported}; use the release that wrote it",
+        path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+        /// The newest format that can be read.
+        supported: u32,
+    },
     /// A checkpoint or step file lacks something.
     #[error("{}: {what}", path.display())]
     Content {
@@ -206,6 +219,7 @@ impl TrainError {
             | Self::Checkpoint(_)
             | Self::Telemetry(_)
             | Self::File { .. }
+            | Self::TooNew { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
             Self::Pipeline(error) => of_stage(error),
             _ => ErrorKind::Failed,

@@ -34,6 +34,6 @@ pub use plan::{
 };
 pub use pretrain::{Control, Outcome, Parts, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
-pub use snapshot::load_state;
+pub use snapshot::{FORMAT, load_state};
 pub use sources::{OpenStore, Preparing, Sources, open_sources};
 pub use summary::{Summary, Trio};

@@ -12,6 +12,13 @@ use moco_pipeline::{PipelineError, Sink};
 
 use crate::error::{During, TrainError};
 
+/// The format of configs, run folders and checkpoints that this release writes, and the newest it reads. It grows
+/// when a config has another key, or a checkpoint another tensor or entry, than older programs wrote;
+/// `config/src/migrate.rs` says what older ones mean.
+pub const FORMAT: u32 = 2;
+
+/// Metadata key of the format; checkpoints of format 1 lack it.
+const FORMAT_KEY: &str = "format";
 /// Metadata key of the resolved config.
 const CONFIG: &str = "config";
 /// Metadata key of the seconds a run has taken so far.
@@ -44,6 +51,7 @@ impl Snapshot {
             tensors.insert(name, copy);
         }
         let mut metadata = BTreeMap::from([
+            (FORMAT_KEY.to_owned(), FORMAT.to_string()),
             (CONFIG.to_owned(), config.to_owned()),
             (WALL_SECONDS.to_owned(), wall_seconds.to_string()),
             (BAD_SAMPLES.to_owned(), n_bad_samples.to_string()),
@@ -82,9 +90,15 @@ pub(crate) fn convolutions(checkpoint: &Checkpoint) -> Option<&str> {
 /// The tensors of a verified checkpoint. `path` is for the error.
 ///
 /// # Errors
-/// If a tensor has a type that candle does not know.
+/// If a younger program wrote it, or a tensor has a type that candle does not know.
 pub(crate) fn state(checkpoint: &Checkpoint, path: &Path) -> Result<MocoState, TrainError> {
     let content = |what: String| TrainError::Content { path: path.to_owned(), what };
+    if let Some(found) = checkpoint.metadata.get(FORMAT_KEY)
+        && found.parse().map_or(true, |number: u32| number > FORMAT)
+    {
+        let (path, found) = (path.to_owned(), found.clone());
+        return Err(TrainError::TooNew { path, found, supported: FORMAT });
+    }
     let views = checkpoint.tensors().map_err(|e| content(e.to_string()))?;
     let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
         let tensor: Tensor = view.load(&Device::Cpu).during("reading a checkpoint")?;
@@ -113,4 +127,36 @@ pub fn load_state(path: &Path) -> Result<(MocoState, String, u64), TrainError> {
         what: "the metadata lacks `config`; was it written by pretrain?".into(),
     })?;
     Ok((tensors, config, checkpoint.global_step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_a_later_release_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointDir::open(folder.path(), 9).unwrap();
+        let path = |step: u64| folder.path().join(format!("step-{step:010}.safetensors"));
+        let config = (CONFIG.to_owned(), "seed = 1".to_owned());
+        for (step, format) in [(1, None), (2, Some("1")), (3, Some("2"))] {
+            let format = format.map(|format| (FORMAT_KEY.to_owned(), format.to_owned()));
+            let metadata = [config.clone()].into_iter().chain(format).collect();
+            checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
+            let (state, text, global_step) = load_state(&path(step)).unwrap();
+            assert_eq!((state.len(), text.as_str(), global_step), (0, "seed = 1", step));
+        }
+        for (step, format) in [(4, "3"), (5, "new")] {
+            let metadata = BTreeMap::from([(FORMAT_KEY.to_owned(), format.to_owned())]);
+            checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
+            assert_eq!(
+                load_state(&path(step)).unwrap_err().to_string(),
+                format!(
+                    "{} has format {format}, and this program reads up to 2; \
+                     use the release that wrote it",
+                    path(step).display()
+                )
+            );
+        }
+    }
 }

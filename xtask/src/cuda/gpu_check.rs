@@ -40,7 +40,8 @@ const TESTS: [&str; 15] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there, and their places in the pack.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
+    ("configs/pretrain/base.toml", "configs/pretrain/base.toml"),
     ("configs/pretrain/default.toml", "configs/pretrain/default.toml"),
     ("data-manifests/textures.toml", "data-manifests/textures.toml"),
     ("xtask/src/bench/torch_gpu.py", "torch_gpu.py"),

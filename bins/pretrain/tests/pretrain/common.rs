@@ -11,6 +11,7 @@ use tempfile::TempDir;
 /// Small enough for 40 steps in about a second; K is no multiple of the batch, and checkpoints fall
 /// into the middle of epochs of 12 steps.
 const CONFIG: &str = r#"
+format = 2
 [run]
 seed = 3
 steps = 40
@@ -99,6 +100,11 @@ fn data() -> &'static Path {
 }
 
 impl Bench {
+    /// A folder with nothing in it.
+    pub(crate) fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();

@@ -3,6 +3,9 @@
 
 mod bad_input;
 mod common;
+#[path = "../../../../tests/old_run.rs"]
+mod old;
+mod old_run;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;
