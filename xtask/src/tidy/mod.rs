@@ -4,6 +4,7 @@
 
 mod anchors;
 mod borders;
+mod circles;
 mod comments;
 mod duplicates;
 mod layers;
@@ -73,6 +74,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
         problems.extend(comments::check(file));
     }
     problems.extend(duplicates::check(files));
+    problems.extend(circles::check(files));
     problems.extend(links::check(files));
     problems.extend(anchors::check(files));
     problems.extend(golden::generators_missing(files));
