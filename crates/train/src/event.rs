@@ -6,7 +6,7 @@ use std::time::Duration;
 use moco::HealthReport;
 use moco_ops::OutdatedChoices;
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 
 /// Something happened.
 #[derive(Debug)]

@@ -288,7 +288,7 @@ mod tests {
             (Kind::ConvInputGradient, one_pass - of_stem, 52),
         ] {
             let got = of(kind);
-            let relative = super::super::to_f64(got.flops) / flops - 1.0;
+            let relative = super::super::cost::to_f64(got.flops) / flops - 1.0;
             assert!(relative.abs() < 1e-3, "{kind:?}: {relative}");
             assert_eq!(got.launches, launches, "{kind:?}");
         }

@@ -2,7 +2,7 @@
 
 use moco::{Moco, PendingStep, RecordedSteps, StepViews};
 
-use super::Args;
+use super::args::Args;
 use super::setup::LR;
 
 pub(super) enum Stepper {
