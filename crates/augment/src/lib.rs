@@ -35,13 +35,12 @@ mod gaussian_blur;
 mod grayscale;
 mod hue;
 mod image;
-mod jpeg;
 mod normalize;
 mod planes;
 mod random_resized_crop;
 mod recipe;
 mod resample;
-mod simd;
+mod whole;
 
 pub use center_crop::{center_crop, resize_shorter_side};
 pub use color_jitter::{

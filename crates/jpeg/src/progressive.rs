@@ -1,15 +1,15 @@
 //! Progressive scans: each adds bits to a band of coefficients (T.81, annex G).
 
-use super::Fault;
-use super::frame::{Frame, SIDE};
-use super::huffman::{Bits, Huffman};
-use super::idct::inverse;
-use super::scan::{BAD_CODE, intervals};
-use super::segments::{NATURAL, Scan, sample_offset};
+use crate::JpegError;
+use crate::block::{NATURAL, SIDE, sample_offset};
+use crate::frame::Frame;
+use crate::huffman::{Bits, Huffman};
+use crate::idct::inverse;
+use crate::scan::{BAD_CODE, Scan, intervals};
 use crate::simd::vectorized;
 
 /// Reads a scan into the coefficients of its planes.
-pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
+pub(crate) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), JpegError> {
     for interval in intervals(scan, frame) {
         let (units, mut bits) = interval?;
         if scan.band.0 == 0 {
@@ -18,7 +18,7 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
             read_band(&mut bits, scan, frame, units)?;
         }
         if bits.is_overrun() {
-            return Err(Fault::Damaged(BAD_CODE));
+            return Err(JpegError::Damaged(BAD_CODE));
         }
     }
     Ok(())
@@ -64,9 +64,9 @@ fn read_band(
     scan: &Scan<'_>,
     frame: &mut Frame,
     units: std::ops::Range<usize>,
-) -> Result<(), Fault> {
+) -> Result<(), JpegError> {
     let [(plane, _, Some(ac))] = scan.parts.as_slice() else {
-        return Err(Fault::Damaged("a scan of a band has several components"));
+        return Err(JpegError::Damaged("a scan of a band has several components"));
     };
     let plane = &mut frame.planes[*plane];
     let across = plane.own_blocks().0;
@@ -168,7 +168,7 @@ fn refine(bits: &mut Bits<'_>, coefficient: &mut i16, bit: i16) {
 }
 
 /// Computes the samples from the coefficients; of a sequential frame there are none.
-pub(super) fn finish(frame: &mut Frame) {
+pub(crate) fn finish(frame: &mut Frame) {
     if !frame.is_progressive {
         return;
     }

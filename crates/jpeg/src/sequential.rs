@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::Fault;
-use super::frame::{Frame, Plane};
-use super::huffman::{Bits, END_OF_BLOCK, Huffman};
-use super::idct::inverse;
-use super::segments::{NATURAL, Scan, sample_offset};
-use crate::Fidelity;
+use crate::block::{NATURAL, sample_offset};
+use crate::frame::{Frame, Plane};
+use crate::huffman::{Bits, END_OF_BLOCK, Huffman};
+use crate::idct::inverse;
+use crate::scan::{BAD_CODE, Scan, intervals};
 use crate::simd::{Avx2, vectorized};
+use crate::{BelowRegion, JpegError};
 
 /// A unit's blocks of one component.
 struct Part<'a> {
@@ -19,11 +19,11 @@ struct Part<'a> {
 }
 
 /// Reads a scan into the samples of its planes.
-pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
+pub(crate) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), JpegError> {
     let mut parts = Vec::new();
     for (plane, dc, ac) in &scan.parts {
         let (Some(dc), Some(ac)) = (dc, ac) else {
-            return Err(Fault::Damaged("a scan lacks a table of codes"));
+            return Err(JpegError::Damaged("a scan lacks a table of codes"));
         };
         parts.push(Part { plane: *plane, dc, ac, predicted: 0 });
     }
@@ -38,26 +38,6 @@ pub(super) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The units of each restart interval, and their bits.
-pub(super) fn intervals<'a>(
-    scan: &'a Scan<'_>,
-    frame: &Frame,
-) -> impl Iterator<Item = Result<(Range<usize>, Bits<'a>), Fault>> + use<'a> {
-    let (across, down) = match scan.parts.as_slice() {
-        [(plane, ..)] => frame.planes[*plane].own_blocks(),
-        _ => frame.n_units,
-    };
-    let n_units = across * down;
-    let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
-    let (mut start, mut ends) = (0, scan.ends.iter());
-    (0..n_units).step_by(interval).map(move |first| {
-        let end = *ends.next().ok_or(Fault::Truncated)?;
-        let bits = Bits::new(&scan.data[start..end]);
-        start = end;
-        Ok((first..(first + interval).min(n_units), bits))
-    })
-}
-
 #[inline(always)]
 fn read_units(
     simd: Option<Avx2>,
@@ -65,7 +45,7 @@ fn read_units(
     parts: &mut [Part<'_>],
     frame: &mut Frame,
     units: Range<usize>,
-) -> Result<(), Fault> {
+) -> Result<(), JpegError> {
     let alone = parts.len() == 1;
     let across = if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
     let (mut ux, mut uy) = (units.start % across, units.start / across);
@@ -83,13 +63,13 @@ fn read_units(
         if ux == across {
             (ux, uy) = (0, uy + 1);
             if bits.is_overrun()
-                || (frame.fidelity == Fidelity::Fast && is_enough(parts, frame, uy))
+                || (frame.below == BelowRegion::Skip && is_enough(parts, frame, uy))
             {
                 break;
             }
         }
     }
-    if bits.is_overrun() { Err(Fault::Damaged(BAD_CODE)) } else { Ok(()) }
+    if bits.is_overrun() { Err(JpegError::Damaged(BAD_CODE)) } else { Ok(()) }
 }
 
 /// Whether no row of units from `uy` on is needed.
@@ -100,9 +80,6 @@ fn is_enough(parts: &[Part<'_>], frame: &Frame, uy: usize) -> bool {
         uy * if alone { 1 } else { plane.v } >= plane.down.end
     })
 }
-
-/// The reason where the bits of a scan run out or make no code.
-pub(super) const BAD_CODE: &str = "the coded data of a scan is wrong or ends early";
 
 /// A block while it is read.
 struct Block {

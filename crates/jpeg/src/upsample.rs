@@ -3,11 +3,11 @@
 //! Each new sample lies a quarter of the way to a neighbor, so it is 3/4 of the near and 1/4 of the far
 //! one. Which of two roundings is used alternates, in libjpeg's pattern.
 
-use super::frame::{Frame, Plane};
+use crate::frame::{Frame, Plane};
 
 /// Buffers for one row of one component.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Samples; those asked for begin at `start`.
     samples: Vec<u8>,
     start: usize,
@@ -18,7 +18,7 @@ pub(super) struct Row {
 impl Row {
     /// The samples of the picture's row `y` of `plane` for `n` columns from `left` on.
     #[inline(always)]
-    pub(super) fn fill<'a>(
+    pub(crate) fn fill<'a>(
         &'a mut self,
         frame: &Frame,
         plane: &'a Plane,

@@ -21,7 +21,7 @@ trait Lanes: Copy {
 /// Dequantizes and transforms a block whose last coefficient in zigzag order is `last`, and writes its
 /// 8 x 8 samples to rows `stride` apart.
 #[inline(always)]
-pub(super) fn inverse(
+pub(crate) fn inverse(
     simd: Option<Avx2>,
     block: &[i16; 64],
     last: usize,

@@ -1,79 +1,77 @@
 //! The planes of a picture while it is decoded.
 
-use super::segments::{Jpeg, Transform};
-use crate::{CropBox, Fidelity};
-
-/// Samples of a block's side.
-pub(super) const SIDE: usize = 8;
+use crate::block::SIDE;
+use crate::header::{Component, Jpeg, Transform};
+use crate::{BelowRegion, Region};
 
 /// One component: its sampling, and its samples or coefficients.
 #[derive(Debug)]
-pub(super) struct Plane {
-    pub(super) id: u8,
+pub(crate) struct Plane {
+    pub(crate) id: u8,
     /// Sampling factors.
-    pub(super) h: usize,
-    pub(super) v: usize,
+    pub(crate) h: usize,
+    pub(crate) v: usize,
     /// Which quantization table.
-    pub(super) table: usize,
+    pub(crate) table: usize,
     /// The table's values when the first scan of this component began.
-    pub(super) quantization: Option<[u16; 64]>,
+    pub(crate) quantization: Option<[u16; 64]>,
     /// Samples that belong to the picture.
-    pub(super) width: usize,
-    pub(super) height: usize,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
     /// Blocks in a row, whole units of interleaved scans.
-    pub(super) n_across: usize,
+    pub(crate) n_across: usize,
     /// The blocks whose samples are needed.
-    pub(super) across: std::ops::Range<usize>,
-    pub(super) down: std::ops::Range<usize>,
+    pub(crate) across: std::ops::Range<usize>,
+    pub(crate) down: std::ops::Range<usize>,
     /// Rows of 8 * `n_across`.
-    pub(super) samples: Vec<u8>,
+    pub(crate) samples: Vec<u8>,
     /// Rows of `n_across` blocks in natural order; progressive only.
-    pub(super) coefficients: Vec<[i16; 64]>,
+    pub(crate) coefficients: Vec<[i16; 64]>,
 }
 
 impl Plane {
     /// Samples in a row.
-    pub(super) fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         SIDE * self.n_across
     }
 
     /// The samples of a row that belong to the picture; rows past it repeat the last.
-    pub(super) fn row(&self, y: usize) -> &[u8] {
+    pub(crate) fn row(&self, y: usize) -> &[u8] {
         &self.samples[y.min(self.height - 1) * self.stride()..][..self.width]
     }
 
     /// Blocks of a scan of this component alone.
-    pub(super) fn own_blocks(&self) -> (usize, usize) {
+    pub(crate) fn own_blocks(&self) -> (usize, usize) {
         (self.width.div_ceil(SIDE), self.height.div_ceil(SIDE))
     }
 
-    pub(super) fn is_needed(&self, bx: usize, by: usize) -> bool {
+    pub(crate) fn is_needed(&self, bx: usize, by: usize) -> bool {
         self.across.contains(&bx) && self.down.contains(&by)
     }
 }
 
 /// A picture in parts.
 #[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) planes: Vec<Plane>,
-    pub(super) transform: Transform,
+pub(crate) struct Frame {
+    pub(crate) planes: Vec<Plane>,
+    pub(crate) transform: Transform,
     /// Greatest sampling factors.
-    pub(super) h: usize,
-    pub(super) v: usize,
+    pub(crate) h: usize,
+    pub(crate) v: usize,
     /// Units of an interleaved scan.
-    pub(super) n_units: (usize, usize),
-    pub(super) is_progressive: bool,
-    pub(super) region: CropBox,
-    pub(super) fidelity: Fidelity,
+    pub(crate) n_units: (usize, usize),
+    pub(crate) is_progressive: bool,
+    pub(crate) region: Region,
+    pub(crate) below: BelowRegion,
 }
 
 impl Frame {
-    pub(super) fn new(jpeg: &Jpeg<'_>, region: &CropBox, fidelity: Fidelity) -> Self {
+    pub(crate) fn new(jpeg: &Jpeg<'_>, region: Region, below: BelowRegion) -> Self {
         let h = jpeg.components.iter().map(|c| c.h).max().unwrap_or(1);
         let v = jpeg.components.iter().map(|c| c.v).max().unwrap_or(1);
         let (width, height) = (jpeg.width as usize, jpeg.height as usize);
         let n_units = (width.div_ceil(SIDE * h), height.div_ceil(SIDE * v));
-        let plane = |c: &super::segments::Component| {
+        let plane = |c: &Component| {
             let (n_across, n_down) = (n_units.0 * c.h, n_units.1 * c.v);
             let blocks = |start: u32, n: u32, factor: usize, max: usize, n_blocks: usize| {
                 let (start, end) = (start as usize * factor / max, (start + n) as usize * factor);
@@ -104,8 +102,8 @@ impl Frame {
             v,
             n_units,
             is_progressive: jpeg.is_progressive,
-            region: *region,
-            fidelity,
+            region,
+            below,
         }
     }
 }

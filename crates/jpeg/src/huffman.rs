@@ -1,13 +1,13 @@
 //! Huffman codes and the bits of an entropy-coded segment.
 
-use super::Fault;
+use crate::JpegError;
 
 /// Length of the longest code that one look into a table resolves.
 const LOOK_BITS: u32 = 9;
 /// Longest code.
 const MAX_BITS: usize = 16;
 /// What [`Symbol::run`] is for an end of block: any position plus this is past the block.
-pub(super) const END_OF_BLOCK: usize = 64;
+pub(crate) const END_OF_BLOCK: usize = 64;
 
 /// What the first bits of the data mean: bytes of a word, so that one load brings all of it.
 ///
@@ -47,7 +47,7 @@ impl Symbol {
 
 /// What the codes of a table are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Runs and coefficients, which follow their codes.
     Coefficients,
     /// Their bytes alone.
@@ -56,7 +56,7 @@ pub(super) enum Use {
 
 /// A decoding table.
 #[derive(Debug, Clone)]
-pub(super) struct Huffman {
+pub(crate) struct Huffman {
     look: Box<[Symbol; 1 << LOOK_BITS]>,
     /// By length: the first code past those of this length, left-aligned to 16 bits.
     ends: [u32; MAX_BITS + 1],
@@ -68,7 +68,11 @@ pub(super) struct Huffman {
 
 impl Huffman {
     /// Builds the table from the number of codes of each length and their bytes (T.81, annex C).
-    pub(super) fn new(counts: &[u8; MAX_BITS], bytes: &[u8], usage: Use) -> Result<Self, Fault> {
+    pub(crate) fn new(
+        counts: &[u8; MAX_BITS],
+        bytes: &[u8],
+        usage: Use,
+    ) -> Result<Self, JpegError> {
         let (mut ends, mut offsets) = ([0; MAX_BITS + 1], [0; MAX_BITS + 1]);
         let mut look = Box::new([Symbol::default(); 1 << LOOK_BITS]);
         let (mut code, mut place) = (0_u32, 0_u32);
@@ -77,9 +81,11 @@ impl Huffman {
             for _ in 0..counts[length - 1] {
                 let byte = bytes.get(place as usize);
                 let byte =
-                    *byte.ok_or(Fault::Damaged("a table of codes is shorter than it says"))?;
+                    *byte.ok_or(JpegError::Damaged("a table of codes is shorter than it says"))?;
                 if code >= 1 << length {
-                    return Err(Fault::Damaged("a table has more codes than their lengths allow"));
+                    return Err(JpegError::Damaged(
+                        "a table has more codes than their lengths allow",
+                    ));
                 }
                 if let Some(rest) = LOOK_BITS.checked_sub(length as u32) {
                     let first = (code << rest) as usize;
@@ -116,7 +122,7 @@ fn extended(window: u64, size: u32) -> i32 {
 ///
 /// Rare cases are functions from this to this: one that borrowed it would keep it out of the registers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bits<'a> {
+pub(crate) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
     /// The next bits, first at the top; below the `n_bits` counted ones may follow more of the data.
@@ -125,12 +131,12 @@ pub(super) struct Bits<'a> {
 }
 
 impl<'a> Bits<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0, window: 0, n_bits: 0 }
     }
 
     /// Whether more bits were read than there are, or a code was unknown.
-    pub(super) fn is_overrun(&self) -> bool {
+    pub(crate) fn is_overrun(&self) -> bool {
         8 * self.at > 8 * self.data.len() + self.n_bits as usize
     }
 
@@ -166,7 +172,7 @@ impl<'a> Bits<'a> {
 
     /// Up to 16 bits as a number.
     #[inline(always)]
-    pub(super) fn take(&mut self, n: u32) -> u32 {
+    pub(crate) fn take(&mut self, n: u32) -> u32 {
         self.refill();
         let bits = ((self.window >> 1) >> (63 - n)) as u32;
         self.drop_bits(n);
@@ -206,7 +212,7 @@ impl<'a> Bits<'a> {
 
     /// A run of zeros and the coefficient after it; a run past the block ends the block.
     #[inline(always)]
-    pub(super) fn run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
+    pub(crate) fn run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
         self.refill();
         self.next_run_and_value(table)
     }
@@ -214,7 +220,7 @@ impl<'a> Bits<'a> {
     /// The same behind a [`run_and_value`](Self::run_and_value): the bits that it made count are enough for
     /// two, of at most 9 and 15 bits each, and where a code is longer more are brought.
     #[inline(always)]
-    pub(super) fn next_run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
+    pub(crate) fn next_run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
         let symbol = self.symbol_of_full(table);
         let behind = self.window << symbol.n_code();
         let value = extended(behind, symbol.n_all() - symbol.n_code());
@@ -223,14 +229,14 @@ impl<'a> Bits<'a> {
     }
 
     /// The byte of a code; the table is one of [`Use::Bytes`].
-    pub(super) fn byte(&mut self, table: &Huffman) -> u8 {
+    pub(crate) fn byte(&mut self, table: &Huffman) -> u8 {
         let symbol = self.symbol(table);
         self.drop_bits(symbol.n_all());
         symbol.byte()
     }
 
     /// A value of `size` bits after a code's byte.
-    pub(super) fn value(&mut self, size: u8) -> i32 {
+    pub(crate) fn value(&mut self, size: u8) -> i32 {
         self.refill();
         let value = extended(self.window, u32::from(size));
         self.drop_bits(u32::from(size));

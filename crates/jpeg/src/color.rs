@@ -1,13 +1,13 @@
 //! From planes to RGB: libjpeg's conversions in 16-bit fixed point (`jdcolor.c`) and Pillow's from CMYK.
 
-use super::frame::Frame;
-use super::segments::Transform;
-use super::upsample::Row;
-use crate::planes::put_together;
+use crate::channels::put_together;
+use crate::frame::Frame;
+use crate::header::Transform;
 use crate::simd::vectorized;
+use crate::upsample::Row;
 
 /// The pixels of the frame's region, rows of RGB.
-pub(super) fn to_rgb(frame: &Frame) -> Vec<u8> {
+pub(crate) fn to_rgb(frame: &Frame) -> Vec<u8> {
     let region = &frame.region;
     let (left, n) = (region.left as usize, region.width as usize);
     let mut pixels = vec![0; 3 * n * region.height as usize];
