@@ -1,5 +1,7 @@
 //! A part of an image.
 
+use moco_jpeg::Region;
+
 /// A rectangle of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropBox {
@@ -28,11 +30,14 @@ impl CropBox {
         Self { top, left, height: bottom - top, width: right - left }
     }
 
+    /// The box as the decoder of JPEG files takes it.
+    pub(crate) fn region(self) -> Region {
+        let Self { top, left, height, width } = self;
+        Region { top, left, height, width }
+    }
+
     /// Whether the box has pixels and an image of this size holds all of them.
-    pub(crate) fn fits(&self, width: u32, height: u32) -> bool {
-        let inside = |start: u32, n: u32, side: u32| {
-            n > 0 && u64::from(start) + u64::from(n) <= u64::from(side)
-        };
-        inside(self.left, self.width, width) && inside(self.top, self.height, height)
+    pub(crate) fn fits(self, width: u32, height: u32) -> bool {
+        self.region().is_within(width, height)
     }
 }

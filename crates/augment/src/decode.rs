@@ -6,7 +6,7 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-use moco_jpeg::{BelowRegion, JpegError, Region};
+use moco_jpeg::{BelowRegion, JpegError};
 
 use crate::file_end::has_end;
 use crate::{AugmentError, CropBox, Fidelity, RgbImage};
@@ -100,10 +100,8 @@ fn decode_jpeg(
         Fidelity::Exact => BelowRegion::Read,
         Fidelity::Fast => BelowRegion::Skip,
     };
-    let CropBox { top, left, height: rows, width: columns } = region;
-    let of_file = Region { top, left, height: rows, width: columns };
-    let pixels = moco_jpeg::decode(jpeg, of_file, below).map_err(failed)?;
-    let pixels = RgbImage::new(columns, rows, pixels)?;
+    let pixels = moco_jpeg::decode(jpeg, region.region(), below).map_err(failed)?;
+    let pixels = RgbImage::new(region.width, region.height, pixels)?;
     Ok(Part { size: (width, height), region, pixels })
 }
 

@@ -21,7 +21,8 @@ impl Region {
     }
 
     /// Whether it has pixels and all of them are in a picture of these sides.
-    pub(crate) fn is_within(&self, width: u32, height: u32) -> bool {
+    #[must_use]
+    pub fn is_within(&self, width: u32, height: u32) -> bool {
         let inside = |start: u32, n: u32, side: u32| {
             n > 0 && u64::from(start) + u64::from(n) <= u64::from(side)
         };
