@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use crate::layer::Layer;
+use crate::resume_keys::RESUME_MAY_CHANGE;
 
 /// A config could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl ConfigError {
                 format!("error: {self}: {source}\n  = help: `configs/pretrain/` holds examples")
             }
             Self::ResumeChanges { .. } => {
-                let allowed = crate::RESUME_MAY_CHANGE.join(", ");
+                let allowed = RESUME_MAY_CHANGE.join(", ");
                 format!("error: {self}\n  = help: a resume may change {allowed}")
             }
         }
@@ -83,12 +83,6 @@ pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) text: String,
     pub(crate) span: Range<usize>,
-}
-
-impl Place {
-    pub(crate) fn new(layer: &Layer, span: Range<usize>) -> Self {
-        Self { name: layer.name.clone(), text: layer.text.clone(), span }
-    }
 }
 
 /// `name:line:column`, both from 1.

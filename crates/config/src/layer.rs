@@ -22,6 +22,13 @@ pub(crate) struct Layer {
     pub(crate) keys: Vec<KeySpan>,
 }
 
+impl Layer {
+    /// A part of its text.
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        Place { name: self.name.clone(), text: self.text.clone(), span }
+    }
+}
+
 /// Where a key is written.
 #[derive(Debug, Clone)]
 pub(crate) struct KeySpan {
@@ -92,7 +99,7 @@ fn canonical(parent: &Path, layer: &Layer) -> Result<PathBuf, ConfigError> {
 
 fn at_extends(layer: &Layer, message: &str) -> Diagnostic {
     let span = layer.keys.iter().find(|key| key.path == EXTENDS).map(|key| key.value.clone());
-    Diagnostic::new(message, Place::new(layer, span.unwrap_or_default()))
+    Diagnostic::new(message, layer.place(span.unwrap_or_default()))
 }
 
 pub(crate) fn parse(name: String, text: String) -> Result<Layer, ConfigError> {

@@ -26,7 +26,9 @@ mod merge;
 mod migrate;
 mod raw;
 mod resolved;
+mod resume_keys;
 
 pub use error::{ConfigError, Diagnostic};
 pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text, load_stored_pretrain};
-pub use resolved::{KeyChange, RESUME_MAY_CHANGE, changed_keys, check_resume};
+pub use resolved::{KeyChange, changed_keys, check_resume};
+pub use resume_keys::RESUME_MAY_CHANGE;

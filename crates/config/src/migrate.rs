@@ -87,7 +87,7 @@ fn format(layers: &[Layer], provenance: Provenance) -> Result<Option<u32>, Confi
             };
             let help = "use the release that wrote it, or a later one";
             let span = layer.keys.iter().find(|key| key.path == KEY).map(|key| key.value.clone());
-            let place = Place::new(layer, span.unwrap_or_default());
+            let place = layer.place(span.unwrap_or_default());
             Err(ConfigError::Format(Diagnostic::new(message, place).help(Some(help.to_owned()))))
         }
     }
@@ -102,7 +102,7 @@ fn missing(layers: &[Layer]) -> ConfigError {
     let file = layers.iter().rfind(|layer| layer.name != SET);
     let place = file.map_or_else(
         || Place { name: SET.into(), text: String::new(), span: 0..0 },
-        |file| Place::new(file, 0..0),
+        |file| file.place(0..0),
     );
     ConfigError::Format(Diagnostic::new("missing key `format`", place).help(Some(help)))
 }

@@ -9,23 +9,7 @@ use crate::error::ConfigError;
 use crate::layer::{self, Layer, SET};
 use crate::merge::Merged;
 use crate::migrate::{Provenance, upgrade};
-
-/// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
-/// section.
-pub const RESUME_MAY_CHANGE: &[&str] = &[
-    "run.cuda_graph",
-    "log.*",
-    "checkpoint.*",
-    "data.readers",
-    "data.decoders",
-    "data.root",
-    "data.cache",
-    "data.cache_bytes",
-    "data.verify",
-    "data.on_bad_sample",
-    "data.bad_sample_budget",
-    "monitor.*",
-];
+use crate::resume_keys::RESUME_MAY_CHANGE;
 
 /// All keys in force, in the order of the files, each with the place that set it; keys of no section first, as TOML
 /// demands.

@@ -51,8 +51,8 @@ impl Moco {
         shuffles: &[Shuffle; 2],
         lr: f64,
     ) -> Result<StepOutput, MocoError> {
-        let inputs = StepInputs::on_host(self, batch, shuffles, lr)?;
-        let output = self.algorithm_1(&inputs.upload(self.device())?)?;
+        let inputs = self.inputs(batch, shuffles, lr)?.upload(self.device())?;
+        let output = self.algorithm_1(&inputs)?;
         self.advance(batch);
         Ok(output)
     }
@@ -67,7 +67,7 @@ impl Moco {
 
         let (mut q_of, mut k_of, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mut gradients = Gradients::new();
-        for Direction { im_q, im_k, shuffle } in inputs.directions() {
+        for Direction { im_q, im_k, shuffle } in inputs.batch.directions(&inputs.shuffles) {
             // The keys come first: their activations are freed before those of the queries are kept.
             let k = self.encode_keys(im_k, shuffle)?; // [N, C], no gradient
             let (q, saved) = self.encoder_q.forward(im_q)?; // [N, C]

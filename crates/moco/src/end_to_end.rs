@@ -8,7 +8,7 @@ use moco_optim::{Sgd, SgdConfig, learning_rate};
 use moco_params::Gradients;
 use moco_rng::Seed;
 
-use crate::batch::{Batch, Direction, StepInputs};
+use crate::batch::{Batch, Direction};
 use crate::config::MocoConfig;
 use crate::encoder_with_head::{EncoderWithHead, accumulate};
 use crate::error::{During, MocoError};
@@ -55,27 +55,20 @@ impl EndToEnd {
         Ok(Self { config, seed, encoder_q, encoder_k, sgd_q, sgd_k, global_step: 0 })
     }
 
-    fn inputs(&self, batch: &Batch, lr: f64) -> Result<StepInputs, MocoError> {
+    /// The permutations of this step's key images, one for each direction of the loss.
+    fn shuffles(&self, batch: &Batch) -> Result<Vec<Shuffle>, MocoError> {
         let n = batch.im_q.dims()[0];
         let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
-        let shuffles = (0..2).take(self.config.n_directions()).map(shuffle);
-        let of_parameters = self.encoder_q.encoder().params().dtype_and_device();
-        let dtype = of_parameters.map_or(DType::F32, |(dtype, _)| dtype);
-        Ok(StepInputs {
-            batch: batch.clone(),
-            shuffles: shuffles.collect::<Result<_, _>>()?,
-            lr: learning_rate(lr, dtype, &Device::Cpu)?,
-            queue_ptr: Tensor::zeros(1, DType::U32, &Device::Cpu).during("a step's inputs")?,
-        })
+        (0..2).take(self.config.n_directions()).map(shuffle).collect()
     }
 }
 
 impl Mechanism for EndToEnd {
     fn step(&mut self, batch: &Batch, lr: f64) -> Result<PendingStep, MocoError> {
-        let inputs = self.inputs(batch, lr)?;
+        let shuffles = self.shuffles(batch)?;
         let (mut gradients_q, mut gradients_k) = (Gradients::new(), Gradients::new());
         let mut directions = Vec::new();
-        for Direction { im_q, im_k, shuffle } in inputs.directions() {
+        for Direction { im_q, im_k, shuffle } in batch.directions(&shuffles) {
             let (q, saved_q) = self.encoder_q.forward(im_q)?; // [N, C]
             let im_k = if self.config.shuffle_bn { shuffle.apply(im_k)? } else { im_k.clone() };
             let (k, saved_k) = self.encoder_k.forward(&im_k)?; // [N, C]
@@ -92,8 +85,11 @@ impl Mechanism for EndToEnd {
         }
         let statistics = PendingStep { global_step: self.global_step, directions };
         statistics.expect_finite_loss(batch)?;
-        self.sgd_q.step(&self.encoder_q.stores(), &gradients_q, &inputs.lr)?;
-        self.sgd_k.step(&self.encoder_k.stores(), &gradients_k, &inputs.lr)?;
+        let of_parameters = self.encoder_q.encoder().params().dtype_and_device();
+        let dtype = of_parameters.map_or(DType::F32, |(dtype, _)| dtype);
+        let lr = learning_rate(lr, dtype, &Device::Cpu)?;
+        self.sgd_q.step(&self.encoder_q.stores(), &gradients_q, &lr)?;
+        self.sgd_k.step(&self.encoder_k.stores(), &gradients_k, &lr)?;
         self.global_step += 1;
         Ok(statistics)
     }
@@ -130,10 +126,6 @@ impl Mechanism for EndToEnd {
 
     fn encoder_q_mut(&mut self) -> &mut EncoderWithHead {
         &mut self.encoder_q
-    }
-
-    fn capture_steps(&mut self) -> Result<(), MocoError> {
-        Err(MocoError::NeedsCpu { what: "the end-to-end mechanism" })
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod algorithm_1;
 mod batch;
+mod build;
 mod config;
 mod encoder_with_head;
 mod end_to_end;
@@ -24,13 +25,14 @@ mod statistics;
 
 pub use algorithm_1::StepOutput;
 pub use batch::Batch;
+pub use build::{Execution, build_mechanism};
 pub use config::{MechanismKind, MocoConfig, QueuePrecision};
 pub use encoder_with_head::{EncoderWithHead, SavedForward};
 pub use end_to_end::EndToEnd;
 pub use error::MocoError;
 pub use graph::CapturedSteps;
 pub use health::{Alarm, Health, HealthReport, chance_loss, floor_loss};
-pub use mechanism::{Mechanism, build_mechanism};
+pub use mechanism::Mechanism;
 pub use model::Moco;
 pub use queue::Queue;
 pub use shuffle::Shuffle;

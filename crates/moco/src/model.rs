@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device};
 use moco_encoders::{Encoder, Head, HeadKind};
-use moco_optim::{Sgd, SgdConfig};
+use moco_optim::{Sgd, SgdConfig, learning_rate};
 use moco_rng::Seed;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, StepInputs};
 use crate::config::MocoConfig;
 use crate::encoder_with_head::EncoderWithHead;
 use crate::error::MocoError;
-use crate::graph::CapturedSteps;
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
 
@@ -28,8 +27,6 @@ pub struct Moco {
     /// Identifies the current set of tensors. It changes whenever a tensor may have been replaced, which
     /// invalidates captured CUDA graphs. No two models have the same.
     pub(crate) generation: u64,
-    /// Where a GPU replays captured steps.
-    pub(crate) captured: Option<CapturedSteps>,
 }
 
 impl Moco {
@@ -63,7 +60,6 @@ impl Moco {
             sgd,
             global_step: 0,
             generation: next_generation(),
-            captured: None,
         })
     }
 
@@ -114,6 +110,23 @@ impl Moco {
         let n = batch.im_q.dims()[0];
         let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
         Ok([shuffle(0)?, shuffle(1)?])
+    }
+
+    /// The next step's inputs; all but the views are in host memory.
+    pub(crate) fn inputs(
+        &self,
+        batch: &Batch,
+        shuffles: &[Shuffle],
+        lr: f64,
+    ) -> Result<StepInputs, MocoError> {
+        let parameters = self.encoder_q.encoder().params().dtype_and_device();
+        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
+        Ok(StepInputs {
+            batch: batch.clone(),
+            shuffles: shuffles.iter().take(self.config.n_directions()).cloned().collect(),
+            lr: learning_rate(lr, dtype, &Device::Cpu)?,
+            queue_ptr: self.queue.ptr_tensor()?,
+        })
     }
 
     /// Moves the queue pointer and the step counter past a step (both are on the host).

@@ -1,49 +1,18 @@
 //! What takes the place of a training image that cannot be used.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
 use moco_rng::{At, Purpose, Seed};
 
+use crate::bad_sample::BadSample;
 use crate::error::TrainError;
 
 /// Draws before the data set counts as broken: where half of it is, one place in 2¹⁶ ends the run.
 const ATTEMPTS: u32 = 16;
 /// Those of them within the window, whose shards are at hand; it may hold a few bad samples alone.
 const ATTEMPTS_NEAR: u32 = 8;
-
-/// A training image that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadSample {
-    /// Its number in the split.
-    pub sample_index: u64,
-    /// What is wrong with it; names the image.
-    pub reason: String,
-}
-
-impl fmt::Display for BadSample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl BadSample {
-    fn new(sample_index: u64, error: &TrainError) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some errors have their source in their own text.
-            if !reason.contains(&text) {
-                reason = format!("{reason}: {text}");
-            }
-            cause = error.source();
-        }
-        Self { sample_index, reason }
-    }
-}
 
 /// Draws substitutes: a pure function of the seed, the position and the data.
 pub struct Substitutes {

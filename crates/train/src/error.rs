@@ -11,7 +11,7 @@ use moco_evaluate::EvaluateError;
 use moco_ingest::IngestError;
 use moco_pipeline::PipelineError;
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 
 /// A run ended early.
 #[derive(Debug, thiserror::Error)]

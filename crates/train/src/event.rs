@@ -8,7 +8,7 @@ use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
 use serde::Serialize;
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 
 /// Something happened.
 #[derive(Debug)]

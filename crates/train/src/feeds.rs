@@ -10,7 +10,8 @@ use moco_ops::{ArrivingImages, ImageStep, ImageUpload};
 use moco_pipeline::{Feed, Pipeline, StageError, StageReport};
 use moco_rng::{At, Purpose, Seed, Stream};
 
-use crate::bad_samples::{BadSample, Substitutes};
+use crate::bad_sample::BadSample;
+use crate::bad_samples::Substitutes;
 use crate::error::TrainError;
 use crate::finish::image_steps;
 use crate::plan::{FinishOn, InputPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan};

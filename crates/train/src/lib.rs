@@ -4,6 +4,7 @@
 //! source of images, augmentation or encoder goes in.
 #![forbid(unsafe_code)]
 
+mod bad_sample;
 mod bad_samples;
 mod error;
 mod event;
@@ -20,7 +21,8 @@ mod sources;
 mod summary;
 mod tally;
 
-pub use bad_samples::{BadSample, Substitutes};
+pub use bad_sample::BadSample;
+pub use bad_samples::Substitutes;
 pub use error::{ErrorKind, TrainError};
 pub use event::{Event, LogLine};
 pub use features::encode;

@@ -16,7 +16,7 @@ use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 use crate::error::TrainError;
 use crate::event::Event;
 use crate::feeds::{DeviceFeed, Target, train_feed, train_sampler};

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::{Kit, call, dist};
+use super::commands::call;
+use super::{Kit, dist};
 use crate::{stage, tree};
 
 /// What machines with a GPU that are lent for a quarter of an hour take in one upload, with some room.

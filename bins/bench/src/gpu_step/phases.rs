@@ -8,8 +8,9 @@ use moco_ops::info_nce;
 use moco_optim::{Sgd, learning_rate};
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::setup::{KEY_MOMENTUM, LR, SEED, SGD, Setup, TEMPERATURE};
-use super::{Args, median, timed};
+use super::timing::{median, timed};
 
 /// Steps before the first that counts: memory is taken and algorithms are looked up in them.
 const WARMUP: u32 = 3;
