@@ -40,7 +40,7 @@ impl Arch {
 pub enum Stem {
     /// 7×7 convolution with stride 2, then 3×3 max pooling with stride 2.
     ImageNet,
-    /// 3×3 convolution with stride 1, no pooling.
+    /// 3×3 convolution with stride 1, no pooling (the authors' CIFAR notebook, class `ModelBase`).
     Cifar,
 }
 

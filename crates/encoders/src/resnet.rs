@@ -12,7 +12,7 @@ use crate::block::{Block, BlockSaved, BlockShape};
 use crate::config::{Arch, ResNetConfig, Stem};
 use crate::conv_bn::{ConvBn, ConvBnSaved, Run, Wanted};
 use crate::encoder::{Encoder, EncoderError, InLayer, Mode, Saved};
-use crate::init::{Initializer, count};
+use crate::init::{ConvInit, Initializer, count};
 
 /// A ResNet without its last linear layer: images `[N, 3, H, W]` to the pooled features
 /// `[N, feature_dim]` (2048 for ResNet-50).
@@ -55,7 +55,8 @@ fn groups_and_base_width(arch: Arch) -> (usize, usize) {
 }
 
 impl ResNet {
-    /// A ResNet with torchvision's initial values, in f32 or f64.
+    /// A ResNet with torchvision's initial values, in f32 or f64; `conv1` of [`Stem::Cifar`] starts as
+    /// PyTorch's `nn.Conv2d`, by which the authors' notebook replaces torchvision's.
     ///
     /// # Errors
     /// If the width multiplier leaves a layer without channels.
@@ -65,12 +66,13 @@ impl ResNet {
         let scaled = |width: usize| scaled(width, config.width);
         let mut init = Initializer::new(seed, dtype, 0);
         let mut c = scaled(64)?;
-        let (k, spec) = match config.stem {
-            Stem::ImageNet => (7, Conv2dSpec::new(2, 3)),
-            Stem::Cifar => (3, Conv2dSpec::new(1, 1)),
+        let (k, weight, spec) = match config.stem {
+            Stem::ImageNet => (7, ConvInit::FanOutNormal, Conv2dSpec::new(2, 3)),
+            // The authors' notebook puts a fresh `nn.Conv2d` where torchvision's layer was.
+            Stem::Cifar => (3, ConvInit::FanInUniform, Conv2dSpec::new(1, 1)),
         };
         let (conv, bn) = ("conv1".to_owned(), "bn1".to_owned());
-        let stem = ConvBn::new(&mut init, conv, bn, [c, 3, k, k], spec)?;
+        let stem = ConvBn::new(&mut init, conv, bn, [c, 3, k, k], weight, spec)?;
         let mut blocks = Vec::new();
         for (stage, n_blocks) in stages.into_iter().enumerate() {
             let planes = 64 << stage;
