@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Device, Tensor};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain};
-use moco_encoders::{Encoder, Mode, ResNet};
+use moco_encoders::{Encoder, Mode};
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, batch_norm_eval, conv2d, emulate, global_average_pool,
     normalize_images,
@@ -63,8 +63,8 @@ fn sources(loaded: &LoadedPretrain) -> Sources {
         .unwrap()
 }
 
-fn encoder(loaded: &LoadedPretrain) -> ResNet {
-    ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32).unwrap()
+fn encoder(loaded: &LoadedPretrain) -> Box<dyn Encoder> {
+    loaded.plan.encoder.build(loaded.plan.seed, DType::F32, &Device::Cpu).unwrap()
 }
 
 /// What a run leaves.
@@ -79,7 +79,7 @@ fn run(root: &Path, activations: &str) -> Run {
     let parts = Parts {
         sources: sources(&loaded),
         augmentation: Arc::new(Recipe::new(loaded.recipe).unwrap()),
-        encoder: Box::new(encoder(&loaded)),
+        encoder: encoder(&loaded),
     };
     let folder = RunFolder::create(&root.join("runs"), activations, &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
@@ -268,7 +268,7 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
     let labeled = sources(&loaded).labeled.unwrap();
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let how = (&loaded.plan.input, loaded.plan.workers, DType::BF16);
-    let error = encode(&mut encoder(&loaded), &labeled.test, &recipe, how).unwrap_err();
+    let error = encode(encoder(&loaded).as_mut(), &labeled.test, &recipe, how).unwrap_err();
     assert_eq!(
         error.to_string(),
         "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \

@@ -17,6 +17,7 @@ mod check;
 mod complaint;
 mod convert;
 mod data;
+mod encoder;
 mod error;
 mod layer;
 mod load;

@@ -181,18 +181,26 @@ pub(crate) enum RawPairing {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawEncoder {
-    /// A ResNet by its name in torchvision.
+    /// A ResNet by its name in torchvision; `vit_tiny`, `vit_small`, or `vit` with sizes of its own.
     pub(crate) arch: String,
-    /// First layers.
-    pub(crate) stem: RawStem,
-    /// Multiplier of every width.
-    pub(crate) width: f64,
+    /// First layers; for ResNets only.
+    pub(crate) stem: Option<RawStem>,
+    /// Multiplier of every width; for ResNets only.
+    pub(crate) width: Option<f64>,
     /// Projection: `fc` is v1's, `mlp` v2's.
     pub(crate) head: RawHead,
-    /// Parts of the batch with batch-norm statistics of their own.
-    pub(crate) bn_groups: usize,
-    /// Which group's statistics the running mean and variance follow.
-    pub(crate) bn_running: RawRunning,
+    /// Parts of the batch with batch-norm statistics of their own; for ResNets only.
+    pub(crate) bn_groups: Option<usize>,
+    /// Which group's statistics the running mean and variance follow; for ResNets only.
+    pub(crate) bn_running: Option<RawRunning>,
+    /// Side of a patch in pixels; for vision transformers only.
+    pub(crate) patch_size: Option<usize>,
+    /// Width of a token; for `vit` only.
+    pub(crate) embed_dim: Option<usize>,
+    /// Blocks of attention and MLP; for `vit` only.
+    pub(crate) depth: Option<usize>,
+    /// Attention heads of a block; for `vit` only.
+    pub(crate) n_heads: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

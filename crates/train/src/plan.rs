@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 use moco::MocoConfig;
-use moco_encoders::{HeadKind, ResNetConfig};
+use moco_encoders::{EncoderConfig, HeadKind};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::{Schedule, SgdConfig};
 use moco_rng::Seed;
@@ -27,7 +27,7 @@ pub struct PretrainPlan {
     /// The method.
     pub moco: MocoConfig,
     /// The backbone.
-    pub encoder: ResNetConfig,
+    pub encoder: EncoderConfig,
     /// The projection.
     pub head: HeadKind,
     /// What an image becomes before the encoder.

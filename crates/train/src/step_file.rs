@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Moco, MocoConfig, MocoError, MocoState, Shuffle, StepViews};
-use moco_encoders::{Encoder as _, HeadKind, ResNet, ResNetConfig};
+use moco::{Moco, MocoConfig, MocoState, Shuffle, StepViews};
+use moco_encoders::{EncoderConfig, HeadKind};
 use moco_ops::Precision;
 use moco_optim::SgdConfig;
 use moco_rng::Seed;
@@ -26,7 +26,7 @@ use crate::error::{During, TrainError};
 #[derive(Debug, Clone)]
 pub struct StepConfig {
     /// The backbone.
-    pub encoder: ResNetConfig,
+    pub encoder: EncoderConfig,
     /// The projection.
     pub head: HeadKind,
     /// The method.
@@ -138,10 +138,8 @@ fn model(config: &StepConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Moco
         .find(|(name, _)| name.starts_with("encoder_q.") && name.ends_with("weight"))
         .map(|(_, tensor)| tensor.dtype())
         .ok_or_else(|| lacks("encoder_q.*"))?;
-    let mut encoder = ResNet::new(config.encoder, config.seed, dtype)?;
-    encoder.params_mut().to_device(&config.device).map_err(MocoError::from)?;
-    let mut moco =
-        Moco::new(Box::new(encoder), config.head, config.moco.clone(), config.sgd, config.seed)?;
+    let encoder = config.encoder.build(config.seed, dtype, &config.device)?;
+    let mut moco = Moco::new(encoder, config.head, config.moco.clone(), config.sgd, config.seed)?;
     for (name, tensor) in moco.state()? {
         let may_be_left_out = name.starts_with("sgd.") || name.ends_with("num_batches_tracked");
         if may_be_left_out {

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod common;
+mod parts;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;

@@ -4,7 +4,7 @@ use std::fs;
 
 use moco::{MocoConfig, QueuePrecision};
 use moco_augment::{RecipeConfig, RecipeKind};
-use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
+use moco_encoders::{Arch, BnConfig, EncoderConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_optim::{Schedule, SgdConfig};
 use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan, ShardsPlan};
 
@@ -60,9 +60,10 @@ const V1: MocoConfig = MocoConfig {
     queue_precision: QueuePrecision::AsParameters,
 };
 
-fn resnet50(groups: usize) -> ResNetConfig {
+fn resnet50(groups: usize) -> EncoderConfig {
     let bn = BnConfig { groups, running: RunningStats::First };
-    ResNetConfig { arch: Arch::ResNet50, stem: Stem::ImageNet, width: 1.0, bn }
+    let (arch, stem) = (Arch::ResNet50, Stem::ImageNet);
+    EncoderConfig::ResNet(ResNetConfig { arch, stem, width: 1.0, bn })
 }
 
 fn near(a: f64, b: f64) -> bool {
@@ -137,7 +138,7 @@ fn cifar10_is_the_notebook() {
     assert_eq!(plan.moco, moco);
     let bn = BnConfig { groups: 8, running: RunningStats::Mean };
     let encoder = ResNetConfig { arch: Arch::ResNet18, stem: Stem::Cifar, width: 1.0, bn };
-    assert_eq!((plan.encoder, plan.head), (encoder, HeadKind::Fc));
+    assert_eq!((plan.encoder, plan.head), (EncoderConfig::ResNet(encoder), HeadKind::Fc));
     assert_eq!((plan.length, plan.batch_size), (Length::Epochs(200), 512));
     assert!(near(plan.lr, 0.06), "{}", plan.lr);
     assert_eq!(plan.sgd, SgdConfig { weight_decay: 5e-4, ..SGD });

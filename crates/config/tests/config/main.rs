@@ -3,6 +3,7 @@
 
 mod committed;
 mod messages;
+mod networks;
 mod resolved;
 
 use std::path::{Path, PathBuf};
