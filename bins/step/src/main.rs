@@ -60,7 +60,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         encoder: plan.encoder,
         head: plan.head,
         moco: plan.moco,
-        sgd: plan.sgd,
+        optimizer: plan.optimizer,
         seed: plan.seed,
     };
     let [n_steps, n_gradients] =

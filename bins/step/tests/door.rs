@@ -23,7 +23,7 @@ fn model(dtype: DType) -> Moco {
     let sets = SETS.map(String::from);
     let plan = moco_config::load_pretrain(Path::new(CONFIG), &sets).unwrap().plan;
     let encoder = plan.encoder.build(Seed(5), dtype, &Device::Cpu).unwrap();
-    Moco::new(encoder, plan.head, plan.moco, plan.sgd, Seed(5)).unwrap()
+    Moco::new(encoder, plan.head, plan.moco, plan.optimizer, Seed(5)).unwrap()
 }
 
 fn step(folder: &Path, arguments: &[&str]) -> Output {

@@ -96,7 +96,7 @@ pub fn trained_encoder(
     let plan = &loaded.plan;
     let activations = activations.dtype_on(device, plan.precision)?;
     let encoder = plan.encoder.build(plan.seed, DType::F32, &device.open(Precision::F32)?)?;
-    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed)?;
     moco.load_state(&state, global_step)?;
     Ok(TrainedEncoder { moco, loaded, activations })
 }

@@ -3,7 +3,7 @@
 use moco::{MocoConfig, QueuePrecision};
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_ops::{ConvBackend, Precision};
-use moco_optim::{Schedule, SgdConfig};
+use moco_optim::Schedule;
 use moco_rng::Seed;
 use moco_train::{
     Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
@@ -16,15 +16,12 @@ use crate::check::{
 use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
 use crate::encoder::{check_on_gpu, encoder_plan};
+use crate::optim;
 use crate::raw::{
     RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEvaluate, RawFidelity,
-    RawFinishOn, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawOptim, RawPairing,
-    RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawSchedule, RawScheduleKind,
-    RawSource,
+    RawFinishOn, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample, RawPairing, RawPrecision,
+    RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawSchedule, RawScheduleKind, RawSource,
 };
-
-/// The batch for which the papers state learning rates.
-const BASE_BATCH: f64 = 256.0;
 
 /// Everything a run is told.
 pub(crate) fn convert(
@@ -44,28 +41,20 @@ pub(crate) fn convert(
         evaluate,
         health: RawHealth { stop_on_collapse },
     } = raw;
-    at_least_one("optim.batch_size", optim.batch_size as u64)?;
+    let optim = optim::optim(&optim)?;
     let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
     let window_shards = window_shards(&data)?;
     let (data, workers) = data_plan(data)?;
     let (input, recipe, fidelity) = input_plan(&augment)?;
     let (encoder, head) = encoder_plan(&encoder, input.image_size, optim.batch_size)?;
-    let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
-    // A rate of 0 is the control run with a frozen encoder.
-    not_negative("optim.base_lr", base_lr)?;
-    #[expect(clippy::cast_precision_loss, reason = "batches stay far below 2^53")]
-    let lr = base_lr * batch_size as f64 / BASE_BATCH;
-    let sgd = SgdConfig {
-        sgd_momentum: momentum("optim.sgd_momentum", sgd_momentum)?,
-        weight_decay: not_negative("optim.weight_decay", weight_decay)?,
-    };
+    let length = length(steps, epochs)?;
     let plan = PretrainPlan {
         seed: Seed(seed),
-        length: length(steps, epochs)?,
-        batch_size,
-        lr,
-        sgd,
-        schedule: schedule_plan(schedule)?,
+        length,
+        batch_size: optim.batch_size,
+        lr: optim.lr,
+        optimizer: optim.optimizer,
+        schedule: optim.warmed_up(schedule_plan(schedule)?, length)?,
         moco: moco_plan(&moco)?,
         encoder,
         head,
@@ -89,6 +78,7 @@ pub(crate) fn convert(
         health: HealthPlan { stop_on_collapse },
     };
     check_on_gpu(&plan)?;
+    optim::check_recordable(&plan)?;
     Ok((plan, data, (recipe, fidelity)))
 }
 

@@ -23,6 +23,7 @@ mod layer;
 mod load;
 mod merge;
 mod migrate;
+mod optim;
 mod raw;
 mod resolved;
 

@@ -1,6 +1,6 @@
 //! A pretraining config as it is written: the sections and keys of the TOML file.
 //!
-//! No key has a default. The conversion in `convert` takes each struct apart without `..`, so a key that
+//! No key has a default but two of `[optim]`, which say so. The conversion in `convert` takes each struct apart without `..`, so a key that
 //! nothing reads is a compiler warning.
 
 use std::path::PathBuf;
@@ -255,14 +255,25 @@ pub(crate) enum RawQueuePrecision {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawOptim {
+    /// What updates the parameters; SGD where it is left out.
+    pub(crate) kind: Option<RawOptimizer>,
     /// Images in a step, over all devices.
     pub(crate) batch_size: usize,
     /// Learning rate for a batch of 256; the rate used is this times `batch_size` / 256.
     pub(crate) base_lr: f64,
     /// Momentum of the gradients.
     pub(crate) sgd_momentum: f64,
-    /// L2 penalty on every parameter.
+    /// L2 penalty on every parameter; of LARS, on all but biases and the weights of norms.
     pub(crate) weight_decay: f64,
+    /// Epochs in which the rate rises to the schedule's first; 0 where it is left out.
+    pub(crate) warmup_epochs: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawOptimizer {
+    Sgd,
+    Lars,
 }
 
 /// `[schedule]`.

@@ -10,7 +10,8 @@ use crate::queue::Queue;
 use crate::step::{Moco, next_generation};
 
 /// Named tensors: `encoder_q.*` and `encoder_k.*` (torchvision's names, `fc.*` for the head), `queue`
-/// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name).
+/// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name; `lars.*`
+/// where that is the optimizer).
 pub type MocoState = BTreeMap<String, Tensor>;
 
 impl Moco {
@@ -25,8 +26,8 @@ impl Moco {
                 state.insert(format!("{prefix}.{name}"), tensor.clone());
             }
         }
-        for (name, buffer) in self.sgd.buffers() {
-            state.insert(format!("sgd.{name}"), buffer.clone());
+        for (name, tensor) in self.optimizer.state() {
+            state.insert(format!("{}.{name}", self.optimizer.name()), tensor.clone());
         }
         state.insert("queue".into(), self.queue.keys().clone());
         let ptr = i64::try_from(self.queue.ptr()).unwrap_or(i64::MAX);
@@ -51,7 +52,8 @@ impl Moco {
                 store.load(|name| state.get(&format!("{prefix}.{name}")))?;
             }
         }
-        self.sgd.load(|name| state.get(&format!("sgd.{name}")))?;
+        let prefix = self.optimizer.name();
+        self.optimizer.load(&|name| state.get(&format!("{prefix}.{name}")))?;
         let get = |name: &str| {
             state.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind, Mode};
 use moco_ops::{InfoNce, add, info_nce};
-use moco_optim::{Sgd, SgdConfig};
+use moco_optim::{Optimizer, OptimizerConfig};
 use moco_params::Gradients;
 use moco_rng::Seed;
 
@@ -26,7 +26,7 @@ pub struct Moco {
     pub(crate) encoder_q: Branch,
     pub(crate) encoder_k: Branch,
     pub(crate) queue: Queue,
-    pub(crate) sgd: Sgd,
+    pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) global_step: u64,
     /// The tensors by a number: another one whenever they may have been replaced by others, so that a recorded
     /// step would work on those of before. No two models have the same.
@@ -81,7 +81,7 @@ impl Moco {
         encoder: Box<dyn Encoder>,
         head: HeadKind,
         config: MocoConfig,
-        sgd: SgdConfig,
+        optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
         let place = encoder.params().dtype_and_device();
@@ -93,14 +93,14 @@ impl Moco {
         let queue = queue.to_device(device)?;
         let encoder_q = Branch::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
-        let sgd = Sgd::new(sgd, &encoder_q.stores())?;
+        let optimizer = optimizer.into().build(&encoder_q.stores())?;
         Ok(Self {
             config,
             seed,
             encoder_q,
             encoder_k,
             queue,
-            sgd,
+            optimizer,
             global_step: 0,
             generation: next_generation(),
         })
@@ -175,7 +175,7 @@ impl Moco {
             q.push(direction.q);
             k.push(direction.k);
         }
-        self.sgd.step(&self.encoder_q.stores(), &gradients, lr)?;
+        self.optimizer.step(&self.encoder_q.stores(), &gradients, lr)?;
         // The notebook enqueues `cat(k1, k2)`: first the keys of view 1 (direction 2), then those of
         // view 2.
         self.queue.enqueue_at(&k.iter().rev().collect::<Vec<_>>(), ptr)?;

@@ -1,7 +1,7 @@
 //! Training steps from a file to a file: the door for parity checks from any language.
 //!
 //! Input, one safetensors file: the state (`encoder_q.*`, `encoder_k.*` with torchvision's names and
-//! `fc.*`, `queue` `[C, K]`, `queue_ptr` `[1]` i64; `sgd.*` may be left out for a first step), and for
+//! `fc.*`, `queue` `[C, K]`, `queue_ptr` `[1]` i64; `sgd.*`, or `lars.*`, may be left out for a first step), and for
 //! each step i = 0, 1, …: `step{i}.im_q`, `step{i}.im_k` `[N, 3, H, W]`, `step{i}.lr` `[1]`,
 //! optionally `step{i}.shuffle` `[N]` (and `step{i}.shuffle1` for the second direction of the symmetric
 //! loss): the image at place j of the key encoder's batch is `shuffle[j]`. The type of
@@ -17,7 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use moco::{Moco, MocoConfig, MocoState, Shuffle, StepViews};
 use moco_encoders::{EncoderConfig, HeadKind};
 use moco_ops::Precision;
-use moco_optim::SgdConfig;
+use moco_optim::OptimizerConfig;
 use moco_rng::Seed;
 
 use crate::error::{During, TrainError};
@@ -32,7 +32,7 @@ pub struct StepConfig {
     /// The method.
     pub moco: MocoConfig,
     /// The optimizer.
-    pub sgd: SgdConfig,
+    pub optimizer: OptimizerConfig,
     /// Where to compute.
     pub device: Device,
     /// How a GPU stores and multiplies activations; f32 and f64 files on a CPU need f32.
@@ -139,9 +139,12 @@ fn model(config: &StepConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Moco
         .map(|(_, tensor)| tensor.dtype())
         .ok_or_else(|| lacks("encoder_q.*"))?;
     let encoder = config.encoder.build(config.seed, dtype, &config.device)?;
-    let mut moco = Moco::new(encoder, config.head, config.moco.clone(), config.sgd, config.seed)?;
+    let mut moco =
+        Moco::new(encoder, config.head, config.moco.clone(), config.optimizer, config.seed)?;
+    let of_optimizer = format!("{}.", config.optimizer.name());
     for (name, tensor) in moco.state()? {
-        let may_be_left_out = name.starts_with("sgd.") || name.ends_with("num_batches_tracked");
+        let may_be_left_out =
+            name.starts_with(&of_optimizer) || name.ends_with("num_batches_tracked");
         if may_be_left_out {
             state.entry(name).or_insert(tensor);
         }

@@ -46,3 +46,31 @@ fn a_vision_transformer_trains_and_resumes_with_the_same_bits() {
         &["encoder_q.cls_token", "encoder_k.norm.weight", "sgd.blocks.1.attn.qkv.weight"],
     );
 }
+
+const LARS: [&str; 4] =
+    ["optim.kind=lars", "optim.base_lr=40", "optim.weight_decay=1e-6", "optim.warmup_epochs=1"];
+
+#[test]
+fn lars_with_a_warm_up_trains_and_resumes_with_the_same_bits() {
+    check_resumed(&LARS, &["lars.conv1.weight", "lars.bn1.bias", "lars.fc.2.weight"]);
+}
+
+#[test]
+fn bits_of_lars_do_not_depend_on_the_number_of_threads() {
+    let bench = Bench::new();
+    for threads in ["1", "3"] {
+        let mut command = bench.command(&with(&["tiny.toml", "--name", threads], &LARS));
+        let output = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert!(bench.state("1") == bench.state("3"));
+    // The rate rises over the 12 steps of the first epoch: 40·16/256 at its end.
+    let metrics = std::fs::read_to_string(bench.path("runs/1/metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str(line).unwrap());
+    let rates: Vec<f64> = lines.filter_map(|line: serde_json::Value| line["lr"].as_f64()).collect();
+    for (step, rate) in rates.iter().take(12).enumerate() {
+        let expected = 2.5 * (step + 1) as f64 / 12.0;
+        assert!((rate - expected).abs() < 1e-12, "{step}: {rate} {expected}");
+    }
+    assert!(rates.len() == 40 && rates[39] < 0.1, "{rates:?}");
+}

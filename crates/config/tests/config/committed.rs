@@ -5,7 +5,7 @@ use std::fs;
 use moco::{MocoConfig, QueuePrecision};
 use moco_augment::{RecipeConfig, RecipeKind};
 use moco_encoders::{Arch, BnConfig, EncoderConfig, HeadKind, ResNetConfig, RunningStats, Stem};
-use moco_optim::{Schedule, SgdConfig};
+use moco_optim::{OptimizerConfig, Schedule, SgdConfig};
 use moco_train::{DataPlan, Length, LinearPlan, PretrainPlan, ShardsPlan};
 
 use crate::{config_path, load};
@@ -47,7 +47,8 @@ fn each_loads_and_its_head_says_how_to_run_it() {
     }
 }
 
-const SGD: SgdConfig = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
+const SGD: OptimizerConfig =
+    OptimizerConfig::Sgd(SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 });
 
 /// arXiv 1911.05722 section 3 and the defaults of the official main_moco.py.
 const V1: MocoConfig = MocoConfig {
@@ -76,7 +77,7 @@ fn v1_is_the_paper() {
     let crop_scale = (0.2, 1.0);
     assert_eq!(recipe, RecipeConfig { image_size: 224, crop_scale, kind: RecipeKind::V1 });
     assert_eq!((&plan.moco, plan.head), (&V1, HeadKind::Fc));
-    assert_eq!((plan.encoder, plan.sgd), (resnet50(8), SGD));
+    assert_eq!((plan.encoder, plan.optimizer), (resnet50(8), SGD));
     assert_eq!((plan.length, plan.batch_size), (Length::Epochs(200), 256));
     assert!(near(plan.lr, 0.03), "{}", plan.lr);
     assert_eq!(plan.schedule, Schedule::Steps { milestones: vec![120, 160], gamma: 0.1 });
@@ -104,7 +105,10 @@ fn v2_differs_from_v1_by_the_four_changes_of_its_table() {
         assert_eq!(v2.schedule, Schedule::CosinePerEpoch);
         assert_eq!(recipe, RecipeConfig { kind: RecipeKind::V2, ..v1_recipe });
         assert_eq!(v2.length, Length::Epochs(epochs));
-        assert_eq!((v2.encoder, v2.sgd, v2.batch_size), (v1.encoder, v1.sgd, v1.batch_size));
+        assert_eq!(
+            (v2.encoder, v2.optimizer, v2.batch_size),
+            (v1.encoder, v1.optimizer, v1.batch_size)
+        );
         assert!(near(v2.lr, v1.lr), "{}", v2.lr);
         assert_eq!((v2.input, v2.evaluation), (v1.input.clone(), v1.evaluation.clone()));
     }
@@ -121,7 +125,7 @@ fn ig1b_counts_iterations_and_reads_a_store_in_windows() {
     assert!(plan.window_shards > 0 && cache_bytes >= 2 * plan.window_shards as u64 * 1_000_000_000);
     assert_eq!((recipe.kind, plan.head, &plan.moco), (RecipeKind::V1, HeadKind::Fc, &V1));
     assert_eq!((plan.length, plan.batch_size), (Length::Steps(1_250_000), 1024));
-    assert_eq!((plan.encoder, plan.sgd), (resnet50(64), SGD));
+    assert_eq!((plan.encoder, plan.optimizer), (resnet50(64), SGD));
     assert!(near(plan.lr, 0.12), "{}", plan.lr);
     assert_eq!(plan.schedule, Schedule::Exponential { every_steps: 62_500, gamma: 0.9 });
 }
@@ -141,7 +145,8 @@ fn cifar10_is_the_notebook() {
     assert_eq!((plan.encoder, plan.head), (EncoderConfig::ResNet(encoder), HeadKind::Fc));
     assert_eq!((plan.length, plan.batch_size), (Length::Epochs(200), 512));
     assert!(near(plan.lr, 0.06), "{}", plan.lr);
-    assert_eq!(plan.sgd, SgdConfig { weight_decay: 5e-4, ..SGD });
+    let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 5e-4 };
+    assert_eq!(plan.optimizer, OptimizerConfig::Sgd(sgd));
     assert_eq!(plan.schedule, Schedule::CosinePerEpoch);
     assert_eq!(plan.input.mean, [0.4914, 0.4822, 0.4465]);
     assert_eq!(plan.input.std, [0.2023, 0.1994, 0.2010]);

@@ -1,9 +1,9 @@
 //! Configs from files, as a user writes them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod choices;
 mod committed;
 mod messages;
-mod networks;
 mod resolved;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
-//! Networks and their keys.
+//! Networks and optimizers, and their keys.
 
 use moco_encoders::{EncoderConfig, VitConfig, VitShape};
+use moco_optim::{LarsConfig, OptimizerConfig, Schedule, SgdConfig};
 
 use crate::{fixture, load_fixture};
 
@@ -128,5 +129,49 @@ fn a_resnet_needs_its_keys() {
         let error = moco_config::load_pretrain_text(&text, "mine.toml").unwrap_err().render();
         let expected = format!("error: encoder.arch = \"resnet10\" needs {key}");
         assert_eq!(error.lines().next(), Some(expected.as_str()));
+    }
+}
+
+#[test]
+fn the_optimizer_is_sgd_where_nothing_else_is_said() {
+    let of = |sets: &[&str]| load_fixture(sets).unwrap().plan.optimizer;
+    let sgd = OptimizerConfig::Sgd(SgdConfig { sgd_momentum: 0.9, weight_decay: 5e-4 });
+    assert_eq!(of(&[]), sgd);
+    assert_eq!(of(&["optim.kind=sgd"]), sgd);
+    let lars = LarsConfig { sgd_momentum: 0.8, weight_decay: 1e-6 };
+    let sets = ["optim.kind=lars", "optim.sgd_momentum=0.8", "optim.weight_decay=1e-6"];
+    assert_eq!(of(&sets), OptimizerConfig::Lars(lars));
+}
+
+#[test]
+fn a_warm_up_stands_before_any_schedule() {
+    let of = |sets: &[&str]| load_fixture(sets).unwrap().plan.schedule;
+    assert_eq!(of(&["optim.warmup_epochs=0"]), Schedule::CosinePerStep);
+    for (kind, then) in
+        [("cosine_per_step", Schedule::CosinePerStep), ("constant", Schedule::Constant)]
+    {
+        let expected = Schedule::Warmup { epochs: 3, then: Box::new(then) };
+        assert_eq!(of(&["optim.warmup_epochs=3", &format!("schedule.kind={kind}")]), expected);
+    }
+}
+
+#[test]
+fn impossible_optimizers_and_warm_ups_are_refused() {
+    for (sets, expected) in [
+        (&["optim.kind=adam"][..], "unknown optim.kind \"adam\""),
+        (
+            &["run.epochs=5", "optim.warmup_epochs=5"],
+            "optim.warmup_epochs must be less than run.epochs, got 5 and 5",
+        ),
+        (
+            &["optim.warmup_epochs=1.5"],
+            "optim.warmup_epochs: invalid type: floating point `1.5`, expected a whole number, 0 or more",
+        ),
+        (
+            &["optim.kind=lars", "run.cuda_graph=true"],
+            "run.cuda_graph must be false with optim.kind = \"lars\", whose operations cannot be recorded",
+        ),
+    ] {
+        assert_eq!(error_of(sets), format!("error: {expected}"));
     }
 }
