@@ -108,6 +108,9 @@ pub enum EncoderError {
         /// The parameter.
         name: String,
     },
+    /// Features of stages were asked of a network without any.
+    #[error("this encoder has no stages; those of a ResNet have features of their own")]
+    NoStages,
     /// A configuration that describes no network.
     #[error("{what} = {got} leaves no channels; use a larger one")]
     NoChannels {
@@ -141,6 +144,15 @@ pub trait Encoder: Send {
     /// # Errors
     /// If the images do not fit.
     fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError>;
+
+    /// Activations `[N, C, H, W]` of each stage in evaluation mode, from the first to the last: for detectors and
+    /// the like, which look at several scales. Changes nothing.
+    ///
+    /// # Errors
+    /// [`EncoderError::NoStages`] unless it is a network with stages; if the images do not fit.
+    fn stage_features(&mut self, _images: &Tensor) -> Result<Vec<Tensor>, EncoderError> {
+        Err(EncoderError::NoStages)
+    }
 
     /// Gradients of all parameters from the gradient `[N, feature_dim]` of the features. Parameters
     /// must not have changed since `forward`.

@@ -168,6 +168,36 @@ impl Encoder for ResNet {
         Ok(self.run(images, mode, None)?.features)
     }
 
+    /// conv1 behind its ReLU (before any pooling), then res2 to res5, which are torchvision's `layer1` to `layer4`;
+    /// global average pooling of the last one gives the features. For images `[N, 3, H, W]`, with the widths of
+    /// [`ResNetConfig::width`] 1:
+    ///
+    /// | | conv1 | res2 | res3 | res4 | res5 |
+    /// |---|---|---|---|---|---|
+    /// | channels, basic blocks | 64 | 64 | 128 | 256 | 512 |
+    /// | channels, bottlenecks | 64 | 256 | 512 | 1024 | 2048 |
+    /// | height, ImageNet stem | H/2 | H/4 | H/8 | H/16 | H/32 |
+    /// | height, CIFAR stem | H | H | H/2 | H/4 | H/8 |
+    ///
+    /// Sizes that 2 does not divide are rounded up.
+    fn stage_features(&mut self, images: &Tensor) -> Result<Vec<Tensor>, EncoderError> {
+        let run = Run { bn: self.config.bn, mode: Mode::Eval };
+        let (mut y, _) = self.stem.forward(&mut self.params, images, After::Relu, run)?;
+        let mut stages = vec![y.clone()];
+        if self.config.stem == Stem::ImageNet {
+            y = max_pool(&y).in_layer("maxpool")?.y;
+        }
+        let (blocks_of_stages, _) = layout(self.config.arch);
+        let mut blocks = self.blocks.iter();
+        for n_blocks in blocks_of_stages {
+            for block in blocks.by_ref().take(n_blocks) {
+                (y, _) = block.forward(&mut self.params, &y, run)?;
+            }
+            stages.push(y.clone());
+        }
+        Ok(stages)
+    }
+
     fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {
         let Activations { stem, pooled, mut blocks, last } = saved.take()?;
         let mut gradients = Gradients::new();

@@ -6,7 +6,7 @@ mod running;
 
 use candle_core::Tensor;
 
-use self::kernel::{Affine, Gradient, Normalization, Rows};
+use self::kernel::{Affine, Gradient, Normalization, Origin, Rows};
 use crate::dense::{Dense, by_dtype, channels_last, dims4, expect_shape, lend, shape, tensor};
 use crate::error::OpError;
 use crate::gpu::{self, on_gpu};
@@ -147,12 +147,43 @@ pub fn batch_norm_eval(
     expect_shape(OP, "running_mean", running_mean, &dims[1..2])?;
     expect_shape(OP, "running_var", running_var, &dims[1..2])?;
     on_gpu!(OP, x, batch_norm::eval, x, bn, [running_mean, running_var], after);
-    let mean = by_dtype!(OP, running_mean, numbers(running_mean))?;
-    let mut inv_std = by_dtype!(OP, running_var, numbers(running_var))?;
-    for value in &mut inv_std {
-        *value = 1.0 / (*value + bn.eps).sqrt();
-    }
+    let [mean, inv_std] = mean_and_inv_std([running_mean, running_var], bn.eps)?;
     by_dtype!(OP, x, normalize(x, BatchNorm { groups: 1, ..bn }, (&mean, &inv_std), after, dims))
+}
+
+/// The gradients of [`batch_norm_eval`] from its input `x`, its output `y` and the gradient `dy` of its output,
+/// all `[N, C, H, W]`, as [`batch_norm_backward`] gives those of training mode. `running` are mean and variance
+/// `[C]`; they are read as constants and kept, so the input's gradient is `γ/√(σ² + ε)·g`, as in PyTorch when
+/// a `BatchNorm2d` in evaluation mode is trained.
+///
+/// # Errors
+/// If shapes do not fit, or the tensors are on a GPU, which has no kernel for this.
+pub fn batch_norm_eval_backward(
+    [x, y, dy]: [&Tensor; 3],
+    bn: BatchNorm<'_>,
+    running: [&Tensor; 2],
+    after: After<'_>,
+) -> Result<BatchNormGradients, OpError> {
+    let dims = check(x, bn, after)?;
+    for (name, tensor) in [("y", y), ("dy", dy)] {
+        expect_shape(OP, name, tensor, &dims)?;
+    }
+    for (name, tensor) in ["running_mean", "running_var"].into_iter().zip(running) {
+        expect_shape(OP, name, tensor, &dims[1..2])?;
+    }
+    if gpu::of(OP, x)?.is_some() {
+        return Err(OpError::OnlyCpu { op: "batch_norm_eval_backward" });
+    }
+    let [mean, inv_std] = mean_and_inv_std(running, bn.eps)?;
+    let by = Moments { origin: Origin::Running, mean: &mean, inv_std: &inv_std };
+    by_dtype!(OP, x, backward([x, y, dy], BatchNorm { groups: 1, ..bn }, by, after, dims))
+}
+
+/// Mean and 1/√(σ² + ε) of running statistics, `[C]` each.
+fn mean_and_inv_std([mean, var]: [&Tensor; 2], eps: f64) -> Result<[Vec<f64>; 2], OpError> {
+    let mean = by_dtype!(OP, mean, numbers(mean))?;
+    let var = by_dtype!(OP, var, numbers(var))?;
+    Ok([mean, var.into_iter().map(|var| 1.0 / (var + eps).sqrt()).collect()])
 }
 
 /// The gradients of [`batch_norm_train`] from its input `x`, its output `y` and the gradient `dy` of its
@@ -176,7 +207,9 @@ pub fn batch_norm_backward(
         Statistics::Host(statistics) => {
             // The groups of the forward pass.
             let bn = BatchNorm { groups: saved.groups, ..bn };
-            by_dtype!(OP, x, backward([x, y, dy], bn, statistics, after, dims))
+            let (mean, inv_std) = (&statistics.mean, &statistics.inv_std());
+            let by = Moments { origin: Origin::Batch, mean, inv_std };
+            by_dtype!(OP, x, backward([x, y, dy], bn, by, after, dims))
         }
         Statistics::Device(statistics) => {
             let gpu = gpu::expect(OP, x.device())?;
@@ -249,17 +282,24 @@ fn normalize<T: Float>(
     channels_last(OP, y, dims)
 }
 
+/// What a forward pass normalized by: mean and 1/σ, `[groups, C]`.
+#[derive(Debug, Clone, Copy)]
+struct Moments<'a> {
+    origin: Origin,
+    mean: &'a [f64],
+    inv_std: &'a [f64],
+}
+
 fn backward<T: Float>(
     [x, y, dy]: [&Tensor; 3],
     bn: BatchNorm<'_>,
-    saved: &HostStatistics,
+    Moments { origin, mean, inv_std }: Moments<'_>,
     after: After<'_>,
     dims: [usize; 4],
 ) -> Result<BatchNormGradients, OpError> {
     let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
     let gamma = numbers::<T>(bn.gamma)?;
-    let inv_std = saved.inv_std();
-    let by = Normalization { mean: &saved.mean, inv_std: &inv_std, gamma: &gamma };
+    let by = Normalization { origin, mean, inv_std, gamma: &gamma };
     let [x, dy] = [Dense::channels_last(OP, x)?, Dense::channels_last(OP, dy)?];
     let (dx, added, sums) = match after {
         After::Nothing => lend!(OP, T, [x, dy] => {
@@ -267,7 +307,7 @@ fn backward<T: Float>(
             (dx, None, sums)
         }),
         After::Relu => {
-            let affine = affine::<T>(bn, &saved.mean, &inv_std)?;
+            let affine = affine::<T>(bn, mean, inv_std)?;
             lend!(OP, T, [x, dy] => {
                 let (dx, sums) = kernel::gradients(x, &Gradient::OfRelu(dy, &affine), rows, by);
                 (dx, None, sums)
