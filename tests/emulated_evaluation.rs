@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Device, Tensor};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain};
-use moco_encoders::{Encoder, Mode, ResNet};
+use moco_encoders::{Encoder, Mode};
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, batch_norm_eval, conv2d, emulate, global_average_pool,
     normalize_images,
@@ -68,8 +68,8 @@ fn sources(loaded: &LoadedPretrain) -> Sources {
         .unwrap()
 }
 
-fn encoder(loaded: &LoadedPretrain) -> ResNet {
-    ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32).unwrap()
+fn encoder(loaded: &LoadedPretrain) -> Box<dyn Encoder> {
+    loaded.plan.encoder.build(loaded.plan.seed, DType::F32, &Device::Cpu).unwrap()
 }
 
 /// What a run leaves.
@@ -84,7 +84,7 @@ fn run(root: &Path, activations: &str) -> Run {
     let parts = Parts {
         sources: sources(&loaded),
         augmentation: Arc::new(Recipe::new(loaded.recipe).unwrap()),
-        encoder: Box::new(encoder(&loaded)),
+        encoder: encoder(&loaded),
     };
     let folder = RunFolder::create(&root.join("runs"), activations, &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
@@ -175,7 +175,7 @@ fn features_by_hand(
 }
 
 /// An untrained encoder with batch norm statistics of the test images, which are returned too.
-fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (ResNet, Tensor) {
+fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (Box<dyn Encoder>, Tensor) {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let pixels: Vec<u8> = (0..N_TEST)
         .flat_map(|index| {
@@ -234,18 +234,18 @@ const ON_DEVICE: Allowed = Allowed { f32: 1e-5, bf16: 0.5 };
 /// Compares features in f32 and from bf16 activations with those by hand.
 fn check_features(
     allowed: &Allowed,
-    computed: impl FnOnce(&mut ResNet, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
+    computed: impl FnOnce(&mut dyn Encoder, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
 ) {
     let root = tempfile::tempdir().unwrap();
     let loaded = loaded(root.path(), &[]);
     let labeled = sources(&loaded).labeled.unwrap();
     let (mut encoder, images) = calibrated(&loaded, &labeled);
     let by_hand = |stored: fn(&Tensor) -> Tensor| {
-        let features = features_by_hand(&encoder, &images, stored);
+        let features = features_by_hand(encoder.as_ref(), &images, stored);
         features.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let [exact, rounded] = [by_hand(Tensor::clone), by_hand(round)];
-    let [wide, narrow] = computed(&mut encoder, &loaded, &labeled);
+    let [wide, narrow] = computed(encoder.as_mut(), &loaded, &labeled);
     let [off, left, moved] =
         [distance(&wide, &exact), distance(&narrow, &rounded), distance(&rounded, &exact)];
     assert!(off <= allowed.f32, "{off}");
@@ -273,7 +273,7 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
     let labeled = sources(&loaded).labeled.unwrap();
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let how = (&loaded.plan.input, loaded.plan.workers, DType::BF16);
-    let error = encode(&mut encoder(&loaded), &labeled.test, &recipe, how).unwrap_err();
+    let error = encode(encoder(&loaded).as_mut(), &labeled.test, &recipe, how).unwrap_err();
     assert_eq!(
         error.to_string(),
         "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \

@@ -13,7 +13,7 @@ use candle_core::Device;
 #[test]
 fn features_and_labels_are_written() {
     let root = tempfile::tempdir().unwrap();
-    small_run::small_run(root.path());
+    small_run::small_run(root.path(), &["encoder.width=0.0625"]);
     let output = Command::new(env!("CARGO_BIN_EXE_extract"))
         .current_dir(root.path())
         .args(["runs/small", "--out", "features.safetensors"])

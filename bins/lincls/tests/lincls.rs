@@ -11,7 +11,7 @@ use std::process::Command;
 #[test]
 fn a_run_is_measured_again() {
     let root = tempfile::tempdir().unwrap();
-    let summary = small_run::small_run(root.path());
+    let summary = small_run::small_run(root.path(), &["encoder.width=0.0625"]);
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lincls"));
         let output = command.current_dir(root.path()).args(arguments).output().unwrap();

@@ -8,7 +8,6 @@ use candle_core::DType;
 use moco::Moco;
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_encoders::{Encoder as _, ResNet};
 use moco_evaluate::FeatureSet;
 use moco_ops::Precision;
 use moco_train::{
@@ -28,12 +27,8 @@ pub fn parts(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::R
     if let (true, Some(setting)) = (device.is_cpu(), needs_gpu(&loaded.plan)) {
         return Err(usage(Exit::Usage, format!("{setting} needs --device cuda:N")));
     }
-    let encoder = encoder(loaded, device)?;
-    Ok(Parts {
-        sources: sources(loaded)?,
-        augmentation: Arc::new(recipe(loaded)?),
-        encoder: Box::new(encoder),
-    })
+    let encoder = loaded.plan.encoder.build(loaded.plan.seed, DType::F32, device)?;
+    Ok(Parts { sources: sources(loaded)?, augmentation: Arc::new(recipe(loaded)?), encoder })
 }
 
 /// A setting that a CPU cannot follow.
@@ -44,12 +39,6 @@ fn needs_gpu(plan: &PretrainPlan) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(is_set, setting)| is_set.then_some(setting))
-}
-
-fn encoder(loaded: &LoadedPretrain, device: &candle_core::Device) -> anyhow::Result<ResNet> {
-    let mut encoder = ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32)?;
-    encoder.params_mut().to_device(device)?;
-    Ok(encoder)
 }
 
 /// Opens the data of a config, with a bar on standard error while it is drawn or indexed.
@@ -106,8 +95,8 @@ pub fn trained_encoder(
         .with_context(|| format!("the config inside {}", path.display()))?;
     let plan = &loaded.plan;
     let activations = activations.dtype_on(device, plan.precision)?;
-    let encoder = encoder(&loaded, &device.open(Precision::F32)?)?;
-    let mut moco = Moco::new(Box::new(encoder), plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    let encoder = plan.encoder.build(plan.seed, DType::F32, &device.open(Precision::F32)?)?;
+    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed)?;
     moco.load_state(&state, global_step)?;
     Ok(TrainedEncoder { moco, loaded, activations })
 }

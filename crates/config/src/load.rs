@@ -7,6 +7,7 @@ use moco_train::{DataPlan, PretrainPlan};
 
 use crate::convert::convert;
 use crate::data::scheme;
+use crate::encoder;
 use crate::error::ConfigError;
 use crate::layer::{Layer, parse, read_layers};
 use crate::merge::Merged;
@@ -70,6 +71,7 @@ fn load(layers: Vec<Layer>, provenance: Provenance) -> Result<LoadedPretrain, Co
 fn drop_outdated(merged: &mut Merged) {
     merged.drop_if_outdated("run.steps", "run.epochs");
     merged.drop_if_outdated("run.epochs", "run.steps");
+    encoder::drop_outdated(merged);
     let choice =
         |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     if choice(merged, "data.source").as_deref() != Some("image_folder") {

@@ -20,7 +20,12 @@ struct Migration {
 /// All formats since the first, which had no number.
 const MIGRATIONS: &[Migration] = &[Migration {
     to: 2,
-    added: &[["run", "conv_backend", "\"legacy\""], ["evaluate", "activations", "\"f32\""]],
+    added: &[
+        ["run", "conv_backend", "\"legacy\""],
+        ["optim", "kind", "\"sgd\""],
+        ["optim", "warmup_epochs", "0"],
+        ["evaluate", "activations", "\"f32\""],
+    ],
 }];
 
 /// The format of configs without a number.

@@ -83,7 +83,7 @@ impl Moco {
         let statistics = PendingStep { global_step: self.global_step, directions: losses };
         statistics.expect_finite_loss(&inputs.batch)?;
 
-        self.sgd.step(&self.encoder_q.stores(), &gradients, &inputs.lr)?;
+        self.optimizer.step(&self.encoder_q.stores(), &gradients, &inputs.lr)?;
 
         // The keys replace the oldest ones. With the symmetric loss the authors' notebook enqueues
         // cat(k1, k2): first the keys of view 1 (of the second direction), then those of view 2.

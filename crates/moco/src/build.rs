@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use moco_encoders::{Encoder, HeadKind};
-use moco_optim::SgdConfig;
+use moco_optim::OptimizerConfig;
 use moco_rng::Seed;
 
 use crate::batch::Batch;
@@ -33,18 +33,18 @@ pub fn build_mechanism(
     encoder: Box<dyn Encoder>,
     head: HeadKind,
     config: MocoConfig,
-    sgd: SgdConfig,
+    optimizer: OptimizerConfig,
     seed: Seed,
     execution: Execution,
 ) -> Result<Box<dyn Mechanism>, MocoError> {
     Ok(match (config.mechanism, execution) {
         (MechanismKind::Queue, _) => {
-            let moco = Moco::new(encoder, head, config, sgd, seed)?;
+            let moco = Moco::new(encoder, head, config, optimizer, seed)?;
             let captured = (execution == Execution::Captured).then(CapturedSteps::default);
             Box::new(Queued { moco, captured })
         }
         (MechanismKind::EndToEnd, Execution::Eager) => {
-            Box::new(EndToEnd::new(encoder, head, config, sgd, seed)?)
+            Box::new(EndToEnd::new(encoder, head, config, optimizer, seed)?)
         }
         (MechanismKind::EndToEnd, Execution::Captured) => {
             return Err(MocoError::NeedsCpu { what: "the end-to-end mechanism" });

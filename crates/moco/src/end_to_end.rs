@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 use moco_encoders::{Encoder, Head, HeadKind};
 use moco_ops::{InfoNceStatistics, PendingStatistics};
-use moco_optim::{Sgd, SgdConfig, learning_rate};
+use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_params::Gradients;
 use moco_rng::Seed;
 
@@ -14,7 +14,7 @@ use crate::encoder_with_head::{EncoderWithHead, accumulate};
 use crate::error::{During, MocoError};
 use crate::mechanism::Mechanism;
 use crate::shuffle::Shuffle;
-use crate::state::{MocoState, StateReader, insert_encoder};
+use crate::state::{MocoState, StateReader, insert_encoder, insert_optimizer};
 use crate::statistics::PendingStep;
 
 /// Two encoders with weights of their own, equal at the start, trained by one loss. Of the configuration it
@@ -25,8 +25,8 @@ pub struct EndToEnd {
     seed: Seed,
     encoder_q: EncoderWithHead,
     encoder_k: EncoderWithHead,
-    sgd_q: Sgd,
-    sgd_k: Sgd,
+    optimizer_q: Box<dyn Optimizer>,
+    optimizer_k: Box<dyn Optimizer>,
     global_step: u64,
 }
 
@@ -39,7 +39,7 @@ impl EndToEnd {
         encoder: Box<dyn Encoder>,
         head: HeadKind,
         config: MocoConfig,
-        sgd: SgdConfig,
+        optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
         let of_parameters = encoder.params().dtype_and_device();
@@ -50,9 +50,16 @@ impl EndToEnd {
         let head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
         let encoder_q = EncoderWithHead::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
-        let sgd_q = Sgd::new(sgd, &encoder_q.stores())?;
-        let sgd_k = Sgd::new(sgd, &encoder_k.stores())?;
-        Ok(Self { config, seed, encoder_q, encoder_k, sgd_q, sgd_k, global_step: 0 })
+        let optimizer = optimizer.into();
+        let optimizer_q = optimizer.build(&encoder_q.stores())?;
+        let optimizer_k = optimizer.build(&encoder_k.stores())?;
+        Ok(Self { config, seed, encoder_q, encoder_k, optimizer_q, optimizer_k, global_step: 0 })
+    }
+
+    /// What the tensors of the two optimizers are called in the state.
+    fn optimizer_prefixes(&self) -> [String; 2] {
+        let name = self.optimizer_q.name();
+        [name.to_owned(), format!("{name}_k")]
     }
 
     /// The permutations of this step's key images, one for each direction of the loss.
@@ -88,8 +95,8 @@ impl Mechanism for EndToEnd {
         let of_parameters = self.encoder_q.encoder().params().dtype_and_device();
         let dtype = of_parameters.map_or(DType::F32, |(dtype, _)| dtype);
         let lr = learning_rate(lr, dtype, &Device::Cpu)?;
-        self.sgd_q.step(&self.encoder_q.stores(), &gradients_q, &lr)?;
-        self.sgd_k.step(&self.encoder_k.stores(), &gradients_k, &lr)?;
+        self.optimizer_q.step(&self.encoder_q.stores(), &gradients_q, &lr)?;
+        self.optimizer_k.step(&self.encoder_k.stores(), &gradients_k, &lr)?;
         self.global_step += 1;
         Ok(statistics)
     }
@@ -98,11 +105,9 @@ impl Mechanism for EndToEnd {
         let mut state = MocoState::new();
         insert_encoder(&mut state, "encoder_q", &self.encoder_q);
         insert_encoder(&mut state, "encoder_k", &self.encoder_k);
-        for (prefix, sgd) in [("sgd", &self.sgd_q), ("sgd_k", &self.sgd_k)] {
-            for (name, buffer) in sgd.buffers() {
-                state.insert(format!("{prefix}.{name}"), buffer.clone());
-            }
-        }
+        let [of_q, of_k] = self.optimizer_prefixes();
+        insert_optimizer(&mut state, &of_q, self.optimizer_q.as_ref());
+        insert_optimizer(&mut state, &of_k, self.optimizer_k.as_ref());
         Ok(state)
     }
 
@@ -110,8 +115,9 @@ impl Mechanism for EndToEnd {
         let reader = StateReader::new(state, &self.state()?)?;
         reader.load_encoder("encoder_q", &mut self.encoder_q)?;
         reader.load_encoder("encoder_k", &mut self.encoder_k)?;
-        self.sgd_q.load(|name| state.get(&format!("sgd.{name}")))?;
-        self.sgd_k.load(|name| state.get(&format!("sgd_k.{name}")))?;
+        let [of_q, of_k] = self.optimizer_prefixes();
+        self.optimizer_q.load(&|name| state.get(&format!("{of_q}.{name}")))?;
+        self.optimizer_k.load(&|name| state.get(&format!("{of_k}.{name}")))?;
         self.global_step = global_step;
         Ok(())
     }

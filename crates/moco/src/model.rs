@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device};
 use moco_encoders::{Encoder, Head, HeadKind};
-use moco_optim::{Sgd, SgdConfig, learning_rate};
+use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_rng::Seed;
 
 use crate::batch::{Batch, StepInputs};
@@ -22,7 +22,7 @@ pub struct Moco {
     pub(crate) encoder_q: EncoderWithHead,
     pub(crate) encoder_k: EncoderWithHead,
     pub(crate) queue: Queue,
-    pub(crate) sgd: Sgd,
+    pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) global_step: u64,
     /// Identifies the current set of tensors. It changes whenever a tensor may have been replaced, which
     /// invalidates captured CUDA graphs. No two models have the same.
@@ -38,7 +38,7 @@ impl Moco {
         encoder: Box<dyn Encoder>,
         head: HeadKind,
         config: MocoConfig,
-        sgd: SgdConfig,
+        optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
         let of_parameters = encoder.params().dtype_and_device();
@@ -50,14 +50,14 @@ impl Moco {
         let queue = queue.to_device(device)?;
         let encoder_q = EncoderWithHead::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
-        let sgd = Sgd::new(sgd, &encoder_q.stores())?;
+        let optimizer = optimizer.into().build(&encoder_q.stores())?;
         Ok(Self {
             config,
             seed,
             encoder_q,
             encoder_k,
             queue,
-            sgd,
+            optimizer,
             global_step: 0,
             generation: next_generation(),
         })

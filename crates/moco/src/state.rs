@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use moco_optim::Optimizer;
 use moco_params::ParamError;
 
 use crate::encoder_with_head::EncoderWithHead;
@@ -11,7 +12,8 @@ use crate::model::{Moco, next_generation};
 use crate::queue::Queue;
 
 /// Named tensors: `encoder_q.*` and `encoder_k.*` (torchvision's names, `fc.*` for the head), `queue`
-/// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name).
+/// `[C, K]`, `queue_ptr` `[1]` i64, `sgd.*` (momentum buffers by parameter name; `lars.*`
+/// where that is the optimizer).
 pub type MocoState = BTreeMap<String, Tensor>;
 
 impl Moco {
@@ -23,9 +25,7 @@ impl Moco {
         let mut state = MocoState::new();
         insert_encoder(&mut state, "encoder_q", &self.encoder_q);
         insert_encoder(&mut state, "encoder_k", &self.encoder_k);
-        for (name, buffer) in self.sgd.buffers() {
-            state.insert(format!("sgd.{name}"), buffer.clone());
-        }
+        insert_optimizer(&mut state, self.optimizer.name(), self.optimizer.as_ref());
         state.insert("queue".into(), self.queue.keys().clone());
         let ptr = i64::try_from(self.queue.ptr()).unwrap_or(i64::MAX);
         state.insert("queue_ptr".into(), Tensor::new(&[ptr], &Device::Cpu).during("queue_ptr")?);
@@ -41,7 +41,8 @@ impl Moco {
         self.generation = next_generation();
         reader.load_encoder("encoder_q", &mut self.encoder_q)?;
         reader.load_encoder("encoder_k", &mut self.encoder_k)?;
-        self.sgd.load(|name| state.get(&format!("sgd.{name}")))?;
+        let prefix = self.optimizer.name();
+        self.optimizer.load(&|name| state.get(&format!("{prefix}.{name}")))?;
         let keys = reader.get("queue")?;
         let own = self.queue.keys();
         if keys.dims() != own.dims() || keys.dtype() != own.dtype() {
@@ -65,6 +66,13 @@ impl Moco {
 /// Adds an encoder's tensors under a prefix.
 pub(crate) fn insert_encoder(state: &mut MocoState, prefix: &str, encoder: &EncoderWithHead) {
     for (name, tensor, _) in encoder.stores().into_iter().flat_map(|store| store.iter()) {
+        state.insert(format!("{prefix}.{name}"), tensor.clone());
+    }
+}
+
+/// Adds an optimizer's tensors under a prefix.
+pub(crate) fn insert_optimizer(state: &mut MocoState, prefix: &str, optimizer: &dyn Optimizer) {
+    for (name, tensor) in optimizer.state() {
         state.insert(format!("{prefix}.{name}"), tensor.clone());
     }
 }

@@ -49,7 +49,7 @@ mod upload;
 pub use add::add;
 pub use batch_norm::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, Running, batch_norm_backward,
-    batch_norm_eval, batch_norm_train, blend_running_,
+    batch_norm_eval, batch_norm_eval_backward, batch_norm_train, blend_running_,
 };
 pub use conv::{Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 pub use copy::{copy_, upload};

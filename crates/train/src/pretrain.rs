@@ -104,7 +104,7 @@ pub fn pretrain(
         None => None,
     };
     let mut random = encoder.fork()?;
-    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed)?;
     let metrics_file = folder.file("metrics.jsonl");
     let (mut seconds_before, mut n_bad_samples) = (0.0, 0);
     if let Some(newest) = newest {

@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::Arc, sync::atomic::AtomicBool};
 
+use candle_core::{DType, Device};
 use moco_augment::{AugmentError, Augmentation, RgbImage, flip_horizontal, resize_shorter_side};
 use moco_encoders::AutogradEncoder;
 use moco_example_encoder::{FEATURE_DIM, PatchMixer};
@@ -26,11 +27,11 @@ impl Augmentation for FlipOnly {
 fn main() -> anyhow::Result<()> {
     let sets = ["run.steps=20", "evaluate.linear_epochs=5"].map(String::from);
     let loaded = moco_config::load_pretrain(Path::new("configs/pretrain/default.toml"), &sets)?;
-    let (plan, config, f32) = (&loaded.plan, &loaded.resolved, candle_core::DType::F32);
-    let encoder = Box::new(AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, f32)?);
-    let augmentation = Arc::new(FlipOnly);
-    let parts =
-        Parts { augmentation, encoder, ..moco_cli::parts(&loaded, &candle_core::Device::Cpu)? };
+    let (plan, config, device) = (&loaded.plan, &loaded.resolved, &Device::Cpu);
+    let encoder =
+        AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, DType::F32, device)?;
+    let (encoder, augmentation) = (Box::new(encoder), Arc::new(FlipOnly));
+    let parts = Parts { augmentation, encoder, ..moco_cli::parts(&loaded, device)? };
     let name = format!("swap-{}", std::process::id());
     let folder = RunFolder::create(Path::new("runs"), &name, config)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };

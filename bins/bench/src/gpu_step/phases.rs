@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use moco::{Batch, EncoderWithHead, Queue, Shuffle};
 use moco_encoders::Mode;
 use moco_ops::info_nce;
-use moco_optim::{Sgd, learning_rate};
+use moco_optim::{Optimizer as _, Sgd, learning_rate};
 use serde_json::{Value, json};
 
 use super::args::Args;

@@ -52,10 +52,12 @@ symmetric = false
 shuffle_bn = true
 queue_precision = "f32"
 [optim]
+kind = "sgd"
 batch_size = 16
 base_lr = 0.5
 sgd_momentum = 0.9
 weight_decay = 1e-4
+warmup_epochs = 0
 [schedule]
 kind = "cosine_per_step"
 [log]

@@ -6,6 +6,7 @@ mod common;
 #[path = "../../../../tests/old_run.rs"]
 mod old;
 mod old_run;
+mod parts;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;

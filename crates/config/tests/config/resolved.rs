@@ -271,6 +271,8 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
 /// Keys that came with a format: each with what an older config means, as text and as a plan, and another value.
 const ADDED: &[(&str, &str, &str, &str, &str)] = &[
     ("run.conv_backend", "legacy", "conv_backend: Legacy", "graph", "[run]"),
+    ("optim.kind", "sgd", "optimizer: Sgd", "lars", "[optim]"),
+    ("optim.warmup_epochs", "0", "schedule: CosinePerStep", "3", "[optim]"),
     ("evaluate.activations", "f32", "activations: F32", "as_trained", "[evaluate]"),
 ];
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::kernel::{self, Affine, Gradient, Normalization, Rows};
+use super::kernel::{self, Affine, Gradient, Normalization, Origin, Rows};
 use super::types::{After, BatchNorm, BatchNormGradients, OP};
 use crate::dense::{Dense, channels_last, lend, tensor};
 use crate::error::OpError;
@@ -55,11 +55,18 @@ pub(super) fn statistics<T: Float>(
     Ok(lend!(OP, T, [x] => kernel::moments(x, Rows::new(x.len(), c, groups))))
 }
 
-/// `y = x·scale + shift` from γ, β `[C]` and the mean and 1/σ `[groups, C]`.
+/// What a forward pass normalizes by: mean and 1/σ, `[groups, C]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moments<'a> {
+    pub(super) origin: Origin,
+    pub(super) mean: &'a [f64],
+    pub(super) inv_std: &'a [f64],
+}
+
+/// `y = x·scale + shift` from γ, β `[C]` and the moments.
 fn affine<T: Float>(
     bn: BatchNorm<'_>,
-    mean: &[f64],
-    inv_std: &[f64],
+    Moments { mean, inv_std, .. }: Moments<'_>,
 ) -> Result<Affine<T>, OpError> {
     let (gamma, beta) = (numbers::<T>(bn.gamma)?, numbers::<T>(bn.beta)?);
     let of_channels = gamma.iter().zip(&beta).cycle();
@@ -73,15 +80,14 @@ fn affine<T: Float>(
     Ok(Affine { scale, shift })
 }
 
-/// Mean and 1/σ: `[groups, C]`.
 pub(super) fn normalize<T: Float>(
     x: &Tensor,
     bn: BatchNorm<'_>,
-    (mean, inv_std): (&[f64], &[f64]),
+    by: Moments<'_>,
     after: After<'_>,
     dims: [usize; 4],
 ) -> Result<Tensor, OpError> {
-    let affine = affine::<T>(bn, mean, inv_std)?;
+    let affine = affine::<T>(bn, by)?;
     let x = Dense::channels_last(OP, x)?;
     let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
     let y = match after {
@@ -98,14 +104,14 @@ pub(super) fn normalize<T: Float>(
 pub(super) fn backward<T: Float>(
     [x, y, dy]: [&Tensor; 3],
     bn: BatchNorm<'_>,
-    saved: &HostStatistics,
+    moments: Moments<'_>,
     after: After<'_>,
     dims: [usize; 4],
 ) -> Result<BatchNormGradients, OpError> {
     let rows = Rows::new(dims.iter().product(), dims[1], bn.groups);
     let gamma = numbers::<T>(bn.gamma)?;
-    let inv_std = saved.inv_std();
-    let by = Normalization { mean: &saved.mean, inv_std: &inv_std, gamma: &gamma };
+    let Moments { origin, mean, inv_std } = moments;
+    let by = Normalization { origin, mean, inv_std, gamma: &gamma };
     let [x, dy] = [Dense::channels_last(OP, x)?, Dense::channels_last(OP, dy)?];
     let (dx, added, sums) = match after {
         After::Nothing => lend!(OP, T, [x, dy] => {
@@ -113,7 +119,7 @@ pub(super) fn backward<T: Float>(
             (dx, None, sums)
         }),
         After::Relu => {
-            let affine = affine::<T>(bn, &saved.mean, &inv_std)?;
+            let affine = affine::<T>(bn, moments)?;
             lend!(OP, T, [x, dy] => {
                 let (dx, sums) = kernel::gradients(x, &Gradient::OfRelu(dy, &affine), rows, by);
                 (dx, None, sums)

@@ -10,7 +10,8 @@ mod types;
 
 use candle_core::Tensor;
 
-use self::cpu::{HostStatistics, backward, normalize, numbers, statistics};
+use self::cpu::{HostStatistics, Moments, backward, normalize, numbers, statistics};
+use self::kernel::Origin;
 use self::saved::Statistics;
 use self::types::OP;
 use crate::backend::{self, on_gpu};
@@ -56,8 +57,8 @@ pub fn batch_norm_train(
     }
     let (mean, variance) = by_dtype!(OP, x, statistics(x, groups))?;
     let saved = HostStatistics { mean, variance, eps: bn.eps, values_per_channel };
-    let inv_std = saved.inv_std();
-    let y = by_dtype!(OP, x, normalize(x, bn, (&saved.mean, &inv_std), after, [n, c, h, w]))?;
+    let by = Moments { origin: Origin::Batch, mean: &saved.mean, inv_std: &saved.inv_std() };
+    let y = by_dtype!(OP, x, normalize(x, bn, by, after, [n, c, h, w]))?;
     Ok((y, BatchNormSaved { groups, statistics: Statistics::Host(saved) }))
 }
 
@@ -77,12 +78,44 @@ pub fn batch_norm_eval(
     expect_shape(OP, "running_mean", running_mean, &dims[1..2])?;
     expect_shape(OP, "running_var", running_var, &dims[1..2])?;
     on_gpu!(OP, x, gpu::eval, x, bn, [running_mean, running_var], after);
-    let mean = by_dtype!(OP, running_mean, numbers(running_mean))?;
-    let mut inv_std = by_dtype!(OP, running_var, numbers(running_var))?;
-    for value in &mut inv_std {
-        *value = 1.0 / (*value + bn.eps).sqrt();
+    let [mean, inv_std] = mean_and_inv_std([running_mean, running_var], bn.eps)?;
+    let by = Moments { origin: Origin::Running, mean: &mean, inv_std: &inv_std };
+    by_dtype!(OP, x, normalize(x, BatchNorm { groups: 1, ..bn }, by, after, dims))
+}
+
+/// The gradients of [`batch_norm_eval`] from its input `x`, its output `y` and the gradient `dy` of its output,
+/// all `[N, C, H, W]`, as [`batch_norm_backward`] gives those of training mode. `running` are mean and variance
+/// `[C]`; they are read as constants and kept, so the input's gradient is `γ/√(σ² + ε)·g`, as in PyTorch when
+/// a `BatchNorm2d` in evaluation mode is trained.
+///
+/// # Errors
+/// If shapes do not fit, or the tensors are on a GPU, which has no kernel for this.
+pub fn batch_norm_eval_backward(
+    [x, y, dy]: [&Tensor; 3],
+    bn: BatchNorm<'_>,
+    running: [&Tensor; 2],
+    after: After<'_>,
+) -> Result<BatchNormGradients, OpError> {
+    let dims = check(x, bn, after)?;
+    for (name, tensor) in [("y", y), ("dy", dy)] {
+        expect_shape(OP, name, tensor, &dims)?;
     }
-    by_dtype!(OP, x, normalize(x, BatchNorm { groups: 1, ..bn }, (&mean, &inv_std), after, dims))
+    for (name, tensor) in ["running_mean", "running_var"].into_iter().zip(running) {
+        expect_shape(OP, name, tensor, &dims[1..2])?;
+    }
+    if backend::of(OP, x)?.is_some() {
+        return Err(OpError::OnlyCpu { op: "batch_norm_eval_backward" });
+    }
+    let [mean, inv_std] = mean_and_inv_std(running, bn.eps)?;
+    let by = Moments { origin: Origin::Running, mean: &mean, inv_std: &inv_std };
+    by_dtype!(OP, x, backward([x, y, dy], BatchNorm { groups: 1, ..bn }, by, after, dims))
+}
+
+/// Mean and 1/√(σ² + ε) of running statistics, `[C]` each.
+fn mean_and_inv_std([mean, var]: [&Tensor; 2], eps: f64) -> Result<[Vec<f64>; 2], OpError> {
+    let mean = by_dtype!(OP, mean, numbers(mean))?;
+    let var = by_dtype!(OP, var, numbers(var))?;
+    Ok([mean, var.into_iter().map(|var| 1.0 / (var + eps).sqrt()).collect()])
 }
 
 /// The gradients of [`batch_norm_train`] from its input `x`, its output `y` and the gradient `dy` of its
@@ -106,7 +139,9 @@ pub fn batch_norm_backward(
         Statistics::Host(statistics) => {
             // The groups of the forward pass.
             let bn = BatchNorm { groups: saved.groups, ..bn };
-            by_dtype!(OP, x, backward([x, y, dy], bn, statistics, after, dims))
+            let (mean, inv_std) = (&statistics.mean, &statistics.inv_std());
+            let by = Moments { origin: Origin::Batch, mean, inv_std };
+            by_dtype!(OP, x, backward([x, y, dy], bn, by, after, dims))
         }
         Statistics::Device(statistics) => {
             let gpu = backend::expect(OP, x.device())?;
