@@ -170,7 +170,7 @@ fn features_by_hand(
 }
 
 /// An untrained encoder with batch norm statistics of the test images, which are returned too.
-fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (ResNet, Tensor) {
+fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (Box<dyn Encoder>, Tensor) {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let pixels: Vec<u8> = (0..N_TEST)
         .flat_map(|index| {
@@ -229,18 +229,18 @@ const ON_DEVICE: Allowed = Allowed { f32: 1e-5, bf16: 0.5 };
 /// Compares features in f32 and from bf16 activations with those by hand.
 fn check_features(
     allowed: &Allowed,
-    computed: impl FnOnce(&mut ResNet, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
+    computed: impl FnOnce(&mut dyn Encoder, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
 ) {
     let root = tempfile::tempdir().unwrap();
     let loaded = loaded(root.path(), &[]);
     let labeled = sources(&loaded).labeled.unwrap();
     let (mut encoder, images) = calibrated(&loaded, &labeled);
     let by_hand = |stored: fn(&Tensor) -> Tensor| {
-        let features = features_by_hand(&encoder, &images, stored);
+        let features = features_by_hand(encoder.as_ref(), &images, stored);
         features.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let [exact, rounded] = [by_hand(Tensor::clone), by_hand(round)];
-    let [wide, narrow] = computed(&mut encoder, &loaded, &labeled);
+    let [wide, narrow] = computed(encoder.as_mut(), &loaded, &labeled);
     let [off, left, moved] =
         [distance(&wide, &exact), distance(&narrow, &rounded), distance(&rounded, &exact)];
     assert!(off <= allowed.f32, "{off}");

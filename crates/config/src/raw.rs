@@ -1,7 +1,7 @@
 //! A pretraining config as it is written: the sections and keys of the TOML file.
 //!
-//! No key has a default but two of `[optim]`, which say so. The conversion in `convert` takes each struct apart without `..`, so a key that
-//! nothing reads is a compiler warning.
+//! No key has a default but two of `[optim]`, which say so. The conversion in `convert` takes each struct
+//! apart without `..`, so a key that nothing reads is a compiler warning.
 
 use std::path::PathBuf;
 

@@ -190,7 +190,7 @@ fn parameter_counts_of_vits_are_deits() {
 }
 
 #[test]
-fn initial_values_depend_on_the_seed_alone() {
+fn initial_values_depend_on_the_seed_only() {
     let first = |seed| {
         let encoder = vit(TINY, seed);
         let weight = encoder.params().get("blocks.1.mlp.fc1.weight").unwrap();
@@ -241,7 +241,7 @@ impl ModuleT for Normed {
 }
 
 #[test]
-fn buffers_change_in_training_alone_and_have_no_gradients() {
+fn buffers_change_in_training_only_and_have_no_gradients() {
     let mut encoder =
         AutogradEncoder::new(Normed::new, 3, Seed(1), DType::F64, &Device::Cpu).unwrap();
     let images = random(1, &[5, 3, 2, 2]);

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warm_up_of_the_others_rises_by_steps_and_leaves_them_alone() {
+    fn a_warm_up_of_the_others_rises_by_steps_and_does_not_move_them() {
         let exponential = Schedule::Exponential { every_steps: 30, gamma: 0.5 };
         for (then, after) in [(Schedule::Constant, [1.0, 1.0]), (exponential, [1.0, 0.5])] {
             let schedule = warm(1, then);
