@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Device, Tensor};
 use moco_augment::Recipe;
 use moco_config::{LoadedPretrain, load_pretrain};
-use moco_encoders::{Encoder, Mode, ResNet};
+use moco_encoders::{Encoder, Mode};
 use moco_feed::decode;
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, batch_norm_eval, conv2d, emulate, global_average_pool,
@@ -23,8 +23,11 @@ use moco_train::{
     encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
 };
 
-/// A program for a device carries it along.
-const DEFAULT: &str = include_str!("../configs/pretrain/default.toml");
+/// A program for a device carries them along: the config, and what it extends.
+const CONFIGS: [(&str, &str); 2] = [
+    ("default.toml", include_str!("../configs/pretrain/default.toml")),
+    ("base.toml", include_str!("../configs/pretrain/base.toml")),
+];
 const N_TRAIN: u32 = 48;
 const N_TEST: u32 = 32;
 /// That of PyTorch's batch norm.
@@ -38,7 +41,9 @@ fn loaded(root: &Path, sets: &[&str]) -> LoadedPretrain {
         let textures =
             TexturesConfig { seed: Seed(0), n_train: N_TRAIN, n_test: N_TEST, n_workers: 2 };
         moco_textures::write(&data, &textures, &mut |_, _| ()).unwrap();
-        std::fs::write(root.join("default.toml"), DEFAULT).unwrap();
+        for (name, text) in CONFIGS {
+            std::fs::write(root.join(name), text).unwrap();
+        }
     }
     let all = [
         format!("data.root={:?}", data.display().to_string()),
@@ -64,8 +69,8 @@ fn sources(loaded: &LoadedPretrain) -> Sources {
     open_sources(&loaded.data, loaded.plan.workers, access).unwrap()
 }
 
-fn encoder(loaded: &LoadedPretrain) -> ResNet {
-    ResNet::new(loaded.plan.encoder, loaded.plan.seed, DType::F32).unwrap()
+fn encoder(loaded: &LoadedPretrain) -> Box<dyn Encoder> {
+    loaded.plan.encoder.build(loaded.plan.seed, DType::F32, &Device::Cpu).unwrap()
 }
 
 /// What a run leaves.
@@ -80,7 +85,7 @@ fn run(root: &Path, activations: &str) -> Run {
     let components = Components {
         sources: sources(&loaded),
         augmentation: Arc::new(Recipe::new(loaded.recipe).unwrap()),
-        encoder: Box::new(encoder(&loaded)),
+        encoder: encoder(&loaded),
     };
     let folder = RunFolder::create(&root.join("runs"), activations, &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
@@ -171,7 +176,7 @@ fn features_by_hand(
 }
 
 /// An untrained encoder with batch norm statistics of the test images, which are returned too.
-fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (ResNet, Tensor) {
+fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (Box<dyn Encoder>, Tensor) {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let pixels: Vec<u8> = (0..N_TEST)
         .flat_map(|index| {
@@ -230,18 +235,18 @@ const ON_DEVICE: Allowed = Allowed { f32: 1e-5, bf16: 0.5 };
 /// Compares features in f32 and from bf16 activations with those by hand.
 fn check_features(
     allowed: &Allowed,
-    computed: impl FnOnce(&mut ResNet, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
+    computed: impl FnOnce(&mut dyn Encoder, &LoadedPretrain, &Labeled) -> [Vec<f32>; 2],
 ) {
     let root = tempfile::tempdir().unwrap();
     let loaded = loaded(root.path(), &[]);
     let labeled = sources(&loaded).labeled.unwrap();
     let (mut encoder, images) = calibrated(&loaded, &labeled);
     let by_hand = |stored: fn(&Tensor) -> Tensor| {
-        let features = features_by_hand(&encoder, &images, stored);
+        let features = features_by_hand(encoder.as_ref(), &images, stored);
         features.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let [exact, rounded] = [by_hand(Tensor::clone), by_hand(round)];
-    let [wide, narrow] = computed(&mut encoder, &loaded, &labeled);
+    let [wide, narrow] = computed(encoder.as_mut(), &loaded, &labeled);
     let [off, left, moved] =
         [distance(&wide, &exact), distance(&narrow, &rounded), distance(&rounded, &exact)];
     assert!(off <= allowed.f32, "{off}");
@@ -269,8 +274,8 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
     let labeled = sources(&loaded).labeled.unwrap();
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let mut encoder = encoder(&loaded);
-    let stages = loaded.plan.view_stages(placement_of(&encoder, DType::BF16));
-    let error = encode(&mut encoder, &labeled.test, &recipe, &stages).unwrap_err();
+    let stages = loaded.plan.view_stages(placement_of(encoder.as_ref(), DType::BF16));
+    let error = encode(encoder.as_mut(), &labeled.test, &recipe, &stages).unwrap_err();
     assert_eq!(
         error.to_string(),
         "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use formulas::fill;
-use moco::{Batch, Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput};
+use moco::{Batch, MechanismKind, Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -111,6 +111,7 @@ fn model(golden: &Golden, device: &Device) -> Moco {
     encoder.params_mut().to_device(device).unwrap();
     let head = if golden.text("head") == "mlp" { HeadKind::Mlp } else { HeadKind::Fc };
     let moco = MocoConfig {
+        mechanism: MechanismKind::Queue,
         queue_size: golden.count("queue_size"),
         key_momentum: golden.number("key_momentum"),
         temperature: golden.number("temperature"),

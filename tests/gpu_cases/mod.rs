@@ -1,7 +1,7 @@
 //! Small models and their inputs, for tests on an emulated and on a real GPU.
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Batch, Moco, MocoConfig, QueuePrecision};
+use moco::{Batch, MechanismKind, Moco, MocoConfig, QueuePrecision};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -55,6 +55,7 @@ pub(crate) fn moco(case: &Case, parameters: DType, device: &Device) -> Moco {
     encoder.params_mut().to_device(device).unwrap();
     let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
     let config = MocoConfig {
+        mechanism: MechanismKind::Queue,
         queue_size: 44,
         key_momentum: 0.9,
         temperature: 0.2,

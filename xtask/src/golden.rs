@@ -3,8 +3,9 @@
 //! A golden file lives in a folder `golden` together with its generator, a Python script, and, where
 //! that imports packages, a `requirements.txt` with exact versions. A `.safetensors` file names in its
 //! metadata each script that made it as `sha256 NAME`, so a script that changed without its files is
-//! found here and not by a reader. A `.json` file lists the `versions` it was made with. What several
-//! crates' scripts share is in `tests/golden`.
+//! found here and not by a reader. A `.json` file lists the `versions` it was made with. Files that can bear no
+//! such stamp, as a program of an older revision made them, have their hashes and their script's in a file
+//! `SHA256SUMS` beside them. What several crates' scripts share is in `tests/golden`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +19,12 @@ use crate::tree::{self, SourceFile};
 
 /// Files in a golden folder that are not data.
 const NOT_DATA: [&str; 4] = ["py", "md", "txt", "rs"];
+/// The hashes of all files in its folder and below, as `sha256sum` prints them.
+const LIST: &str = "SHA256SUMS";
 /// Scripts and pins in this folder serve every crate's golden files.
 const SHARED: &str = "tests/golden";
 /// Packages of Python's own library that generators import.
-const STANDARD_MODULES: [&str; 18] = [
+const STANDARD_MODULES: [&str; 20] = [
     "argparse",
     "collections",
     "dataclasses",
@@ -35,10 +38,12 @@ const STANDARD_MODULES: [&str; 18] = [
     "pathlib",
     "platform",
     "random",
+    "shutil",
     "struct",
     "subprocess",
     "sys",
     "tarfile",
+    "tempfile",
     "zlib",
 ];
 
@@ -47,14 +52,27 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let files = tree::files(tree::root())?;
     let mut problems = generators_missing(&files);
     problems.extend(requirements_unpinned(&files));
-    for file in files.iter().filter(|file| is_golden(file) && file.has_extension("json")) {
+    let read = |file: &SourceFile| {
+        let bytes = fs::read(tree::root().join(&file.path));
+        bytes.with_context(|| format!("reading {}", file.path))
+    };
+    for list in files.iter().filter(|file| is_golden(file) && file.name() == LIST) {
+        let mut hashes = BTreeMap::new();
+        for file in files.iter().filter(|file| is_listed_by(list, file)) {
+            hashes.insert(file.path.clone(), sha256::hex(&read(file)?));
+        }
+        problems.extend(list_problems(list, &hashes));
+    }
+    let is_listed = |file: &SourceFile| {
+        files.iter().any(|list| list.name() == LIST && is_listed_by(list, file))
+    };
+    let unlisted = || files.iter().filter(|file| is_golden(file) && !is_listed(file));
+    for file in unlisted().filter(|file| file.has_extension("json")) {
         problems.extend(versions_problems(file, &files));
     }
     let mut n_stamped = 0;
-    for file in files.iter().filter(|file| is_golden(file) && file.has_extension("safetensors")) {
-        let bytes = fs::read(tree::root().join(&file.path));
-        let bytes = bytes.with_context(|| format!("reading {}", file.path))?;
-        problems.extend(stamp_problem(file, &bytes, &files));
+    for file in unlisted().filter(|file| file.has_extension("safetensors")) {
+        problems.extend(stamp_problem(file, &read(file)?, &files));
         n_stamped += 1;
     }
     for problem in &problems {
@@ -63,8 +81,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if !problems.is_empty() {
         bail!("golden: problems found: {}", problems.len());
     }
-    println!("golden: {n_stamped} files bear the hash of the scripts beside them");
+    println!("golden: {n_stamped} files bear the hash of the scripts beside them, lists the rest");
     Ok(())
+}
+
+/// Whether `list` has to name this file: all in its folder and below, but texts for readers.
+fn is_listed_by(list: &SourceFile, file: &SourceFile) -> bool {
+    let is_below = file.path.starts_with(&format!("{}/", list.folder()));
+    is_below && file.path != list.path && !file.has_extension("md")
+}
+
+/// Files that `list` does not name by the hash in `hashes`, which has each by its path, and names of none.
+fn list_problems(list: &SourceFile, hashes: &BTreeMap<String, String>) -> Vec<Problem> {
+    let lines = list.text().lines().filter_map(|line| line.split_once("  "));
+    let listed: BTreeMap<String, &str> =
+        lines.map(|(hash, name)| (format!("{}/{name}", list.folder()), hash)).collect();
+    let wrong = hashes.iter().filter_map(|(path, hash)| match listed.get(path) {
+        Some(listed) if listed == hash => None,
+        Some(_) => Some(Problem::new(path, format!("is not the file that {LIST} lists"))),
+        None => Some(Problem::new(path, format!("{LIST} does not list it"))),
+    });
+    let gone = listed.keys().filter(|path| !hashes.contains_key(*path));
+    wrong.chain(gone.map(|path| Problem::new(path, format!("is in {LIST} and not here")))).collect()
 }
 
 /// Golden data without a script in its folder or in the golden folder above it.
@@ -261,6 +299,40 @@ mod tests {
         ] {
             assert_eq!(found(metadata), [format!("tests/golden/a.safetensors: {expected}")]);
         }
+    }
+
+    #[test]
+    fn a_list_names_all_files_below_by_their_hashes() {
+        let file = |path: &str| SourceFile::new(path, "");
+        let list =
+            SourceFile::new("golden/run/SHA256SUMS", "00  make.py\n11  a/b.bin\n22  c.bin\n");
+        for (path, expected) in [
+            ("golden/run/make.py", true),
+            ("golden/run/a/b.bin", true),
+            ("golden/run/README.md", false),
+            ("golden/run/SHA256SUMS", false),
+            ("golden/running/b.bin", false),
+            ("golden/b.bin", false),
+        ] {
+            assert_eq!(is_listed_by(&list, &file(path)), expected, "{path}");
+        }
+        let found = |hashes: &[(&str, &str)]| {
+            let each =
+                hashes.iter().map(|(name, hash)| (format!("golden/run/{name}"), (*hash).into()));
+            texts(list_problems(&list, &each.collect()))
+        };
+        assert_eq!(
+            found(&[("make.py", "00"), ("a/b.bin", "11"), ("c.bin", "22")]),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            found(&[("make.py", "01"), ("a/b.bin", "11"), ("d.bin", "33")]),
+            [
+                "golden/run/d.bin: SHA256SUMS does not list it",
+                "golden/run/make.py: is not the file that SHA256SUMS lists",
+                "golden/run/c.bin: is in SHA256SUMS and not here",
+            ]
+        );
     }
 
     #[test]

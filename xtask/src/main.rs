@@ -14,11 +14,12 @@ mod stage;
 mod tidy;
 mod tree;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+
+use crate::stage::StageArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,13 +93,6 @@ enum Command {
     Tidy,
     /// Look after the golden files of the tests
     Golden(GoldenArgs),
-}
-
-#[derive(Debug, Args)]
-struct StageArgs {
-    /// Passed to the stage's binary untouched
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    args: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,18 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 use serde_json::Value;
 
 use crate::tree;
+
+/// What a stage is run with.
+#[derive(Debug, Args)]
+pub(crate) struct StageArgs {
+    /// Passed to the stage's binary untouched
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) args: Vec<OsString>,
+}
 
 /// Builds `name` in release mode and replaces this process by it; returns only if that fails.
 pub(crate) fn run(name: &str, features: &[String], args: &[OsString]) -> anyhow::Result<()> {

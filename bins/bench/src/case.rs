@@ -1,4 +1,4 @@
-//! The cases by their names.
+//! What can be measured, and the words and numbers that it is made from.
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -7,15 +7,18 @@ use anyhow::{Context as _, bail};
 use candle_core::{Device, Tensor};
 use moco_rng::{At, Purpose, Seed};
 
-use crate::{ops, step};
-
 /// Something that can be run again and again.
 pub(crate) struct Case(Box<dyn FnMut() -> anyhow::Result<()>>);
 
-/// The words of a case behind its first.
+/// The words of a case that were not yet read.
 pub(crate) struct Words<'a>(std::str::SplitWhitespace<'a>);
 
 impl<'a> Words<'a> {
+    /// The words of a line.
+    pub(crate) fn of(line: &'a str) -> Self {
+        Self(line.split_whitespace())
+    }
+
     pub(crate) fn word(&mut self, name: &str) -> anyhow::Result<&'a str> {
         self.0.next().with_context(|| format!("{name} is missing; see `bench --help`"))
     }
@@ -32,27 +35,6 @@ impl<'a> Words<'a> {
 impl Case {
     pub(crate) fn from(work: impl FnMut() -> anyhow::Result<()> + 'static) -> Self {
         Self(Box::new(work))
-    }
-
-    /// Sets up what a line names.
-    pub(crate) fn new(line: &str) -> anyhow::Result<Self> {
-        let mut words = Words(line.split_whitespace());
-        match words.word("the case")? {
-            "peak" => Ok(Self::from(|| {
-                std::hint::black_box(moco_ops::multiply_adds(1_000_000_000));
-                Ok(())
-            })),
-            "step" => step::case(&mut words),
-            "conv" => ops::conv(&mut words),
-            "bn" => ops::batch_norm(&mut words, ops::Added::No),
-            "bn_add" => ops::batch_norm(&mut words, ops::Added::Yes),
-            "max_pool" => ops::max_pool_3x3(&mut words),
-            "info_nce" => ops::info_nce_128(&mut words),
-            "sgd" => ops::sgd(&mut words),
-            "ema" => ops::ema(&mut words),
-            other => bail!("no case {other:?}; see `bench --help`"),
-        }
-        .with_context(|| format!("case {line:?}"))
     }
 
     /// Runs it once; gives the seconds.

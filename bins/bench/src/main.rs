@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod case;
+mod cases;
 mod gpu_conv;
 mod gpu_items;
 mod gpu_model;
@@ -60,7 +61,7 @@ enum Command {
 
 fn main() -> ExitCode {
     exit_code(match Args::parse().command {
-        None => cases(),
+        None => answer_lines(),
         Some(Command::GpuItems(args)) => gpu_items::run(&args),
         Some(Command::GpuConv(args)) => gpu_conv::run(&args),
         Some(Command::GpuModel(args)) => gpu_model::run(&args).map(|()| Exit::Done),
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn cases() -> anyhow::Result<Exit> {
+fn answer_lines() -> anyhow::Result<Exit> {
     let mut current: Option<(String, Case)> = None;
     for line in stdin().lock().lines() {
         let line = line.context("cannot read the input")?;
@@ -79,7 +80,7 @@ fn cases() -> anyhow::Result<Exit> {
         if current.as_ref().is_none_or(|(name, _)| *name != line) {
             // The case before gives its memory back before the next one takes some.
             drop(current.take());
-            let mut case = Case::new(&line)?;
+            let mut case = cases::case(&line)?;
             for _ in 0..2 {
                 case.run()?;
             }

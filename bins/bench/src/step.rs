@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use candle_core::{DType, Device};
 use moco_encoders::{Arch, BnConfig, Encoder as _, ResNet, ResNetConfig, RunningStats, Stem};
-use moco_optim::{Sgd, SgdConfig, learning_rate};
+use moco_optim::{Optimizer as _, Sgd, SgdConfig, learning_rate};
 use moco_rng::Seed;
 
 use crate::case::{Case, Words, activations, normal};

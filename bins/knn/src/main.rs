@@ -46,7 +46,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         let config =
             KnnConfig { n_neighbors: *n_neighbors as usize, temperature: args.temperature };
         let accuracy = knn_accuracy(&train, &test, config)?;
-        let step = trained.moco.global_step();
+        let step = trained.model.global_step();
         print_result(&format!(
             "{step:>4}  {n_neighbors:>9}  {:>11}  {accuracy:>6.2} %",
             args.temperature

@@ -1,6 +1,8 @@
 //! The binary gives the number that the run itself measured at its end.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/old_run.rs"]
+mod old_run;
 #[path = "../../../tests/small_run.rs"]
 mod small_run;
 
@@ -23,7 +25,7 @@ fn write_as_of_bf16(root: &Path) {
 #[test]
 fn a_run_is_measured_again() {
     let root = tempfile::tempdir().unwrap();
-    let summary = small_run::small_run(root.path());
+    let summary = small_run::small_run(root.path(), &["encoder.width=0.0625"]);
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_knn"));
         command.current_dir(root.path()).args(arguments).output().unwrap()
@@ -52,4 +54,44 @@ fn a_run_is_measured_again() {
     let expected = "error: --activations as_trained is bf16 for this run, which the CPU does not have; \
                     add --device cuda:N, or take --activations f32\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+}
+
+/// The binary measures a run of an older revision as that revision did.
+#[test]
+fn a_run_without_a_format_is_measured() {
+    let root = tempfile::tempdir().unwrap();
+    old_run::old_run(root.path(), 3);
+    // In its `summary.json`, of the trained encoder.
+    let expected: f64 = 12.5;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knn"));
+    let output = command.current_dir(root.path()).args(["runs/old", "-k", "5"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let row: Vec<&str> = stdout.lines().nth(1).unwrap().split_whitespace().collect();
+    let got: f64 = row[row.len() - 2].parse().unwrap();
+    // With another instruction set, one of the 32 images may be on the edge; two decimals are printed.
+    let tolerance = if old_run::has_the_same_bits() { 0.006 } else { 100.0 / 32.0 + 0.006 };
+    assert!((got - expected).abs() < tolerance, "{got} instead of {expected}");
+    assert_eq!(row[0], "3");
+}
+
+/// The run's config names the network: a vision transformer is built from it, and no ResNet.
+#[test]
+fn a_vision_transformer_is_measured_again() {
+    let root = tempfile::tempdir().unwrap();
+    let vit = [
+        "encoder.arch=vit",
+        "encoder.patch_size=8",
+        "encoder.embed_dim=24",
+        "encoder.depth=2",
+        "encoder.n_heads=3",
+    ];
+    let summary = small_run::small_run(root.path(), &vit);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knn"));
+    let output = command.current_dir(root.path()).args(["runs/small", "-k", "7"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let expected = format!("{:.2} %", summary.knn.trained.unwrap());
+    let row = stdout.lines().nth(1).unwrap();
+    assert!(row.contains(&expected), "{row} instead of {expected}");
 }

@@ -52,7 +52,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
     let probe = train_linear(&train, train.n_classes().max(test.n_classes()), &config, plan.seed)?;
     let accuracy = linear_accuracy(&probe, &test)?;
     print_result("step  epochs     lr  accuracy");
-    let step = trained.moco.global_step();
+    let step = trained.model.global_step();
     print_result(&format!("{step:>4}  {:>6}  {:>5}  {accuracy:>6.2} %", config.epochs, config.lr));
     Ok(Exit::Done)
 }

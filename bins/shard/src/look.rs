@@ -4,7 +4,8 @@ use moco_cli::{Console, Exit, print_result, usage};
 use moco_ingest::{IngestError, Manifest, ShardSet, Source as _, Split, Survey};
 use moco_telemetry::{format_bytes, format_count};
 
-use crate::{LookArgs, place};
+use crate::args::LookArgs;
+use crate::place;
 
 /// Hashtags that are listed.
 const TOP_HASHTAGS: usize = 10;

@@ -12,8 +12,8 @@ use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Permutation, Purpose, Seed};
 use moco_telemetry::{format_bytes, format_count};
 
+use crate::args::{From, MakeArgs, Order, SplitName};
 use crate::recode::{Encoded, format_of, limited};
-use crate::{From, MakeArgs, Order, SplitName};
 
 /// Images that wait in each lane.
 const AHEAD: usize = 16;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moco_cli::{Exit, open_store, usage};
 use moco_ingest::{ShardCache, ShardPlace};
 
-use crate::LookArgs;
+use crate::args::LookArgs;
 
 /// Shards that are fetched at the same time as one is looked at.
 const FETCHERS: usize = 2;

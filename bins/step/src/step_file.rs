@@ -1,7 +1,7 @@
 //! Training steps from a file to a file: the door for parity checks from any language.
 //!
 //! Input, one safetensors file: the state (`encoder_q.*`, `encoder_k.*` with torchvision's names and
-//! `fc.*`, `queue` `[C, K]`, `queue_ptr` `[1]` i64; `sgd.*` may be left out for a first step), and for
+//! `fc.*`, `queue` `[C, K]`, `queue_ptr` `[1]` i64; `sgd.*`, or `lars.*`, may be left out for a first step), and for
 //! each step i = 0, 1, …: `step{i}.im_q`, `step{i}.im_k` `[N, 3, H, W]`, `step{i}.lr` `[1]`,
 //! optionally `step{i}.shuffle` `[N]` (and `step{i}.shuffle1` for the second direction of the symmetric
 //! loss): the image at place j of the key encoder's batch is `shuffle[j]`. The type of
@@ -143,9 +143,11 @@ impl StepFile<'_> {
             .ok_or_else(|| self.wrong("lacks the tensors `encoder_q.*`"))?;
         let plan = self.plan;
         let encoder = build_encoder(plan, dtype, self.device)?;
-        let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+        let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed)?;
+        let of_optimizer = format!("{}.", plan.optimizer.name());
         for (name, tensor) in moco.state()? {
-            let may_be_left_out = name.starts_with("sgd.") || name.ends_with("num_batches_tracked");
+            let may_be_left_out =
+                name.starts_with(&of_optimizer) || name.ends_with("num_batches_tracked");
             if may_be_left_out {
                 state.entry(name).or_insert(tensor);
             }

@@ -7,7 +7,6 @@ use std::process::{Command, Output};
 
 use candle_core::{DType, Device, Tensor};
 use moco::{Batch, Moco, Shuffle};
-use moco_encoders::ResNet;
 use moco_rng::{At, Purpose, Seed};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/pretrain/default.toml");
@@ -23,8 +22,8 @@ fn images(index: u64) -> Tensor {
 fn model(dtype: DType) -> Moco {
     let sets = SETS.map(String::from);
     let plan = moco_config::load_pretrain(Path::new(CONFIG), &sets).unwrap().plan;
-    let encoder = ResNet::new(plan.encoder, Seed(5), dtype).unwrap();
-    Moco::new(Box::new(encoder), plan.head, plan.moco, plan.sgd, Seed(5)).unwrap()
+    let encoder = plan.encoder.build(Seed(5), dtype, &Device::Cpu).unwrap();
+    Moco::new(encoder, plan.head, plan.moco, plan.optimizer, Seed(5)).unwrap()
 }
 
 fn step(folder: &Path, arguments: &[&str]) -> Output {

@@ -1,9 +1,9 @@
 //! The two steps of evaluation: resize by the shorter side, then cut out the center.
 
 use crate::decode::check_size;
-use crate::random_resized_crop::{CropBox, round_to_u32};
+use crate::random_resized_crop::round_to_u32;
 use crate::resample::resize_part;
-use crate::{AugmentError, Fidelity, RgbImage};
+use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 /// Resizes so that the shorter side is `size` and the ratio stays (torchvision `Resize(int)`).
 ///

@@ -2,9 +2,11 @@
 
 use moco_rng::Stream;
 
+use moco_jpeg::vectorized;
+
 use crate::hue::turn_planes;
 use crate::planes::{Planes, through_planes};
-use crate::simd::{vectorized, whole};
+use crate::whole::whole;
 use crate::{RgbImage, luma};
 
 /// Half-widths of the ranges of the four factors (torchvision `ColorJitter(b, c, s, h)`).

@@ -6,9 +6,9 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use moco_jpeg::{BelowRegion, JpegError};
 
 use crate::file_end::has_end;
-use crate::jpeg::{self, Fault};
 use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 /// The longest side decoded.
@@ -86,16 +86,21 @@ fn decode_jpeg(
     choose: impl FnOnce(u32, u32) -> Option<CropBox>,
 ) -> Result<Part, AugmentError> {
     let n_bytes = bytes.len();
-    let failed = |fault| match fault {
-        Fault::Truncated => AugmentError::Truncated { format: "JPEG", n_bytes },
-        Fault::Damaged(reason) => AugmentError::Damaged { n_bytes, reason },
-        Fault::Unsupported(feature) => AugmentError::Unsupported { n_bytes, feature },
+    let failed = |error| match error {
+        JpegError::Truncated => AugmentError::Truncated { format: "JPEG", n_bytes },
+        JpegError::Damaged(reason) => AugmentError::Damaged { n_bytes, reason },
+        JpegError::Unsupported(feature) => AugmentError::Unsupported { n_bytes, feature },
+        other => AugmentError::Jpeg(other),
     };
-    let header = jpeg::read_header(bytes).map_err(failed)?;
-    let (width, height) = (header.width, header.height);
+    let jpeg = moco_jpeg::read_header(bytes).map_err(failed)?;
+    let (width, height) = (jpeg.width, jpeg.height);
     check_size(width, height)?;
     let region = choose(width, height).unwrap_or(CropBox::whole(width, height));
-    let pixels = jpeg::decode(header, &region, fidelity).map_err(failed)?;
+    let below = match fidelity {
+        Fidelity::Exact => BelowRegion::Read,
+        Fidelity::Fast => BelowRegion::Skip,
+    };
+    let pixels = moco_jpeg::decode(jpeg, region.region(), below).map_err(failed)?;
     let pixels = RgbImage::new(region.width, region.height, pixels)?;
     Ok(Part { size: (width, height), region, pixels })
 }

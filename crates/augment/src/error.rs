@@ -59,6 +59,9 @@ pub enum AugmentError {
         /// What would be needed.
         feature: &'static str,
     },
+    /// The decoder of JPEG files refuses for another reason.
+    #[error(transparent)]
+    Jpeg(moco_jpeg::JpegError),
     /// The decoder found the data of a PNG damaged or uses a feature it lacks.
     #[error("{format} image of {n_bytes} bytes cannot be decoded")]
     Decode {

@@ -1,9 +1,10 @@
 //! Jitter without rounding between the blends: adjustments beside each other are one pass over the pixels.
 
+use moco_jpeg::vectorized;
+
 use crate::color_jitter::{JitterDraw, JitterOp};
 use crate::hue::in_255ths;
 use crate::planes::Planes;
-use crate::simd::vectorized;
 
 /// Pixels adjusted together.
 const BLOCK: usize = 64;

@@ -1,8 +1,9 @@
 //! Mirroring left and right.
 
+use moco_jpeg::vectorized;
+
 use crate::RgbImage;
 use crate::planes::Planes;
-use crate::simd::vectorized;
 
 /// Reverses each row of pixels (torchvision `hflip`).
 pub fn flip_horizontal(image: &mut RgbImage) {

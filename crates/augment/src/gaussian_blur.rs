@@ -1,8 +1,9 @@
 //! Pillow's Gaussian blur: three extended box blurs along rows, then three along columns.
 
+use moco_jpeg::vectorized;
+
 use crate::RgbImage;
 use crate::planes::{Planes, through_planes};
-use crate::simd::vectorized;
 
 const N_PASSES: usize = 3;
 /// Samples summed together; their sums stay in registers.

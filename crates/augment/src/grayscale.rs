@@ -1,8 +1,9 @@
 //! Gray as Pillow's mode `L`, kept in three equal channels.
 
+use moco_jpeg::vectorized;
+
 use crate::RgbImage;
 use crate::planes::{Planes, through_planes};
-use crate::simd::vectorized;
 
 /// Luma of one pixel: ITU-R 601-2 in 16-bit fixed point, rounded (Pillow `Convert.c`, `L24`).
 #[must_use]

@@ -5,9 +5,11 @@
 //! arithmetic that vectorizes; where its result could depend on one of Pillow's roundings it says so, and
 //! the block is done again step by step.
 
+use moco_jpeg::vectorized;
+
 use crate::RgbImage;
 use crate::planes::{Planes, through_planes};
-use crate::simd::{vectorized, whole};
+use crate::whole::whole;
 
 /// Pixels turned together.
 const BLOCK: usize = 64;

@@ -24,6 +24,7 @@
 
 mod center_crop;
 mod color_jitter;
+mod crop_box;
 mod decode;
 mod error;
 mod fast_jitter;
@@ -34,18 +35,18 @@ mod gaussian_blur;
 mod grayscale;
 mod hue;
 mod image;
-mod jpeg;
 mod normalize;
 mod planes;
 mod random_resized_crop;
 mod recipe;
 mod resample;
-mod simd;
+mod whole;
 
 pub use center_crop::{center_crop, resize_shorter_side};
 pub use color_jitter::{
     ColorJitter, JitterDraw, JitterOp, adjust_brightness, adjust_contrast, adjust_saturation,
 };
+pub use crop_box::CropBox;
 pub use error::AugmentError;
 pub use fidelity::Fidelity;
 pub use flip::flip_horizontal;
@@ -54,5 +55,5 @@ pub use grayscale::{grayscale, luma};
 pub use hue::adjust_hue;
 pub use image::RgbImage;
 pub use normalize::Normalizer;
-pub use random_resized_crop::{CropBox, RandomResizedCrop, resized_crop};
+pub use random_resized_crop::{RandomResizedCrop, resized_crop};
 pub use recipe::{Augmentation, DrawnView, Frame, Recipe, RecipeConfig, RecipeKind, Square, Step};

@@ -1,7 +1,8 @@
 //! From u8 to normalized f32, planes apart, as torchvision's `ToTensor` and `Normalize` give it.
 
+use moco_jpeg::vectorized;
+
 use crate::planes::Planes;
-use crate::simd::vectorized;
 use crate::{AugmentError, Fidelity, RgbImage};
 
 /// Scales samples to 0 to 1, then subtracts a mean and divides by a deviation.

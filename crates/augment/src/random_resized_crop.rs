@@ -3,46 +3,9 @@
 use moco_rng::Stream;
 
 use crate::resample::resize_part;
-use crate::{AugmentError, Fidelity, RgbImage};
+use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 const N_TRIES: usize = 10;
-
-/// A rectangle of pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropBox {
-    /// First row.
-    pub top: u32,
-    /// First column.
-    pub left: u32,
-    /// Rows.
-    pub height: u32,
-    /// Columns.
-    pub width: u32,
-}
-
-impl CropBox {
-    /// The box that holds all of an image.
-    #[must_use]
-    pub fn whole(width: u32, height: u32) -> Self {
-        Self { top: 0, left: 0, height, width }
-    }
-
-    /// The smallest box around both.
-    pub(crate) fn union(&self, other: &Self) -> Self {
-        let (top, left) = (self.top.min(other.top), self.left.min(other.left));
-        let bottom = (self.top + self.height).max(other.top + other.height);
-        let right = (self.left + self.width).max(other.left + other.width);
-        Self { top, left, height: bottom - top, width: right - left }
-    }
-
-    /// Whether the box has pixels and an image of this size holds all of them.
-    fn fits(&self, width: u32, height: u32) -> bool {
-        let inside = |start: u32, n: u32, side: u32| {
-            n > 0 && u64::from(start) + u64::from(n) <= u64::from(side)
-        };
-        inside(self.left, self.width, width) && inside(self.top, self.height, height)
-    }
-}
 
 /// The distribution of the box.
 #[derive(Debug, Clone, Copy, PartialEq)]

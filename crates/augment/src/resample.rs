@@ -3,9 +3,9 @@
 //! Rows first, then columns, each with 22-bit fixed-point weights and rounding to u8, as Pillow up to
 //! 12.3 does for every shape (13.0 takes columns first for some portrait shapes, which moves samples by 1).
 
-use crate::random_resized_crop::CropBox;
-use crate::simd::{Avx2, vectorized};
-use crate::{Fidelity, RgbImage};
+use moco_jpeg::{Avx2, vectorized};
+
+use crate::{CropBox, Fidelity, RgbImage};
 
 /// Fraction bits of a weight: 32 less 8 for the sample and 2 for overshoot (Pillow `Resample.c`).
 const WEIGHT_BITS: u32 = 22;
@@ -257,7 +257,7 @@ mod avx2 {
     use pulp::cast;
 
     use super::{Filter, HALF, WEIGHT_BITS};
-    use crate::simd::Avx2;
+    use moco_jpeg::Avx2;
 
     /// Weights of 14 bits, four taps at a time: `[taps, 8]`, two for each of r, g, b and nothing, twice.
     #[inline(always)]

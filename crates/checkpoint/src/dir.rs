@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::View;
 
-use crate::error::CheckpointError;
+use crate::error::{CheckpointError, Rejected};
 use crate::format::{self, Checkpoint};
 use crate::fs::{Fs, SystemFs};
 
@@ -31,15 +31,6 @@ pub struct Newest {
     pub path: PathBuf,
     /// Newer ones that do not, newest first; worth a warning.
     pub rejected: Vec<Rejected>,
-}
-
-/// A checkpoint that cannot be used.
-#[derive(Debug)]
-pub struct Rejected {
-    /// Its file, left in place.
-    pub path: PathBuf,
-    /// Why it cannot be used.
-    pub reason: CheckpointError,
 }
 
 impl CheckpointDir {

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensorError;
 
-use crate::dir::Rejected;
-
 /// A checkpoint could not be written, read or found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -98,6 +96,15 @@ pub enum CheckpointError {
         /// Why not.
         reason: String,
     },
+}
+
+/// A checkpoint that cannot be used.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Its file, left in place.
+    pub path: PathBuf,
+    /// Why it cannot be used.
+    pub reason: CheckpointError,
 }
 
 fn listed(rejected: &[Rejected]) -> String {

@@ -29,6 +29,6 @@ mod faults;
 mod format;
 mod fs;
 
-pub use dir::{CheckpointDir, Newest, Rejected, newest_valid};
-pub use error::CheckpointError;
+pub use dir::{CheckpointDir, Newest, newest_valid};
+pub use error::{CheckpointError, Rejected};
 pub use format::{Checkpoint, FORMAT_VERSION};

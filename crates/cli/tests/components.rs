@@ -47,11 +47,11 @@ fn features_of_images_without_labels_are_refused() {
     let loaded = loaded(&["data.source=image_folder", &root]);
     let plan = loaded.plan;
     let encoder = build_encoder(&plan, DType::F32, &Device::Cpu).unwrap();
-    let moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed).unwrap();
+    let moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed).unwrap();
     let tensors = moco.state().unwrap();
     let saved = SavedRun { tensors, config: loaded.resolved, global_step: 3 };
     let mut trained = TrainedEncoder::new(&saved, plan, loaded.data, Placement::cpu()).unwrap();
-    assert_eq!(trained.moco.global_step(), 3);
+    assert_eq!(trained.model.global_step(), 3);
     let access = DataAccess { open_store: &no_store, preparing: &mut |_, _, _| () };
     let error = trained.labeled_features(access).unwrap_err();
     let expected = "the config's data has no labeled test split";

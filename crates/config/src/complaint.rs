@@ -55,8 +55,8 @@ impl Complaint {
         }
         if message.starts_with("missing field") {
             let key = if path == "." { name.to_owned() } else { format!("{path}.{name}") };
-            let help = "each key must be set; `extends = \"other.toml\"` at the top takes over \
-                        those of another file";
+            let help = "each key must be set, here or in a file that this one extends; \
+                        configs/pretrain/base.toml explains them all";
             let help = Some(help.to_owned());
             return Self { help, ..Self::key(path, format!("missing key `{key}`")) };
         }

@@ -1,10 +1,9 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
-use moco::{MocoConfig, QueuePrecision};
+use moco::{MechanismKind, MocoConfig, QueuePrecision};
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
-use moco_encoders::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
 use moco_ops::{ConvBackend, Precision};
-use moco_optim::{Schedule, SgdConfig};
+use moco_optim::Schedule;
 use moco_rng::Seed;
 use moco_train::{
     Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
@@ -16,21 +15,21 @@ use crate::check::{
 };
 use crate::complaint::Complaint;
 use crate::data::{folder, shards_plan, window_shards};
+use crate::encoder::{check_on_gpu, encoder_plan};
+use crate::optim;
 use crate::raw::{
-    RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEncoder, RawEvaluate,
-    RawFidelity, RawFinishOn, RawHead, RawHealth, RawLog, RawMoco, RawMonitor, RawOnBadSample,
-    RawOptim, RawPairing, RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun,
-    RawRunning, RawSchedule, RawScheduleKind, RawSource, RawStem,
+    RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEvaluate, RawFidelity,
+    RawFinishOn, RawHealth, RawLog, RawMechanism, RawMoco, RawMonitor, RawOnBadSample, RawPairing,
+    RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawSchedule, RawScheduleKind,
+    RawSource,
 };
-
-/// The batch for which the papers state learning rates.
-const BASE_BATCH: f64 = 256.0;
 
 /// Everything a run is told.
 pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {
     let RawPretrain {
+        format,
         run: RawRun { seed, steps, epochs, precision, cuda_graph, conv_backend },
         data,
         augment,
@@ -44,28 +43,21 @@ pub(crate) fn convert(
         evaluate,
         health: RawHealth { stop_on_collapse },
     } = raw;
-    check_batch(optim.batch_size, encoder.bn_groups)?;
+    debug_assert_eq!(format, moco_train::FORMAT, "`migrate::upgrade` comes before all else");
+    let optim = optim::optim(&optim)?;
     let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
     let window_shards = window_shards(&data)?;
     let (data, workers) = data_plan(data)?;
     let (input, recipe, fidelity) = input_plan(&augment)?;
-    let (encoder, head) = encoder_plan(&encoder)?;
-    let RawOptim { batch_size, base_lr, sgd_momentum, weight_decay } = optim;
-    // A rate of 0 is the control run with a frozen encoder.
-    not_negative("optim.base_lr", base_lr)?;
-    #[expect(clippy::cast_precision_loss, reason = "batches stay far below 2^53")]
-    let lr = base_lr * batch_size as f64 / BASE_BATCH;
-    let sgd = SgdConfig {
-        sgd_momentum: momentum("optim.sgd_momentum", sgd_momentum)?,
-        weight_decay: not_negative("optim.weight_decay", weight_decay)?,
-    };
+    let (encoder, head) = encoder_plan(&encoder, input.image_size, optim.batch_size)?;
+    let length = length(steps, epochs)?;
     let plan = PretrainPlan {
         seed: Seed(seed),
-        length: length(steps, epochs)?,
-        batch_size,
-        lr,
-        sgd,
-        schedule: schedule_plan(schedule)?,
+        length,
+        batch_size: optim.batch_size,
+        lr: optim.lr,
+        optimizer: optim.optimizer,
+        schedule: optim.warmed_up(schedule_plan(schedule)?, length)?,
         moco: moco_plan(&moco)?,
         encoder,
         head,
@@ -88,6 +80,8 @@ pub(crate) fn convert(
         evaluation: evaluation(evaluate, &monitor, recipe.image_size)?,
         health: HealthPlan { stop_on_collapse },
     };
+    check_on_gpu(&plan)?;
+    optim::check_recordable(&plan)?;
     Ok((plan, data, (recipe, fidelity)))
 }
 
@@ -103,18 +97,6 @@ fn length(steps: Option<u64>, epochs: Option<u64>) -> Result<Length, Complaint> 
             Err(Complaint::key("run.steps", message).and("run.epochs"))
         }
     }
-}
-
-fn check_batch(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
-    at_least_one("optim.batch_size", batch_size as u64)?;
-    at_least_one("encoder.bn_groups", bn_groups as u64)?;
-    if batch_size.is_multiple_of(bn_groups) {
-        return Ok(());
-    }
-    let message = format!(
-        "optim.batch_size must be divisible by encoder.bn_groups, got {batch_size} and {bn_groups}"
-    );
-    Err(Complaint::value("optim.batch_size", message).and("encoder.bn_groups"))
 }
 
 fn on_bad_sample(choice: RawOnBadSample, budget: Option<u64>) -> Result<OnBadSample, Complaint> {
@@ -228,34 +210,9 @@ fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), C
     Ok((InputPlan { image_size, mean, std, pairing, finish_on }, recipe, fidelity))
 }
 
-fn encoder_plan(raw: &RawEncoder) -> Result<(ResNetConfig, HeadKind), Complaint> {
-    let RawEncoder { arch, stem, width, head, bn_groups, bn_running } = raw;
-    let known = Arch::NAMES.iter().find(|(name, _)| name == arch);
-    let Some((_, arch)) = known else {
-        let names = Arch::NAMES.map(|(name, _)| name);
-        return Err(Complaint::unknown_name("encoder.arch", arch, &names));
-    };
-    let stem = match stem {
-        RawStem::Imagenet => Stem::ImageNet,
-        RawStem::Cifar => Stem::Cifar,
-    };
-    let running = match bn_running {
-        RawRunning::First => RunningStats::First,
-        RawRunning::Mean => RunningStats::Mean,
-    };
-    let head = match head {
-        RawHead::Fc => HeadKind::Fc,
-        RawHead::Mlp => HeadKind::Mlp,
-    };
-    let width = above_zero("encoder.width", *width)?;
-    Ok((
-        ResNetConfig { arch: *arch, stem, width, bn: BnConfig { groups: *bn_groups, running } },
-        head,
-    ))
-}
-
 fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
     let RawMoco {
+        mechanism,
         queue_size,
         key_momentum,
         temperature,
@@ -267,6 +224,10 @@ fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
     at_least_one("moco.queue_size", queue_size as u64)?;
     at_least_one("moco.dim", dim as u64)?;
     Ok(MocoConfig {
+        mechanism: match mechanism {
+            RawMechanism::Queue => MechanismKind::Queue,
+            RawMechanism::EndToEnd => MechanismKind::EndToEnd,
+        },
         queue_size,
         key_momentum: within_zero_one("moco.key_momentum", key_momentum)?,
         temperature: above_zero("moco.temperature", temperature)?,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use crate::layer::Layer;
+use crate::resume_keys::RESUME_MAY_CHANGE;
 
 /// A config could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,15 @@ pub enum ConfigError {
     /// Something in a file or an override is wrong.
     #[error(transparent)]
     Invalid(#[from] Diagnostic),
+    /// A file extends one that is not there.
+    #[error(transparent)]
+    NothingToExtend(Diagnostic),
+    /// A file extends itself, or one that extends it.
+    #[error(transparent)]
+    ExtendsItself(Diagnostic),
+    /// A file follows a table of keys that this program does not know.
+    #[error(transparent)]
+    Format(Diagnostic),
     /// A resumed run would become another run.
     #[error("{run} was trained with {}", would_change.join(" and "))]
     ResumeChanges {
@@ -40,12 +49,15 @@ impl ConfigError {
     #[must_use]
     pub fn render(&self) -> String {
         match self {
-            Self::Invalid(diagnostic) => diagnostic.render(),
+            Self::Invalid(diagnostic)
+            | Self::NothingToExtend(diagnostic)
+            | Self::ExtendsItself(diagnostic)
+            | Self::Format(diagnostic) => diagnostic.render(),
             Self::Read { source, .. } => {
                 format!("error: {self}: {source}\n  = help: `configs/pretrain/` holds examples")
             }
             Self::ResumeChanges { .. } => {
-                let allowed = crate::RESUME_MAY_CHANGE.join(", ");
+                let allowed = RESUME_MAY_CHANGE.join(", ");
                 format!("error: {self}\n  = help: a resume may change {allowed}")
             }
         }
@@ -71,12 +83,6 @@ pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) text: String,
     pub(crate) span: Range<usize>,
-}
-
-impl Place {
-    pub(crate) fn new(layer: &Layer, span: Range<usize>) -> Self {
-        Self { name: layer.name.clone(), text: layer.text.clone(), span }
-    }
 }
 
 /// `name:line:column`, both from 1.

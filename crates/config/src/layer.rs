@@ -22,6 +22,13 @@ pub(crate) struct Layer {
     pub(crate) keys: Vec<KeySpan>,
 }
 
+impl Layer {
+    /// A part of its text.
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        Place { name: self.name.clone(), text: self.text.clone(), span }
+    }
+}
+
 /// Where a key is written.
 #[derive(Debug, Clone)]
 pub(crate) struct KeySpan {
@@ -41,22 +48,23 @@ pub(crate) fn read_layers(path: &Path, sets: &[String]) -> Result<Vec<Layer>, Co
     Ok(layers)
 }
 
-/// Reads the file at `path` after those it extends; `below` are the files that extend it.
+/// Reads the file at `path` after those it extends; `above` are the files that extend it.
 fn read_chain(
     path: &Path,
-    below: &mut Vec<PathBuf>,
+    above: &mut Vec<PathBuf>,
     layers: &mut Vec<Layer>,
 ) -> Result<(), ConfigError> {
     let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    below.push(fs::canonicalize(path).map_err(unreadable)?);
+    above.push(fs::canonicalize(path).map_err(unreadable)?);
     let mut layer = parse(path.display().to_string(), text)?;
     if let Some(parent) = take_extends(path, &mut layer)? {
-        if below.contains(&fs::canonicalize(&parent).map_err(|source| missing(&layer, &source))?) {
-            return Err(at_extends(&layer, "this file extends itself").into());
+        if above.contains(&canonical(&parent, &layer)?) {
+            let message = format!("{} extends itself", parent.display());
+            return Err(ConfigError::ExtendsItself(at_extends(&layer, &message)));
         }
         layer.keys.retain(|key| key.path != EXTENDS);
-        read_chain(&parent, below, layers)?;
+        read_chain(&parent, above, layers)?;
     }
     layers.push(layer);
     Ok(())
@@ -78,13 +86,20 @@ fn take_extends(path: &Path, layer: &mut Layer) -> Result<Option<PathBuf>, Confi
     }
 }
 
-fn missing(layer: &Layer, source: &std::io::Error) -> ConfigError {
-    at_extends(layer, &format!("cannot read the file that this one extends: {source}")).into()
+/// The one path of a file that `layer` extends.
+fn canonical(parent: &Path, layer: &Layer) -> Result<PathBuf, ConfigError> {
+    fs::canonicalize(parent).map_err(|source| {
+        let message = format!("cannot read {}, which this file extends: {source}", parent.display());
+        let help = "`extends` is a path from the folder of this file: write there the path of the file \
+                    that is meant, or copy that file, with what it extends itself, to this folder; \
+                    `cargo xtask pretrain CONFIG --print-config` prints a config that extends nothing";
+        ConfigError::NothingToExtend(at_extends(layer, &message).help(Some(help.to_owned())))
+    })
 }
 
 fn at_extends(layer: &Layer, message: &str) -> Diagnostic {
     let span = layer.keys.iter().find(|key| key.path == EXTENDS).map(|key| key.value.clone());
-    Diagnostic::new(message, Place::new(layer, span.unwrap_or_default()))
+    Diagnostic::new(message, layer.place(span.unwrap_or_default()))
 }
 
 pub(crate) fn parse(name: String, text: String) -> Result<Layer, ConfigError> {

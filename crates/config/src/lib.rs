@@ -9,6 +9,8 @@
 //! }
 //! ```
 //!
+//! A config names the format that it follows, and one of an older format means what it meant then.
+//!
 //! What it deliberately lacks: defaults. A config, with what it extends, sets every key, so a reader of
 //! it knows the run; and any knowledge of files other than configs.
 #![forbid(unsafe_code)]
@@ -17,14 +19,18 @@ mod check;
 mod complaint;
 mod convert;
 mod data;
+mod encoder;
 mod error;
 mod layer;
 mod load;
 mod merge;
 mod migrate;
+mod optim;
 mod raw;
 mod resolved;
+mod resume_keys;
 
 pub use error::{ConfigError, Diagnostic};
 pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text, load_stored_pretrain};
-pub use resolved::{KeyChange, RESUME_MAY_CHANGE, changed_keys, check_resume};
+pub use resolved::{KeyChange, changed_keys, check_resume};
+pub use resume_keys::RESUME_MAY_CHANGE;

@@ -7,10 +7,11 @@ use moco_train::{DataPlan, PretrainPlan};
 
 use crate::convert::convert;
 use crate::data::scheme;
+use crate::encoder;
 use crate::error::ConfigError;
 use crate::layer::{Layer, parse, read_layers};
 use crate::merge::Merged;
-use crate::migrate;
+use crate::migrate::{Provenance, upgrade};
 use crate::resolved;
 
 /// A pretraining run as its config describes it.
@@ -29,39 +30,36 @@ pub struct LoadedPretrain {
 }
 
 /// Reads a config: the file at `path` on top of those it extends, then `sets`, each `section.key=value`,
-/// in their order.
+/// in their order. Keys that are younger than the format that it names mean what programs of then did.
 ///
 /// # Errors
-/// [`ConfigError::Read`], or [`ConfigError::Invalid`] for the first key that is unknown, missing, of a
-/// wrong type or impossible; show it with [`ConfigError::render`].
+/// [`ConfigError::Read`]; [`ConfigError::NothingToExtend`] and [`ConfigError::ExtendsItself`] for a chain of files
+/// that does not end; [`ConfigError::Format`] for a config that is younger than this program; or
+/// [`ConfigError::Invalid`] for the first key that is unknown, missing, of a wrong type or impossible. Show it with
+/// [`ConfigError::render`].
 pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    load(Merged::new(read_layers(path, sets)?))
+    load(read_layers(path, sets)?, Provenance::User)
 }
 
-/// Reads the config of a run's folder, then `sets`. Keys that it lacks since they are younger mean what programs
-/// of then did.
+/// Reads the config of a run's folder, then `sets`, as [`load_pretrain`] does; one without a format has the first.
 ///
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    stored(read_layers(path, sets)?)
+    load(read_layers(path, sets)?, Provenance::Run)
 }
 
 /// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
-/// in errors. Keys that it lacks since they are younger mean what programs of then did.
+/// in errors. One without a format has the first.
 ///
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
-    stored(vec![parse(name.to_owned(), text.to_owned())?])
+    load(vec![parse(name.to_owned(), text.to_owned())?], Provenance::Run)
 }
 
-fn stored(mut layers: Vec<Layer>) -> Result<LoadedPretrain, ConfigError> {
-    layers.insert(0, migrate::layer(&layers)?);
-    load(Merged::new(layers))
-}
-
-fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {
+fn load(layers: Vec<Layer>, provenance: Provenance) -> Result<LoadedPretrain, ConfigError> {
+    let mut merged = Merged::new(upgrade(layers, provenance)?);
     drop_outdated(&mut merged);
     let converted = merged.deserialize().and_then(convert);
     let (plan, data, (recipe, fidelity)) =
@@ -73,6 +71,7 @@ fn load(mut merged: Merged) -> Result<LoadedPretrain, ConfigError> {
 fn drop_outdated(merged: &mut Merged) {
     merged.drop_if_outdated("run.steps", "run.epochs");
     merged.drop_if_outdated("run.epochs", "run.steps");
+    encoder::drop_outdated(merged);
     let choice =
         |merged: &Merged, key| merged.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     if choice(merged, "data.source").as_deref() != Some("image_folder") {

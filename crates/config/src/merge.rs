@@ -30,7 +30,7 @@ impl Origin<'_> {
             Part::Key => key,
             Part::Value => value,
         };
-        Place::new(self.layer, span.clone())
+        self.layer.place(span.clone())
     }
 
     /// `file:line`, or `--set`.
@@ -111,7 +111,7 @@ impl Merged {
         let newest = keys.iter().filter_map(|key| self.origin(key)).max_by_key(|one| one.level);
         let place = match (newest, self.layers.iter().rfind(|layer| layer.name != SET)) {
             (Some(origin), _) => origin.place(part),
-            (None, Some(file)) => Place::new(file, 0..0),
+            (None, Some(file)) => file.place(0..0),
             (None, None) => Place { name: SET.into(), text: String::new(), span: 0..0 },
         };
         let mut notes = Vec::new();

@@ -1,7 +1,7 @@
 //! A pretraining config as it is written: the sections and keys of the TOML file.
 //!
-//! No key has a default. The conversion in `convert` takes each struct apart without `..`, so a key that
-//! nothing reads is a compiler warning.
+//! No key has a default but two of `[optim]`, which say so. The conversion in `convert` takes each struct
+//! apart without `..`, so a key that nothing reads is a compiler warning.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,8 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "sections")]
 pub(crate) struct RawPretrain {
+    /// The table of keys that the file follows.
+    pub(crate) format: u32,
     /// Seed and length of the run.
     pub(crate) run: RawRun,
     /// Where the images are and how many threads fetch them.
@@ -181,18 +183,26 @@ pub(crate) enum RawPairing {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawEncoder {
-    /// A ResNet by its name in torchvision.
+    /// A ResNet by its name in torchvision; `vit_tiny`, `vit_small`, or `vit` with sizes of its own.
     pub(crate) arch: String,
-    /// First layers.
-    pub(crate) stem: RawStem,
-    /// Multiplier of every width.
-    pub(crate) width: f64,
+    /// First layers; for ResNets only.
+    pub(crate) stem: Option<RawStem>,
+    /// Multiplier of every width; for ResNets only.
+    pub(crate) width: Option<f64>,
     /// Projection: `fc` is v1's, `mlp` v2's.
     pub(crate) head: RawHead,
-    /// Parts of the batch with batch-norm statistics of their own.
-    pub(crate) bn_groups: usize,
-    /// Which group's statistics the running mean and variance follow.
-    pub(crate) bn_running: RawRunning,
+    /// Parts of the batch with batch-norm statistics of their own; for ResNets only.
+    pub(crate) bn_groups: Option<usize>,
+    /// Which group's statistics the running mean and variance follow; for ResNets only.
+    pub(crate) bn_running: Option<RawRunning>,
+    /// Side of a patch in pixels; for vision transformers only.
+    pub(crate) patch_size: Option<usize>,
+    /// Width of a token; for `vit` only.
+    pub(crate) embed_dim: Option<usize>,
+    /// Blocks of attention and MLP; for `vit` only.
+    pub(crate) depth: Option<usize>,
+    /// Attention heads of a block; for `vit` only.
+    pub(crate) n_heads: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -220,6 +230,8 @@ pub(crate) enum RawRunning {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawMoco {
+    /// Where the negatives come from.
+    pub(crate) mechanism: RawMechanism,
     /// K, the number of negatives.
     pub(crate) queue_size: usize,
     /// m of Eq. (2).
@@ -238,6 +250,13 @@ pub(crate) struct RawMoco {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub(crate) enum RawMechanism {
+    Queue,
+    EndToEnd,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum RawQueuePrecision {
     F32,
     Bf16,
@@ -247,14 +266,25 @@ pub(crate) enum RawQueuePrecision {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawOptim {
+    /// What updates the parameters; SGD where it is left out.
+    pub(crate) kind: RawOptimizer,
     /// Images in a step, over all devices.
     pub(crate) batch_size: usize,
     /// Learning rate for a batch of 256; the rate used is this times `batch_size` / 256.
     pub(crate) base_lr: f64,
     /// Momentum of the gradients.
     pub(crate) sgd_momentum: f64,
-    /// L2 penalty on every parameter.
+    /// L2 penalty on every parameter; of LARS, on all but biases and the weights of norms.
     pub(crate) weight_decay: f64,
+    /// Epochs in which the rate rises to the schedule's first; 0 where it is left out.
+    pub(crate) warmup_epochs: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawOptimizer {
+    Sgd,
+    Lars,
 }
 
 /// `[schedule]`.

@@ -8,28 +8,13 @@ use toml::Value;
 use crate::error::ConfigError;
 use crate::layer::{self, Layer, SET};
 use crate::merge::Merged;
-use crate::migrate;
+use crate::migrate::{Provenance, upgrade};
+use crate::resume_keys::RESUME_MAY_CHANGE;
 
-/// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
-/// section.
-pub const RESUME_MAY_CHANGE: &[&str] = &[
-    "run.cuda_graph",
-    "log.*",
-    "checkpoint.*",
-    "data.readers",
-    "data.decoders",
-    "data.root",
-    "data.cache",
-    "data.cache_bytes",
-    "data.verify",
-    "data.on_bad_sample",
-    "data.bad_sample_budget",
-    "monitor.*",
-];
-
-/// All keys in force, in the order of the files, each with the place that set it.
+/// All keys in force, in the order of the files, each with the place that set it; keys of no section first, as TOML
+/// demands.
 pub(crate) fn print(merged: &Merged) -> String {
-    let mut sections: Vec<(&str, String)> = Vec::new();
+    let mut sections: Vec<(&str, String)> = vec![("", String::new())];
     for path in merged.leaves() {
         let (section, key) = path.split_once('.').unwrap_or(("", path));
         let (Some(value), Some(origin)) = (merged.get(path), merged.origin(path)) else {
@@ -42,7 +27,10 @@ pub(crate) fn print(merged: &Merged) -> String {
             None => sections.push((section, line)),
         }
     }
-    let blocks = sections.iter().map(|(section, lines)| format!("[{section}]\n{lines}"));
+    let blocks = sections.iter().map(|(section, lines)| match *section {
+        "" => lines.clone(),
+        section => format!("[{section}]\n{lines}"),
+    });
     blocks.collect::<Vec<_>>().join("\n")
 }
 
@@ -99,9 +87,8 @@ pub fn check_resume(
     old_resolved: &str,
     new_resolved: &str,
 ) -> Result<Vec<KeyChange>, ConfigError> {
-    let stored = [layer::parse("old config".into(), old_resolved.into())?];
-    let mut old = values(&migrate::layer(&stored)?);
-    old.extend(stored.iter().flat_map(values));
+    let stored = vec![layer::parse("old config".into(), old_resolved.into())?];
+    let old = upgrade(stored, Provenance::Run)?.iter().flat_map(values).collect();
     let changes = changes_from(&old, new_resolved)?;
     let refused = changes.iter().filter(|change| !may_change(&change.key));
     let would_change: Vec<String> = refused.map(describe).collect();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::init::{FanInOut, Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Module, VarBuilder};
+use candle_nn::{ModuleT, VarBuilder};
 use moco_params::{Gradients, ParamStore, Role};
 use moco_rng::{At, Purpose, Seed, Stream};
 
@@ -16,9 +16,16 @@ use crate::init::count;
 
 type Build<M> = dyn Fn(VarBuilder<'_>) -> candle_core::Result<M> + Send + Sync;
 
-/// Wraps a candle module that maps `[N, 3, H, W]` to `[N, feature_dim]`. The module behaves alike in
-/// training and evaluation; its variables are created through the `VarBuilder` it is built with and get
-/// reproducible initial values from the run's seed (candle's own generator cannot be seeded on the CPU).
+/// Wraps a candle module that maps `[N, 3, H, W]` to `[N, feature_dim]`, on any device. Each `Module` is a
+/// `ModuleT`, so modules that behave alike in training and evaluation need nothing more.
+///
+/// Variables are created through the `VarBuilder` that the module is built with and get reproducible initial
+/// values from the run's seed (candle's own generator cannot be seeded on the CPU). Those whose own name
+/// starts with `running_`, as candle-nn's `BatchNorm` names its statistics, are buffers: they have no
+/// gradient, and forward passes in training mode change them. All others are parameters.
+///
+/// candle-nn's fused operations (`LayerNorm::forward`, `softmax_last_dim`) have no derivative, and candle
+/// reports none: a parameter that gets no gradient on that account is an error.
 pub struct AutogradEncoder<M> {
     build: Arc<Build<M>>,
     module: M,
@@ -26,6 +33,7 @@ pub struct AutogradEncoder<M> {
     vars: BTreeMap<String, Var>,
     feature_dim: usize,
     dtype: DType,
+    device: Device,
 }
 
 impl<M> std::fmt::Debug for AutogradEncoder<M> {
@@ -34,8 +42,16 @@ impl<M> std::fmt::Debug for AutogradEncoder<M> {
     }
 }
 
-impl<M: Module + Send + 'static> AutogradEncoder<M> {
-    /// Builds the module with initial values from `seed`.
+/// The features with the graph that they came from.
+struct Graph(Tensor);
+
+fn role_of(name: &str) -> Role {
+    let own = name.rsplit('.').next().unwrap_or(name);
+    if own.starts_with("running_") { Role::Buffer } else { Role::Parameter }
+}
+
+impl<M: ModuleT + Send + 'static> AutogradEncoder<M> {
+    /// Builds the module with initial values from `seed`, in f32 or f64, on the device that computes it.
     ///
     /// # Errors
     /// If the module cannot be built.
@@ -44,28 +60,30 @@ impl<M: Module + Send + 'static> AutogradEncoder<M> {
         feature_dim: usize,
         seed: Seed,
         dtype: DType,
+        device: &Device,
     ) -> Result<Self, EncoderError> {
-        Self::with_values(Arc::new(build), feature_dim, dtype, Values::Drawn(seed))
+        Self::with_values(Arc::new(build), feature_dim, (dtype, device), Values::Drawn(seed))
     }
 
     fn with_values(
         build: Arc<Build<M>>,
         feature_dim: usize,
-        dtype: DType,
+        (dtype, device): (DType, &Device),
         values: Values,
     ) -> Result<Self, EncoderError> {
         let vars = Arc::new(Mutex::new(BTreeMap::new()));
         let backend = Variables { values, vars: Arc::clone(&vars) };
-        let builder = VarBuilder::from_backend(Box::new(backend), dtype, Device::Cpu);
+        let builder = VarBuilder::from_backend(Box::new(backend), dtype, device.clone());
         let module = build(builder).map_err(|e| candle("the module could not be built", e))?;
         let vars = vars.lock().map(|vars| vars.clone()).unwrap_or_default();
         let mut params = ParamStore::default();
         for (name, var) in &vars {
             // A copy, since candle records no versions: the optimizer must not reach into the graph.
             let value = var.as_detached_tensor().copy().map_err(|e| candle(name, e))?;
-            params.insert(name.as_str(), value, Role::Parameter)?;
+            params.insert(name.as_str(), value, role_of(name))?;
         }
-        Ok(Self { build, module, params, vars, feature_dim, dtype })
+        let device = device.clone();
+        Ok(Self { build, module, params, vars, feature_dim, dtype, device })
     }
 
     /// Brings the values of the store, which the optimizer changes, into the module's variables.
@@ -75,9 +93,30 @@ impl<M: Module + Send + 'static> AutogradEncoder<M> {
         }
         Ok(())
     }
+
+    /// Features `[N, feature_dim]` with their graph; in training mode the store takes over the buffers.
+    fn run(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
+        if images.dtype() != self.dtype {
+            return Err(EncoderError::ImageType { expected: self.dtype, got: images.dtype() });
+        }
+        self.sync()?;
+        let features = self.module.forward_t(images, mode == Mode::Train);
+        let features = features.map_err(|e| candle("forward", e))?;
+        let expected = [images.dims().first().copied().unwrap_or(0), self.feature_dim];
+        if features.dims() != expected {
+            let got = features.dims().to_vec();
+            return Err(EncoderError::FeatureShape { expected, got });
+        }
+        if mode == Mode::Train {
+            for (name, var) in self.vars.iter().filter(|(name, _)| role_of(name) == Role::Buffer) {
+                self.params.set(name, &var.as_detached_tensor())?;
+            }
+        }
+        Ok(features)
+    }
 }
 
-impl<M: Module + Send + 'static> Encoder for AutogradEncoder<M> {
+impl<M: ModuleT + Send + 'static> Encoder for AutogradEncoder<M> {
     fn params(&self) -> &ParamStore {
         &self.params
     }
@@ -91,36 +130,32 @@ impl<M: Module + Send + 'static> Encoder for AutogradEncoder<M> {
     }
 
     fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError> {
-        self.sync()?;
-        let features = self.module.forward(images).map_err(|e| candle("forward", e))?;
-        Ok((features.detach(), Saved::new(features)))
+        let features = self.run(images, Mode::Train)?;
+        Ok((features.detach(), Saved::new(Graph(features))))
     }
 
-    fn features(&mut self, images: &Tensor, _: Mode) -> Result<Tensor, EncoderError> {
-        Ok(self.forward(images)?.0)
+    fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
+        Ok(self.run(images, mode)?.detach())
     }
 
     fn backward(&self, saved: Saved, gradient: &Tensor) -> Result<Gradients, EncoderError> {
-        let features: Tensor = saved.take()?;
+        let Graph(features) = saved.take()?;
         // d(Σ features·gradient)/dθ is the gradient that flows in, pulled back.
         let product = (&features * gradient).and_then(|product| product.sum_all());
         let store = product.and_then(|sum| sum.backward()).map_err(|e| candle("backward", e))?;
         let mut gradients = Gradients::new();
-        for (name, var) in &self.vars {
-            let gradient = match store.get(var) {
-                Some(gradient) => Ok(gradient.clone()),
-                // A variable that the output does not depend on.
-                None => var.zeros_like(),
-            };
-            gradients.insert(name.clone(), gradient.map_err(|e| candle(name, e))?);
+        for (name, _) in self.params.parameters() {
+            let gradient = self.vars.get(name).and_then(|var| store.get(var));
+            let missing = || EncoderError::NoGradient { name: name.to_owned() };
+            gradients.insert(name.to_owned(), gradient.ok_or_else(missing)?.clone());
         }
         Ok(gradients)
     }
 
     fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {
         let values = Values::Given(self.params.deep_copy()?);
-        let build = Arc::clone(&self.build);
-        Ok(Box::new(Self::with_values(build, self.feature_dim, self.dtype, values)?))
+        let (build, how) = (Arc::clone(&self.build), (self.dtype, &self.device));
+        Ok(Box::new(Self::with_values(build, self.feature_dim, how, values)?))
     }
 }
 
@@ -192,7 +227,7 @@ impl SimpleBackend for Variables {
         name: &str,
         init: Init,
         dtype: DType,
-        _: &Device,
+        device: &Device,
     ) -> candle_core::Result<Tensor> {
         let Ok(mut vars) = self.vars.lock() else {
             candle_core::bail!("a module panicked while it was built");
@@ -201,7 +236,7 @@ impl SimpleBackend for Variables {
             return Ok(var.as_tensor().clone());
         }
         let value = self.value(&shape, name, init, vars.len())?.to_dtype(dtype)?;
-        let var = Var::from_tensor(&value.copy()?)?;
+        let var = Var::from_tensor(&value.to_device(device)?.copy()?)?;
         vars.insert(name.to_owned(), var.clone());
         Ok(var.as_tensor().clone())
     }

@@ -7,7 +7,7 @@ use moco_params::{Gradients, ParamStore};
 use crate::config::BnConfig;
 use crate::conv_bn::{ConvBn, ConvBnSaved, Flow, Run, Wanted};
 use crate::encoder::{EncoderError, InLayer};
-use crate::init::Initializer;
+use crate::init::{ConvInit, Initializer};
 
 /// A residual block (He et al. 2016; torchvision `BasicBlock`, `Bottleneck`).
 #[derive(Debug, Clone)]
@@ -49,8 +49,10 @@ impl Block {
         shape: BlockShape,
     ) -> Result<Self, EncoderError> {
         let BlockShape { c_in, inner, c_out, stride, bottleneck_groups } = shape;
+        let weight = ConvInit::FanOutNormal;
         let mut unit = |i: usize, dims, spec| {
-            ConvBn::new(init, format!("{name}.conv{i}"), format!("{name}.bn{i}"), dims, spec)
+            let (conv, bn) = (format!("{name}.conv{i}"), format!("{name}.bn{i}"));
+            ConvBn::new(init, conv, bn, dims, weight, spec)
         };
         let three = Conv2dSpec::new(stride, 1);
         let one = Conv2dSpec::new(1, 0);
@@ -71,7 +73,7 @@ impl Block {
         } else {
             let (conv, bn) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
             let spec = Conv2dSpec::new(stride, 0);
-            Some(ConvBn::new(init, conv, bn, [c_out, c_in, 1, 1], spec)?)
+            Some(ConvBn::new(init, conv, bn, [c_out, c_in, 1, 1], weight, spec)?)
         };
         Ok(Self { name, first, last, downsample })
     }

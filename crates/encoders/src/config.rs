@@ -1,5 +1,16 @@
 //! What can be chosen about an encoder.
 
+use crate::encoder::EncoderError;
+
+/// Every backbone that a config can name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EncoderConfig {
+    /// A ResNet, with a backward pass written by hand.
+    ResNet(ResNetConfig),
+    /// A vision transformer, with candle's automatic gradients.
+    Vit(VitConfig),
+}
+
 /// A ResNet by its name in torchvision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
@@ -40,7 +51,7 @@ impl Arch {
 pub enum Stem {
     /// 7×7 convolution with stride 2, then 3×3 max pooling with stride 2.
     ImageNet,
-    /// 3×3 convolution with stride 1, no pooling.
+    /// 3×3 convolution with stride 1, no pooling (the authors' CIFAR notebook, class `ModelBase`).
     Cifar,
 }
 
@@ -74,6 +85,76 @@ pub struct ResNetConfig {
     pub width: f64,
     /// Batch norm.
     pub bn: BnConfig,
+}
+
+/// Sizes of a vision transformer. Hidden layers of its MLPs are four times `embed_dim` wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VitShape {
+    /// Width of a token, and of the features.
+    pub embed_dim: usize,
+    /// Blocks of attention and MLP.
+    pub depth: usize,
+    /// Attention heads of a block.
+    pub n_heads: usize,
+}
+
+impl VitShape {
+    /// Each size with its name in configs: DeiT-Ti and DeiT-S (Touvron et al. 2021, Table 1). MoCo v3's
+    /// ViT-S has 12 heads in place of 6.
+    pub const NAMES: [(&'static str, Self); 2] = [
+        ("vit_tiny", Self { embed_dim: 192, depth: 12, n_heads: 3 }),
+        ("vit_small", Self { embed_dim: 384, depth: 12, n_heads: 6 }),
+    ];
+}
+
+/// A vision transformer as MoCo v3 pretrains it (Chen et al. 2021; official `moco-v3/vits.py`): a class
+/// token, whose last layer is the feature, fixed sine and cosine position embeddings, and layer norm before
+/// attention and MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VitConfig {
+    /// Side of the images in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels; divides `image_size`.
+    pub patch_size: usize,
+    /// Width, depth and heads.
+    pub shape: VitShape,
+}
+
+impl VitConfig {
+    /// Whether there is such a network.
+    ///
+    /// # Errors
+    /// [`EncoderError::Size`] names the first number that is not possible.
+    pub fn check(&self) -> Result<(), EncoderError> {
+        let Self { image_size, patch_size, shape: VitShape { embed_dim, depth, n_heads } } = *self;
+        let divides = |part: usize, whole: usize| part > 0 && whole.is_multiple_of(part);
+        for (key, got, holds, expected) in [
+            (
+                "patch_size",
+                patch_size,
+                divides(patch_size, image_size) && image_size > 0,
+                format!("a divisor of the image size {image_size}"),
+            ),
+            (
+                "embed_dim",
+                embed_dim,
+                divides(4, embed_dim) && embed_dim > 0,
+                "a multiple of 4".to_owned(),
+            ),
+            ("depth", depth, depth > 0, "at least 1".to_owned()),
+            (
+                "n_heads",
+                n_heads,
+                divides(n_heads, embed_dim),
+                format!("a divisor of the width {embed_dim}"),
+            ),
+        ] {
+            if !holds {
+                return Err(EncoderError::Size { key, expected, got });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The projection on top of the backbone.

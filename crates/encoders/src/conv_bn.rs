@@ -9,7 +9,7 @@ use moco_params::{Gradients, ParamStore};
 
 use crate::config::{BnConfig, RunningStats};
 use crate::encoder::{EncoderError, InLayer, Mode};
-use crate::init::Initializer;
+use crate::init::{ConvInit, Initializer};
 
 const EPS: f64 = 1e-5;
 const BN_MOMENTUM: f64 = 0.1;
@@ -63,9 +63,10 @@ impl ConvBn {
         conv: String,
         bn: String,
         dims: [usize; 4],
+        weight: ConvInit,
         spec: Conv2dSpec,
     ) -> Result<Self, EncoderError> {
-        init.conv(&conv, dims)?;
+        init.conv(&conv, dims, weight)?;
         init.batch_norm(&bn, dims[0])?;
         Ok(Self { conv, bn, spec })
     }

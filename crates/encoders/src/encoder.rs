@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use moco_ops::OpError;
 use moco_params::{Gradients, ParamError, ParamStore};
 
@@ -69,6 +69,48 @@ pub enum EncoderError {
     /// A backward pass was given another encoder's activations.
     #[error("the activations were saved by another kind of encoder")]
     ForeignActivations,
+    /// A size that no network has.
+    #[error("{key} must be {expected}, got {got}")]
+    Size {
+        /// The setting.
+        key: &'static str,
+        /// What it may be.
+        expected: String,
+        /// Its value.
+        got: usize,
+    },
+    /// Images of another type than the parameters.
+    #[error(
+        "images are {got:?}, the encoder's parameters {expected:?}. \
+         hint: encoders of candle modules compute in one type; set run.precision = \"f32\""
+    )]
+    ImageType {
+        /// Type of the parameters.
+        expected: DType,
+        /// Type of the images.
+        got: DType,
+    },
+    /// A module's output is not what it was announced to be.
+    #[error("features are {got:?}, expected {expected:?}. hint: `feature_dim` is the last of them")]
+    FeatureShape {
+        /// Images and `feature_dim`.
+        expected: [usize; 2],
+        /// What the module returned.
+        got: Vec<usize>,
+    },
+    /// Automatic differentiation found no way from the features to a parameter.
+    #[error(
+        "parameter `{name}` got no gradient: the features do not depend on it, or an operation on the way has \
+         no derivative in candle (candle-nn's LayerNorm::forward, RmsNorm::forward and softmax_last_dim). \
+         hint: write it from differentiable operations, such as candle_nn::ops::layer_norm_slow and softmax"
+    )]
+    NoGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// Features of stages were asked of a network without any.
+    #[error("this encoder has no stages; those of a ResNet have features of their own")]
+    NoStages,
     /// A configuration that describes no network.
     #[error("{what} = {got} leaves no channels; use a larger one")]
     NoChannels {
@@ -102,6 +144,15 @@ pub trait Encoder: Send {
     /// # Errors
     /// If the images do not fit.
     fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError>;
+
+    /// Activations `[N, C, H, W]` of each stage in evaluation mode, from the first to the last: for detectors and
+    /// the like, which look at several scales. Changes nothing.
+    ///
+    /// # Errors
+    /// [`EncoderError::NoStages`] unless it is a network with stages; if the images do not fit.
+    fn stage_features(&mut self, _images: &Tensor) -> Result<Vec<Tensor>, EncoderError> {
+        Err(EncoderError::NoStages)
+    }
 
     /// Gradients of all parameters from the gradient `[N, feature_dim]` of the features. Parameters
     /// must not have changed since `forward`.

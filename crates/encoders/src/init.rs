@@ -1,10 +1,21 @@
-//! Initial values as torchvision draws them, from streams of our own.
+//! Initial values as torchvision and PyTorch draw them, from streams of our own.
 
 use candle_core::{DType, Device, Tensor};
 use moco_params::{ParamStore, Role};
 use moco_rng::{At, Purpose, Seed, Stream};
 
 use crate::encoder::EncoderError;
+
+/// How the weight `[c_out, c_in, k, k]` of a convolution starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConvInit {
+    /// Normal with variance 2/(c_out·k²): torchvision's ResNets start all their convolutions by
+    /// `kaiming_normal_(mode="fan_out", nonlinearity="relu")`.
+    FanOutNormal,
+    /// Uniform in ±1/√(c_in·k²), which is variance 1/(3·c_in·k²): what PyTorch's `nn.Conv2d` starts with
+    /// (`kaiming_uniform_(a=√5)`) where nothing initializes it again.
+    FanInUniform,
+}
 
 /// Fills a store; each tensor has a stream of its own, numbered in order of creation.
 #[derive(Debug)]
@@ -23,11 +34,25 @@ impl Initializer {
         Self { seed, dtype, first_stream, store: ParamStore::default() }
     }
 
-    /// Convolution `[c_out, c_in, k, k]`: normal with variance 2/(c_out·k²)
-    /// (torchvision `kaiming_normal_(mode="fan_out", nonlinearity="relu")`).
-    pub(crate) fn conv(&mut self, name: &str, dims: [usize; 4]) -> Result<(), EncoderError> {
-        let std = (2.0 / count(dims[0] * dims[2] * dims[3])).sqrt();
-        self.parameter(&format!("{name}.weight"), &dims, |stream| std * stream.normal())
+    /// Convolution `[c_out, c_in, k, k]`.
+    pub(crate) fn conv(
+        &mut self,
+        name: &str,
+        dims: [usize; 4],
+        init: ConvInit,
+    ) -> Result<(), EncoderError> {
+        let [c_out, c_in, height, width] = dims;
+        let name = format!("{name}.weight");
+        match init {
+            ConvInit::FanOutNormal => {
+                let std = (2.0 / count(c_out * height * width)).sqrt();
+                self.parameter(&name, &dims, |stream| std * stream.normal())
+            }
+            ConvInit::FanInUniform => {
+                let bound = 1.0 / count(c_in * height * width).sqrt();
+                self.parameter(&name, &dims, |stream| stream.range(-bound, bound))
+            }
+        }
     }
 
     /// Batch norm: γ = 1, β = 0, running mean 0, running variance 1.

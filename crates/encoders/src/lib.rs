@@ -1,12 +1,13 @@
-//! Encoders with an explicit forward and backward: ResNets, projection heads, and an adapter for any
-//! candle autograd module.
+//! Encoders: ResNets and projection heads with an explicit forward and backward, vision transformers, and
+//! the adapter for candle autograd modules that they go through.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use moco_encoders::{Arch, BnConfig, Encoder, Mode, ResNet, ResNetConfig, RunningStats, Stem};
+//! use moco_encoders::{Arch, BnConfig, EncoderConfig, Mode, ResNetConfig, RunningStats, Stem};
 //! let bn = BnConfig { groups: 1, running: RunningStats::First };
 //! let config = ResNetConfig { arch: Arch::ResNet10, stem: Stem::Cifar, width: 0.25, bn };
-//! let mut encoder = ResNet::new(config, moco_rng::Seed(0), DType::F32)?;
+//! let config = EncoderConfig::ResNet(config);
+//! let mut encoder = config.build(moco_rng::Seed(0), DType::F32, &Device::Cpu)?;
 //! let images = Tensor::zeros((2, 3, 8, 8), DType::F32, &Device::Cpu)?;
 //! assert_eq!(encoder.features(&images, Mode::Eval)?.dims(), [2, 128]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -15,15 +16,19 @@
 
 mod autograd;
 mod block;
+mod build;
 mod config;
 mod conv_bn;
 mod encoder;
 mod head;
 mod init;
 mod resnet;
+mod vit;
 
 pub use autograd::AutogradEncoder;
-pub use config::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem};
+pub use config::{
+    Arch, BnConfig, EncoderConfig, HeadKind, ResNetConfig, RunningStats, Stem, VitConfig, VitShape,
+};
 pub use encoder::{Encoder, EncoderError, Mode, Saved};
 pub use head::{Head, HeadSaved};
 pub use resnet::ResNet;

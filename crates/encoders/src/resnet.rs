@@ -12,7 +12,7 @@ use crate::block::{Block, BlockSaved, BlockShape};
 use crate::config::{Arch, ResNetConfig, Stem};
 use crate::conv_bn::{ConvBn, ConvBnSaved, Run, Wanted};
 use crate::encoder::{Encoder, EncoderError, InLayer, Mode, Saved};
-use crate::init::{Initializer, count};
+use crate::init::{ConvInit, Initializer, count};
 
 /// A ResNet without its last linear layer: images `[N, 3, H, W]` to the pooled features
 /// `[N, feature_dim]` (2048 for ResNet-50).
@@ -55,7 +55,8 @@ fn groups_and_base_width(arch: Arch) -> (usize, usize) {
 }
 
 impl ResNet {
-    /// A ResNet with torchvision's initial values, in f32 or f64.
+    /// A ResNet with torchvision's initial values, in f32 or f64; `conv1` of [`Stem::Cifar`] starts as
+    /// PyTorch's `nn.Conv2d`, by which the authors' notebook replaces torchvision's.
     ///
     /// # Errors
     /// If the width multiplier leaves a layer without channels.
@@ -65,12 +66,13 @@ impl ResNet {
         let scaled = |width: usize| scaled(width, config.width);
         let mut init = Initializer::new(seed, dtype, 0);
         let mut c = scaled(64)?;
-        let (k, spec) = match config.stem {
-            Stem::ImageNet => (7, Conv2dSpec::new(2, 3)),
-            Stem::Cifar => (3, Conv2dSpec::new(1, 1)),
+        let (k, weight, spec) = match config.stem {
+            Stem::ImageNet => (7, ConvInit::FanOutNormal, Conv2dSpec::new(2, 3)),
+            // The authors' notebook puts a fresh `nn.Conv2d` where torchvision's layer was.
+            Stem::Cifar => (3, ConvInit::FanInUniform, Conv2dSpec::new(1, 1)),
         };
         let (conv, bn) = ("conv1".to_owned(), "bn1".to_owned());
-        let stem = ConvBn::new(&mut init, conv, bn, [c, 3, k, k], spec)?;
+        let stem = ConvBn::new(&mut init, conv, bn, [c, 3, k, k], weight, spec)?;
         let mut blocks = Vec::new();
         for (stage, n_blocks) in stages.into_iter().enumerate() {
             let planes = 64 << stage;
@@ -164,6 +166,36 @@ impl Encoder for ResNet {
 
     fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
         Ok(self.run(images, mode, None)?.features)
+    }
+
+    /// conv1 behind its ReLU (before any pooling), then res2 to res5, which are torchvision's `layer1` to `layer4`;
+    /// global average pooling of the last one gives the features. For images `[N, 3, H, W]`, with the widths of
+    /// [`ResNetConfig::width`] 1:
+    ///
+    /// | | conv1 | res2 | res3 | res4 | res5 |
+    /// |---|---|---|---|---|---|
+    /// | channels, basic blocks | 64 | 64 | 128 | 256 | 512 |
+    /// | channels, bottlenecks | 64 | 256 | 512 | 1024 | 2048 |
+    /// | height, ImageNet stem | H/2 | H/4 | H/8 | H/16 | H/32 |
+    /// | height, CIFAR stem | H | H | H/2 | H/4 | H/8 |
+    ///
+    /// Sizes that 2 does not divide are rounded up.
+    fn stage_features(&mut self, images: &Tensor) -> Result<Vec<Tensor>, EncoderError> {
+        let run = Run { bn: self.config.bn, mode: Mode::Eval };
+        let (mut y, _) = self.stem.forward(&mut self.params, images, After::Relu, run)?;
+        let mut stages = vec![y.clone()];
+        if self.config.stem == Stem::ImageNet {
+            y = max_pool(&y).in_layer("maxpool")?.y;
+        }
+        let (blocks_of_stages, _) = layout(self.config.arch);
+        let mut blocks = self.blocks.iter();
+        for n_blocks in blocks_of_stages {
+            for block in blocks.by_ref().take(n_blocks) {
+                (y, _) = block.forward(&mut self.params, &y, run)?;
+            }
+            stages.push(y.clone());
+        }
+        Ok(stages)
     }
 
     fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {

@@ -1,30 +1,21 @@
 //! The backward passes written by hand against candle's automatic ones, in f64.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use candle_nn::{Linear, Module, VarBuilder};
+use candle_nn::{Linear, Module as _};
+use common::{check_differences, distance, random};
 use moco_encoders::{
-    Arch, AutogradEncoder, BnConfig, Encoder, Head, HeadKind, Mode, ResNet, ResNetConfig,
-    RunningStats, Stem,
+    Arch, BnConfig, Encoder, EncoderConfig, Head, HeadKind, Mode, ResNet, ResNetConfig,
+    RunningStats, Stem, VitConfig, VitShape,
 };
 use moco_params::Gradients;
-use moco_rng::{At, Purpose, Seed};
+use moco_rng::Seed;
 
 const TOLERANCE: f64 = 1e-10;
-
-fn random(index: u64, dims: &[usize]) -> Tensor {
-    let mut stream = Seed(3).stream(Purpose::Augment, At::index(index));
-    let numbers: Vec<f64> = (0..dims.iter().product()).map(|_| stream.normal()).collect();
-    Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap()
-}
-
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-    norm(&(a - b).unwrap()) / norm(b).max(1e-12)
-}
 
 /// A ResNet in candle's own differentiable operations, sharing nothing with the explicit one but the
 /// names of its parameters.
@@ -155,32 +146,6 @@ fn resnet_gradients_are_those_of_automatic_differentiation() {
     }
 }
 
-/// Compares a parameter's gradient, for the gradient `dy` of the features, with central differences of
-/// `step` along a random direction.
-#[track_caller]
-fn check_differences(
-    encoder: &mut dyn Encoder,
-    (images, dy): (&Tensor, &Tensor),
-    (name, gradient): (&str, &Tensor),
-    (step, tolerance): (f64, f64),
-) {
-    let original = encoder.params().get(name).unwrap().clone();
-    let direction = random(3, original.dims());
-    let mut loss = |step: f64| {
-        let moved = (&original + (&direction * step).unwrap()).unwrap();
-        encoder.params_mut().set(name, &moved).unwrap();
-        let features = encoder.features(images, Mode::Train).unwrap();
-        (features * dy).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
-    };
-    let expected = (loss(step) - loss(-step)) / (2.0 * step);
-    loss(0.0);
-    let along = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
-    assert!(
-        (along - expected).abs() < tolerance * expected.abs().max(1.0),
-        "{name}: {along} {expected}"
-    );
-}
-
 /// The ImageNet stem's max pooling has no reference in candle (its gradient is missing): central
 /// differences instead.
 #[test]
@@ -231,89 +196,17 @@ fn head_gradients_are_those_of_automatic_differentiation() {
     }
 }
 
-/// A small vision transformer: patches of 4×4, one block of attention and MLP, mean of the tokens.
-struct Vit {
-    patch: Linear,
-    position: Tensor,
-    qkv: Linear,
-    out: Linear,
-    norm: (Tensor, Tensor),
-    mlp: (Linear, Linear),
-}
-
-const VIT_WIDTH: usize = 12;
-
-impl Vit {
-    #[expect(clippy::needless_pass_by_value, reason = "candle's constructors take it so")]
-    fn new(vb: VarBuilder<'_>) -> candle_core::Result<Self> {
-        let d = VIT_WIDTH;
-        Ok(Self {
-            patch: candle_nn::linear(48, d, vb.pp("patch"))?,
-            position: vb.get_with_hints(
-                (4, d),
-                "position",
-                candle_nn::Init::Randn { mean: 0.0, stdev: 0.02 },
-            )?,
-            qkv: candle_nn::linear(d, 3 * d, vb.pp("qkv"))?,
-            out: candle_nn::linear(d, d, vb.pp("out"))?,
-            norm: (
-                vb.get_with_hints(d, "norm.weight", candle_nn::Init::Const(1.0))?,
-                vb.get_with_hints(d, "norm.bias", candle_nn::Init::Const(0.0))?,
-            ),
-            mlp: (
-                candle_nn::linear(d, 24, vb.pp("mlp.0"))?,
-                candle_nn::linear(24, d, vb.pp("mlp.1"))?,
-            ),
-        })
-    }
-}
-
-impl Module for Vit {
-    fn forward(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        let n = images.dims()[0];
-        let patches = images.reshape((n, 3, 2, 4, 2, 4))?.permute((0, 2, 4, 1, 3, 5))?;
-        let tokens = self.patch.forward(&patches.contiguous()?.reshape((n, 4, 48))?)?;
-        let tokens = tokens.broadcast_add(&self.position)?;
-        let normed = candle_nn::ops::layer_norm_slow(&tokens, &self.norm.0, &self.norm.1, 1e-5)?;
-        let qkv = self.qkv.forward(&normed)?;
-        let part = |i: usize| qkv.narrow(2, i * VIT_WIDTH, VIT_WIDTH)?.contiguous();
-        let scores = (part(0)?.matmul(&part(1)?.t()?)? / (VIT_WIDTH as f64).sqrt())?;
-        let mixed = candle_nn::ops::softmax(&scores, 2)?.matmul(&part(2)?)?;
-        let tokens = (tokens + self.out.forward(&mixed)?)?;
-        let hidden = self.mlp.0.forward(&tokens)?.tanh()?;
-        (tokens + self.mlp.1.forward(&hidden)?)?.mean(1)
-    }
-}
-
-#[test]
-fn a_vision_transformer_trains_through_the_adapter() {
-    let mut encoder = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(1), DType::F64).unwrap();
-    let images = random(1, &[3, 3, 8, 8]);
-    let dy = random(2, &[3, VIT_WIDTH]);
-    let (features, saved) = encoder.forward(&images).unwrap();
-    assert_eq!(features.dims(), [3, VIT_WIDTH]);
-    let gradients = encoder.backward(saved, &dy).unwrap();
-    for (name, gradient) in &gradients {
-        check_differences(&mut encoder, (&images, &dy), (name, gradient), (1e-5, 1e-6));
-    }
-    let again = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(1), DType::F64).unwrap();
-    let other = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(2), DType::F64).unwrap();
-    let first = |e: &AutogradEncoder<Vit>| {
-        e.params().get("patch.weight").unwrap().to_vec2::<f64>().unwrap()
-    };
-    assert_eq!(first(&again), first(&encoder), "the same seed gives the same values");
-    assert_ne!(first(&other), first(&encoder));
-}
-
 #[test]
 fn a_fork_is_independent() {
     let bn = BnConfig { groups: 1, running: RunningStats::First };
     let config = ResNetConfig { arch: Arch::ResNet10, stem: Stem::Cifar, width: 0.125, bn };
     let resnet = ResNet::new(config, Seed(5), DType::F64).unwrap();
-    let vit = AutogradEncoder::new(Vit::new, VIT_WIDTH, Seed(1), DType::F64).unwrap();
+    let shape = VitShape { embed_dim: 12, depth: 1, n_heads: 2 };
+    let vit = EncoderConfig::Vit(VitConfig { image_size: 8, patch_size: 4, shape });
+    let vit = vit.build(Seed(1), DType::F64, &Device::Cpu).unwrap();
     let images = random(1, &[2, 3, 8, 8]);
     let mut encoders: [(Box<dyn Encoder>, &str); 2] =
-        [(Box::new(resnet), "conv1.weight"), (Box::new(vit), "patch.weight")];
+        [(Box::new(resnet), "conv1.weight"), (vit, "patch_embed.proj.weight")];
     for (encoder, name) in &mut encoders {
         let mut fork = encoder.fork().unwrap();
         let before = encoder.features(&images, Mode::Eval).unwrap();

@@ -1,12 +1,12 @@
 //! What takes the place of a training image that cannot be used.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
 use moco_rng::{At, Purpose, Seed};
 
+use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::order::TrainingOrder;
 
@@ -14,37 +14,6 @@ use crate::order::TrainingOrder;
 const ATTEMPTS: u32 = 16;
 /// Of these, the draws within the current window, whose shards are open already; all of it may be bad.
 const ATTEMPTS_NEAR: u32 = 8;
-
-/// A training image that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadSample {
-    /// Its number in the split.
-    pub sample_index: u64,
-    /// What is wrong with it; names the image.
-    pub reason: String,
-}
-
-impl fmt::Display for BadSample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl BadSample {
-    fn new(sample_index: u64, error: &FeedError) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some errors have their source in their own text.
-            if !reason.contains(&text) {
-                reason = format!("{reason}: {text}");
-            }
-            cause = error.source();
-        }
-        Self { sample_index, reason }
-    }
-}
 
 /// Draws substitutes: a pure function of the seed, the position and the data.
 pub struct Substitutes {

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use moco_ops::{ArrivingImages, ImageStep, ImageUpload, OpError};
 use moco_pipeline::{Feed, StageReport};
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::finish::image_steps;
 use crate::plan::{FinishOn, Pairing};

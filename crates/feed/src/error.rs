@@ -5,7 +5,7 @@ use moco_ingest::IngestError;
 use moco_ops::OpError;
 use moco_pipeline::PipelineError;
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 
 /// A feed ended early, or could not start.
 #[derive(Debug, thiserror::Error)]

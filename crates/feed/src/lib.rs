@@ -6,6 +6,7 @@
 //! [`DeviceBatch`]. What this crate deliberately does not know: encoders, the method and its checkpoints.
 #![forbid(unsafe_code)]
 
+mod bad_sample;
 mod bad_samples;
 mod batch;
 mod error;
@@ -15,7 +16,8 @@ mod plan;
 mod stages;
 mod views;
 
-pub use bad_samples::{BadSample, Substitutes};
+pub use bad_sample::BadSample;
+pub use bad_samples::Substitutes;
 pub use batch::{DeviceBatch, DeviceBatches};
 pub use error::FeedError;
 pub use finish::image_steps;

@@ -4,7 +4,7 @@ use moco_augment::{Augmentation, RgbImage, Square};
 use moco_ingest::{EncodedSample, Payload};
 use moco_rng::{At, Purpose, Seed, Stream};
 
-use crate::bad_samples::BadSample;
+use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::plan::FinishOn;
 

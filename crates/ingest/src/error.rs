@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::manifest::Split;
+use crate::split::Split;
 
 /// How a user gets a sound copy of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,9 @@
 //!
 //! ```
 //! # fn main() -> Result<(), moco_ingest::IngestError> {
-//! # let folder = tempfile::tempdir().expect("a temporary folder");
-//! # let root = folder.path();
+//! # let root = tempfile::tempdir().expect("a temporary folder");
 //! use moco_ingest::{ImageFormat, Manifest, ShardSet, ShardWriter, Source, Split, Verify};
-//! let mut writer = ShardWriter::new(root, "train", 1000)?;
+//! let mut writer = ShardWriter::new(root.path(), "train", 1000)?;
 //! writer.push("0000", ImageFormat::Jpeg, b"the bytes of an image", Some(1))?;
 //! let manifest = Manifest {
 //!     name: "tiny".to_owned(),
@@ -17,7 +16,7 @@
 //!     train: writer.finish()?,
 //!     ..Manifest::default()
 //! };
-//! let shards = ShardSet::open(root, &manifest, Split::Train, Verify::Checksums)?;
+//! let shards = ShardSet::open(root.path(), &manifest, Split::Train, Verify::Checksums)?;
 //! assert_eq!(shards.label(0)?, Some(1));
 //! assert_eq!(shards.read(0)?.key.to_string(), "train-000000.tar/0000");
 //! # Ok(())
@@ -57,6 +56,7 @@ mod scan;
 mod shards;
 mod shelf;
 mod source;
+mod split;
 mod store;
 mod survey;
 mod walk;
@@ -68,12 +68,13 @@ pub use cache::{CacheReport, ShardCache};
 pub use error::{IngestError, Remedy};
 pub use folder::ImageFolder;
 pub use imagenet::{ImageNet, Progress};
-pub use manifest::{Manifest, ShardEntry, Split};
+pub use manifest::{Manifest, ShardEntry};
 #[cfg(feature = "remote")]
 pub use remote::{Patience, Remote, S3Access};
 pub use sampler::{Sampler, ShardVisit, Slot};
 pub use shards::{ShardPlace, ShardSet, Verify};
 pub use source::{EncodedSample, Payload, SampleKey, Source};
+pub use split::Split;
 pub use store::{FolderStore, Part, Store};
 pub use survey::Survey;
 pub use writer::{ImageFormat, IndexFiles, ShardWriter};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fs,
     io::{self, Write as _},
     path::Path,
 };
@@ -13,6 +13,7 @@ use crate::{
     durable::publish,
     error::{IngestError, Remedy},
     index::Stamp,
+    split::Split,
 };
 
 const HINT_MISSING: &str =
@@ -21,24 +22,6 @@ const HINT_INVALID: &str = "see data-manifests/textures.toml for a manifest that
 
 /// Shards of a manifest that are parsed together.
 const SHARDS_AT_ONCE: usize = 256;
-
-/// The two parts of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// For training.
-    Train,
-    /// Held out.
-    Test,
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        })
-    }
-}
 
 /// A data set of tar shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,11 @@ use crate::{
     cache::ShardCache,
     error::{IngestError, Remedy},
     index::{Index, Place},
-    manifest::{Manifest, ShardEntry, Split},
+    manifest::{Manifest, ShardEntry},
     scan::Scan,
     shelf::Shelf,
     source::{EncodedSample, Payload, SampleKey, Source},
+    split::Split,
     store::{Part, Store, open_shard, read_exact},
     survey::Survey,
 };

@@ -51,8 +51,8 @@ impl Moco {
         shuffles: &[Shuffle; 2],
         lr: f64,
     ) -> Result<StepOutput, MocoError> {
-        let inputs = StepInputs::on_host(self, batch, shuffles, lr)?;
-        let output = self.algorithm_1(&inputs.upload(self.device())?)?;
+        let inputs = self.inputs(batch, shuffles, lr)?.upload(self.device())?;
+        let output = self.algorithm_1(&inputs)?;
         self.advance(batch);
         Ok(output)
     }
@@ -67,7 +67,7 @@ impl Moco {
 
         let (mut q_of, mut k_of, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let mut gradients = Gradients::new();
-        for Direction { im_q, im_k, shuffle } in inputs.directions() {
+        for Direction { im_q, im_k, shuffle } in inputs.batch.directions(&inputs.shuffles) {
             // The keys come first: their activations are freed before those of the queries are kept.
             let k = self.encode_keys(im_k, shuffle)?; // [N, C], no gradient
             let (q, saved) = self.encoder_q.forward(im_q)?; // [N, C]
@@ -81,9 +81,9 @@ impl Moco {
             losses.push(statistics);
         }
         let statistics = PendingStep { global_step: self.global_step, directions: losses };
-        self.expect_finite_loss(&statistics, &inputs.batch)?;
+        statistics.expect_finite_loss(&inputs.batch)?;
 
-        self.sgd.step(&self.encoder_q.stores(), &gradients, &inputs.lr)?;
+        self.optimizer.step(&self.encoder_q.stores(), &gradients, &inputs.lr)?;
 
         // The keys replace the oldest ones. With the symmetric loss the authors' notebook enqueues
         // cat(k1, k2): first the keys of view 1 (of the second direction), then those of view 2.

@@ -1,10 +1,8 @@
-//! What a training step is given, and what it reads besides the model.
+//! What a training step is given: two views, and all else that differs from one step to the next.
 
-use candle_core::{DType, Device, Tensor};
-use moco_optim::learning_rate;
+use candle_core::{DType, Tensor};
 
 use crate::error::{During, MocoError};
-use crate::model::Moco;
 use crate::shuffle::Shuffle;
 
 /// Two views of each image of a batch.
@@ -40,35 +38,18 @@ pub(crate) struct Direction<'a> {
     pub(crate) shuffle: &'a Shuffle,
 }
 
-impl StepInputs {
-    /// The next step's inputs; all but the views are in host memory.
-    pub(crate) fn on_host(
-        moco: &Moco,
-        batch: &Batch,
-        shuffles: &[Shuffle],
-        lr: f64,
-    ) -> Result<Self, MocoError> {
-        let parameters = moco.encoder_q.encoder().params().dtype_and_device();
-        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
-        Ok(Self {
-            batch: batch.clone(),
-            shuffles: shuffles.iter().take(moco.config.n_directions()).cloned().collect(),
-            lr: learning_rate(lr, dtype, &Device::Cpu)?,
-            queue_ptr: moco.queue.ptr_tensor()?,
-        })
-    }
-
-    /// The directions of the loss: view 1 as query and view 2 as key; with the symmetric loss then the
-    /// other way round.
-    pub(crate) fn directions(&self) -> impl Iterator<Item = Direction<'_>> {
-        let Batch { im_q, im_k, .. } = &self.batch;
-        let views = [(im_q, im_k), (im_k, im_q)];
-        let directions = views.into_iter().zip(&self.shuffles);
+impl Batch {
+    /// The directions of the loss, one for each permutation: view 1 as query and view 2 as key; with the
+    /// symmetric loss then the other way round.
+    pub(crate) fn directions<'a>(
+        &'a self,
+        shuffles: &'a [Shuffle],
+    ) -> impl Iterator<Item = Direction<'a>> {
+        let views = [(&self.im_q, &self.im_k), (&self.im_k, &self.im_q)];
+        let directions = views.into_iter().zip(shuffles);
         directions.map(|((im_q, im_k), shuffle)| Direction { im_q, im_k, shuffle })
     }
-}
 
-impl Batch {
     /// The first image of either view that holds NaN or infinite pixels, as (view, sample index).
     ///
     /// # Errors

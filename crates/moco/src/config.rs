@@ -5,6 +5,8 @@ use candle_core::DType;
 /// Momentum Contrast's own settings (MoCo v1 §3; v2 Table 1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MocoConfig {
+    /// Where the negatives come from.
+    pub mechanism: MechanismKind,
     /// K, the number of negatives; 65536 on ImageNet.
     pub queue_size: usize,
     /// m of Eq. (2); 0.999.
@@ -22,11 +24,29 @@ pub struct MocoConfig {
 }
 
 impl MocoConfig {
+    /// Negatives of a query: K.
+    #[must_use]
+    pub fn n_negatives(&self, batch_size: usize) -> usize {
+        match self.mechanism {
+            MechanismKind::Queue => self.queue_size,
+            MechanismKind::EndToEnd => batch_size.saturating_sub(1),
+        }
+    }
+
     /// Directions of the loss: two if it is symmetric.
     #[must_use]
     pub fn n_directions(&self) -> usize {
         if self.symmetric { 2 } else { 1 }
     }
+}
+
+/// A mechanism of contrastive learning (v1 Figure 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MechanismKind {
+    /// MoCo: the negatives are the keys in the queue, which a momentum encoder made.
+    Queue,
+    /// The negatives are the other keys of the batch, and the gradient reaches the key encoder too.
+    EndToEnd,
 }
 
 /// How the queue stores keys; all that is computed with them is f32 or more.

@@ -39,6 +39,12 @@ pub enum MocoError {
         /// K.
         queue_size: usize,
     },
+    /// Something that has no GPU kernels.
+    #[error("{what} runs on the CPU only; use --device cpu")]
+    NeedsCpu {
+        /// What it is.
+        what: &'static str,
+    },
     /// The queue's pointer is outside the queue.
     #[error("queue_ptr is {got}, but the queue has columns 0 to {}", .queue_size - 1)]
     QueuePointer {
@@ -69,8 +75,8 @@ pub enum MocoError {
     },
     /// An image has no finite pixels; the query encoder's weights and the queue were not updated.
     #[error(
-        "view {view} of sample {sample_index} holds NaN or infinite pixels at step {global_step}; weights \
-         and queue were not updated. hint: look at this image and at what the augmentation makes of it"
+        "view {view} of sample {sample_index} holds NaN or infinite pixels at step {global_step}; no weight \
+         was updated. hint: look at this image and at what the augmentation makes of it"
     )]
     ImageNotFinite {
         /// 1 or 2.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::config::MocoConfig;
+use crate::config::{MechanismKind, MocoConfig};
 use crate::statistics::StepStatistics;
 
 /// The loss of an encoder that cannot tell keys apart: ln(K + 1).
@@ -79,7 +79,8 @@ pub struct HealthReport {
 /// no alarm.
 #[derive(Debug)]
 pub struct Health {
-    queue_size: usize,
+    /// Keys that must have come in before the negatives are real ones.
+    keys_to_fill: usize,
     n_directions: usize,
     keys_per_step: usize,
     chance: f64,
@@ -97,12 +98,16 @@ impl Health {
     /// A watch over a run with these settings on `n_images` images.
     #[must_use]
     pub fn new(config: &MocoConfig, batch_size: usize, n_images: u64) -> Self {
+        let n_negatives = config.n_negatives(batch_size);
         Self {
-            queue_size: config.queue_size,
+            keys_to_fill: match config.mechanism {
+                MechanismKind::Queue => config.queue_size,
+                MechanismKind::EndToEnd => 0,
+            },
             n_directions: config.n_directions(),
             keys_per_step: batch_size * config.n_directions(),
-            chance: chance_loss(config.queue_size),
-            floor: floor_loss(config.queue_size, config.dim, config.temperature),
+            chance: chance_loss(n_negatives),
+            floor: floor_loss(n_negatives, config.dim, config.temperature),
             n_images,
             collapsed: 0,
             leaking: 0,
@@ -113,7 +118,8 @@ impl Health {
     /// Judges a step by its statistics and those before.
     pub fn observe(&mut self, step: &StepStatistics) -> HealthReport {
         let keys = step.global_step.saturating_mul(self.keys_per_step as u64);
-        let percent = (keys.saturating_mul(100) / self.queue_size as u64).min(100);
+        let percent = keys.saturating_mul(100).checked_div(self.keys_to_fill as u64);
+        let percent = percent.map_or(100, |percent| percent.min(100));
         let queue_filled_percent = u8::try_from(percent).unwrap_or(100);
         let is_full = queue_filled_percent == 100;
         let loss = step.loss / count(self.n_directions);
@@ -131,7 +137,7 @@ impl Health {
             (Alarm::Collapse, in_a_row(&mut self.collapsed, collapsed)),
             (Alarm::BnLeak, in_a_row(&mut self.leaking, leaking)),
             (Alarm::NotLearning, in_a_row(&mut self.at_chance, at_chance && !collapsed)),
-            (Alarm::QueueCoversData, self.queue_size as u64 >= self.n_images),
+            (Alarm::QueueCoversData, self.keys_to_fill as u64 >= self.n_images),
         ] {
             if rings {
                 alarms.insert(alarm);
@@ -154,10 +160,11 @@ fn count(n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MocoConfig, QueuePrecision};
+    use crate::QueuePrecision;
 
     fn health(n_images: u64) -> Health {
         let config = MocoConfig {
+            mechanism: MechanismKind::Queue,
             queue_size: 100,
             key_momentum: 0.99,
             temperature: 0.2,

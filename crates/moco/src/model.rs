@@ -4,16 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device};
 use moco_encoders::{Encoder, Head, HeadKind};
-use moco_optim::{Sgd, SgdConfig};
+use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_rng::Seed;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, StepInputs};
 use crate::config::MocoConfig;
 use crate::encoder_with_head::EncoderWithHead;
 use crate::error::MocoError;
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
-use crate::statistics::PendingStep;
 
 /// The method's whole state. [`Moco::step`] is one step of training.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub struct Moco {
     pub(crate) encoder_q: EncoderWithHead,
     pub(crate) encoder_k: EncoderWithHead,
     pub(crate) queue: Queue,
-    pub(crate) sgd: Sgd,
+    pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) global_step: u64,
     /// Identifies the current set of tensors. It changes whenever a tensor may have been replaced, which
     /// invalidates captured CUDA graphs. No two models have the same.
@@ -39,7 +38,7 @@ impl Moco {
         encoder: Box<dyn Encoder>,
         head: HeadKind,
         config: MocoConfig,
-        sgd: SgdConfig,
+        optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
         let of_parameters = encoder.params().dtype_and_device();
@@ -51,14 +50,14 @@ impl Moco {
         let queue = queue.to_device(device)?;
         let encoder_q = EncoderWithHead::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
-        let sgd = Sgd::new(sgd, &encoder_q.stores())?;
+        let optimizer = optimizer.into().build(&encoder_q.stores())?;
         Ok(Self {
             config,
             seed,
             encoder_q,
             encoder_k,
             queue,
-            sgd,
+            optimizer,
             global_step: 0,
             generation: next_generation(),
         })
@@ -113,6 +112,23 @@ impl Moco {
         Ok([shuffle(0)?, shuffle(1)?])
     }
 
+    /// The next step's inputs; all but the views are in host memory.
+    pub(crate) fn inputs(
+        &self,
+        batch: &Batch,
+        shuffles: &[Shuffle],
+        lr: f64,
+    ) -> Result<StepInputs, MocoError> {
+        let parameters = self.encoder_q.encoder().params().dtype_and_device();
+        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
+        Ok(StepInputs {
+            batch: batch.clone(),
+            shuffles: shuffles.iter().take(self.config.n_directions()).cloned().collect(),
+            lr: learning_rate(lr, dtype, &Device::Cpu)?,
+            queue_ptr: self.queue.ptr_tensor()?,
+        })
+    }
+
     /// Moves the queue pointer and the step counter past a step (both are on the host).
     pub(crate) fn advance(&mut self, batch: &Batch) {
         self.queue.advance(self.n_keys(batch));
@@ -130,26 +146,6 @@ impl Moco {
             return Err(MocoError::QueueTooSmall { n_keys, queue_size });
         }
         Ok(())
-    }
-
-    /// Refuses a loss that is NaN or infinite, and names the image if one is the cause. On a GPU nothing is
-    /// looked at, since the host would have to wait: [`PendingStep::read`] finds out.
-    pub(crate) fn expect_finite_loss(
-        &self,
-        statistics: &PendingStep,
-        batch: &Batch,
-    ) -> Result<(), MocoError> {
-        if !statistics.is_ready() {
-            return Ok(());
-        }
-        let Err(error) = statistics.read() else { return Ok(()) };
-        let global_step = self.global_step;
-        Err(match batch.first_image_not_finite()? {
-            Some((view, sample_index)) => {
-                MocoError::ImageNotFinite { view, sample_index, global_step }
-            }
-            None => error,
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 use moco_ops::{InfoNceStatistics, PendingStatistics};
 use serde::Serialize;
 
+use crate::batch::Batch;
 use crate::error::MocoError;
 
 /// Statistics of a step, or their means over several steps. One record serves the training loop, the
@@ -48,6 +49,22 @@ impl PendingStep {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.directions.iter().all(PendingStatistics::is_ready)
+    }
+
+    /// Refuses a loss that is NaN or infinite, and names the image if one is the cause. On a GPU nothing is
+    /// looked at, since the host would have to wait: [`PendingStep::read`] finds out.
+    pub(crate) fn expect_finite_loss(&self, batch: &Batch) -> Result<(), MocoError> {
+        if !self.is_ready() {
+            return Ok(());
+        }
+        let Err(error) = self.read() else { return Ok(()) };
+        let global_step = self.global_step;
+        Err(match batch.first_image_not_finite()? {
+            Some((view, sample_index)) => {
+                MocoError::ImageNotFinite { view, sample_index, global_step }
+            }
+            None => error,
+        })
     }
 
     /// The numbers.

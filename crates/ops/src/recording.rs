@@ -2,8 +2,9 @@
 
 use candle_core::Device;
 
+use crate::backend;
 use crate::error::OpError;
-use crate::gpu::{self, Recorded};
+use crate::gpu::Recorded;
 
 const OP: &str = "recording";
 
@@ -30,7 +31,7 @@ impl Recording {
         device: &Device,
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<Self, E> {
-        let gpu = gpu::expect(OP, device)?;
+        let gpu = backend::expect(OP, device)?;
         gpu.begin_recording(OP)?;
         let done = work();
         // Also after a failure, or the device would record for ever.

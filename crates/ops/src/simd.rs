@@ -182,6 +182,23 @@ pub(crate) fn isa() -> Isa {
     Isa::Portable
 }
 
+/// The name of the instruction set that kernels use on this CPU: `avx512`, `avx512f` (which lacks parts that loops
+/// beside the kernels use), `avx2` or `portable`. Results have the same bits on machines with the same name.
+#[must_use]
+pub fn instruction_set() -> &'static str {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512
+            if !is_x86_feature_detected!("avx512dq") || !is_x86_feature_detected!("avx512vl") =>
+        {
+            "avx512f"
+        }
+        Isa::Avx512 => "avx512",
+        Isa::Avx2 => "avx2",
+        Isa::Portable => "portable",
+    }
+}
+
 /// Runs plain loops compiled for the best instruction set of this CPU. Pass a closure that is marked
 /// `#[inline(always)]` or is small enough to be inlined.
 #[inline(always)]

@@ -3,8 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{InOp, OpError};
-use crate::image_steps::{ImageStep, augment_images};
-use crate::images::normalize_images;
+use crate::images::{ImageStep, augment_images, normalize_images};
 #[cfg(feature = "cuda")]
 use crate::{
     cuda::transfers::{Buffer, Transfers},

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, scattered};
 use moco_ops::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, OpError, Running, batch_norm_backward,
-    batch_norm_eval, batch_norm_train, blend_running_, emulate,
+    batch_norm_eval, batch_norm_eval_backward, batch_norm_train, blend_running_, emulate,
 };
 
 /// How far results may differ: sums are taken in another order, and bf16 has 8 bits.
@@ -263,4 +263,20 @@ fn what_does_not_fit_is_named() {
     ]) {
         assert!(message.to_string().contains(expected), "{message}");
     }
+}
+
+#[test]
+fn the_backward_pass_of_evaluation_mode_is_refused_on_a_gpu() {
+    let x = activations(1, [2, 3, 2, 2]);
+    let (mean, ones) = (zeros(3), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
+    let bn = BatchNorm { gamma: &ones, beta: &mean, eps: EPS, groups: 1 };
+    let running = [&mean, &ones];
+    let backward = || batch_norm_eval_backward([&x, &x, &x], bn, running, After::Nothing);
+    let (refused, launched) = emulate(backward);
+    let expected = "batch_norm_eval_backward: only for tensors on a CPU; move them there";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
+    assert_eq!(launched, Vec::<String>::new());
+    // Here: dx = dy/√(1 + ε).
+    let expected = (&x / (1.0 + EPS).sqrt()).unwrap();
+    assert_close("dx", &backward().unwrap().x, &expected, 1e-6);
 }

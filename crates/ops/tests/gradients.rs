@@ -8,9 +8,10 @@ mod statistics;
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, InfoNce, OpError, batch_norm_backward, batch_norm_eval,
-    batch_norm_train, conv2d, conv2d_input_gradient, conv2d_weight_gradient, global_average_pool,
-    global_average_pool_backward, info_nce, l2_normalize, l2_normalize_backward, linear,
-    linear_backward, max_pool, max_pool_backward, relu, relu_backward,
+    batch_norm_eval_backward, batch_norm_train, conv2d, conv2d_input_gradient,
+    conv2d_weight_gradient, global_average_pool, global_average_pool_backward, info_nce,
+    l2_normalize, l2_normalize_backward, linear, linear_backward, max_pool, max_pool_backward,
+    relu, relu_backward,
 };
 use moco_rng::{At, Purpose, Seed};
 use statistics::averages;
@@ -175,6 +176,47 @@ fn batch_norm_gradients() {
             }
         }
     }
+}
+
+/// With running statistics that are not those of the batch; they are read and not changed.
+#[test]
+fn batch_norm_gradients_in_evaluation_mode() {
+    let (gamma, beta, mean) = (random(1, &[19]), random(2, &[19]), random(6, &[19]));
+    let var = (random(7, &[19]).sqr().unwrap() + 0.5).unwrap();
+    let before = [numbers(&mean), numbers(&var)];
+    let dims = [3, 19, 3, 5];
+    let (x, added, dy) = (random(3, &dims), random(4, &dims), random(5, &dims));
+    for after in [After::Nothing, After::Relu, After::AddRelu(&added)] {
+        // `groups` is not looked at.
+        fn bn<'a>(gamma: &'a Tensor, beta: &'a Tensor) -> BatchNorm<'a> {
+            BatchNorm { gamma, beta, eps: 1e-5, groups: 2 }
+        }
+        let eval = |x: &Tensor, gamma: &Tensor, beta: &Tensor, after: After<'_>| {
+            batch_norm_eval(x, bn(gamma, beta), &mean, &var, after).unwrap()
+        };
+        let loss = |x: &Tensor, gamma: &Tensor, beta: &Tensor, after: After<'_>| {
+            dot(&dy, &eval(x, gamma, beta, after))
+        };
+        let y = eval(&x, &gamma, &beta, after);
+        let (tensors, running) = ([&x, &y, &dy], [&mean, &var]);
+        let g = batch_norm_eval_backward(tensors, bn(&gamma, &beta), running, after).unwrap();
+        let what = format!("evaluation, {after:?}");
+        check_gradient(&what, &x, &g.x, |x| loss(x, &gamma, &beta, after));
+        check_gradient(&what, &gamma, &g.gamma, |gamma| loss(&x, gamma, &beta, after));
+        check_gradient(&what, &beta, &g.beta, |beta| loss(&x, &gamma, beta, after));
+        match (after, g.added) {
+            (After::AddRelu(_), Some(g)) => {
+                let loss = |added: &Tensor| loss(&x, &gamma, &beta, After::AddRelu(added));
+                check_gradient(&what, &added, &g, loss);
+            }
+            (_, added) => assert!(added.is_none(), "{what}"),
+        }
+    }
+    assert_eq!([numbers(&mean), numbers(&var)], before);
+    let (short, after) = (random(6, &[18]), After::Nothing);
+    let bn = BatchNorm { gamma: &gamma, beta: &beta, eps: 1e-5, groups: 1 };
+    let error = batch_norm_eval_backward([&x, &x, &dy], bn, [&mean, &short], after).unwrap_err();
+    assert_eq!(error.to_string(), "batch_norm: `running_var` has shape [18], expected [19]");
 }
 
 #[test]

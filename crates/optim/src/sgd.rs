@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
-use moco_ops::{OpError, SgdUpdate};
-use moco_params::{Gradients, ParamError, ParamStore};
+use candle_core::Tensor;
+use moco_ops::SgdUpdate;
+use moco_params::{Gradients, ParamStore};
+
+use crate::error::OptimError;
+use crate::optimizer::{Momenta, Optimizer};
 
 /// Constants of the update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,75 +18,33 @@ pub struct SgdConfig {
     pub weight_decay: f64,
 }
 
-/// An update could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OptimError {
-    /// A parameter has no gradient.
-    #[error("parameter `{name}` has no gradient")]
-    NoGradient {
-        /// The parameter.
-        name: String,
-    },
-    /// Tensors do not fit.
-    #[error("parameter `{name}`: {source}")]
-    Op {
-        /// The parameter.
-        name: String,
-        /// What does not fit.
-        source: OpError,
-    },
-    /// Parameters cannot be updated together.
-    #[error(transparent)]
-    Update(OpError),
-    /// A momentum buffer could not be made.
-    #[error("momentum buffer of `{name}`: {source}")]
-    Buffer {
-        /// The parameter.
-        name: String,
-        /// candle's error.
-        source: candle_core::Error,
-    },
-    /// The learning rate could not be made a tensor.
-    #[error("learning rate: {0}")]
-    LearningRate(candle_core::Error),
-    /// The state of another network.
-    #[error(transparent)]
-    State(#[from] ParamError),
-}
-
 /// PyTorch's `torch.optim.SGD(momentum, weight_decay)` without dampening or Nesterov
 /// (official `main_moco.py:291-296`). Its state is one buffer a parameter, kept by name.
 #[derive(Debug)]
 pub struct Sgd {
     config: SgdConfig,
-    buffers: BTreeMap<String, Tensor>,
+    momenta: Momenta,
 }
 
 impl Sgd {
+    pub(crate) const NAME: &str = "sgd";
+
     /// An optimizer for these parameters, with zero buffers. Several stores are one network; their
     /// names must differ.
     ///
     /// # Errors
     /// If two parameters have one name or memory cannot be had.
     pub fn new(config: SgdConfig, stores: &[&ParamStore]) -> Result<Self, OptimError> {
-        let mut buffers = BTreeMap::new();
-        for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {
-            let buffer = parameter
-                .zeros_like()
-                .map_err(|source| OptimError::Buffer { name: name.to_owned(), source })?;
-            if buffers.insert(name.to_owned(), buffer).is_some() {
-                return Err(ParamError::Duplicate { name: name.to_owned() }.into());
-            }
-        }
-        Ok(Self { config, buffers })
+        Ok(Self { config, momenta: Momenta::zeros(stores)? })
+    }
+}
+
+impl Optimizer for Sgd {
+    fn name(&self) -> &'static str {
+        Self::NAME
     }
 
-    /// Updates every parameter in place by the [`learning_rate`] `lr`.
-    ///
-    /// # Errors
-    /// If a gradient is missing or has another shape; then nothing was updated.
-    pub fn step(
+    fn step(
         &mut self,
         stores: &[&ParamStore],
         gradients: &Gradients,
@@ -94,7 +55,7 @@ impl Sgd {
         for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {
             let missing = || OptimError::NoGradient { name: name.to_owned() };
             let gradient = gradients.get(name).ok_or_else(missing)?;
-            let buffer = self.buffers.get(name).ok_or_else(missing)?;
+            let buffer = self.momenta.0.get(name).ok_or_else(missing)?;
             let update = SgdUpdate::new(parameter, gradient, buffer);
             updates
                 .push(update.map_err(|source| OptimError::Op { name: name.to_owned(), source })?);
@@ -102,46 +63,25 @@ impl Sgd {
         moco_ops::sgd_(&updates, lr, [sgd_momentum, weight_decay]).map_err(OptimError::Update)
     }
 
-    /// The momentum buffers by parameter name.
-    #[must_use]
-    pub fn buffers(&self) -> &BTreeMap<String, Tensor> {
-        &self.buffers
+    fn state(&self) -> &BTreeMap<String, Tensor> {
+        &self.momenta.0
     }
 
-    /// Replaces the buffers by copies of `value_of(name)`.
-    ///
-    /// # Errors
-    /// If one is missing or does not fit.
-    pub fn load<'a>(
+    fn load<'a>(
         &mut self,
-        value_of: impl Fn(&str) -> Option<&'a Tensor>,
+        value_of: &dyn Fn(&str) -> Option<&'a Tensor>,
     ) -> Result<(), OptimError> {
-        let mut store = ParamStore::default();
-        for (name, buffer) in &self.buffers {
-            store.insert(name.as_str(), buffer.clone(), moco_params::Role::Buffer)?;
-        }
-        store.load(value_of)?;
-        self.buffers =
-            store.iter().map(|(name, tensor, _)| (name.to_owned(), tensor.clone())).collect();
-        Ok(())
+        self.momenta.load(value_of)
     }
-}
-
-/// A learning rate as an update takes it, `[1]`: of the parameters' type, where they are.
-///
-/// # Errors
-/// If memory cannot be had.
-pub fn learning_rate(lr: f64, dtype: DType, device: &Device) -> Result<Tensor, OptimError> {
-    let host = Tensor::new(&[lr], &Device::Cpu).and_then(|lr| lr.to_dtype(dtype));
-    let host = host.map_err(OptimError::LearningRate)?;
-    moco_ops::upload(&host, device).map_err(OptimError::Update)
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device};
     use moco_params::Role;
 
     use super::*;
+    use crate::optimizer::learning_rate;
 
     fn vector(values: &[f64]) -> Tensor {
         Tensor::new(values, &Device::Cpu).unwrap()
@@ -190,16 +130,16 @@ mod tests {
             let mut sgd = Sgd::new(config, &[&store]).unwrap();
             sgd.step(&[&store], &gradients, &rate(0.1)).unwrap();
             if interrupted {
-                let saved = sgd.buffers().clone();
+                let saved = sgd.state().clone();
                 sgd = Sgd::new(config, &[&store]).unwrap();
-                sgd.load(|name| saved.get(name)).unwrap();
+                sgd.load(&|name| saved.get(name)).unwrap();
             }
             sgd.step(&[&store], &gradients, &rate(0.1)).unwrap();
             store.get("w").unwrap().to_vec1().unwrap()
         };
         assert_eq!(run(true), run(false));
         let mut sgd = Sgd::new(config, &[&store(&[1.0])]).unwrap();
-        assert_eq!(sgd.load(|_| None).unwrap_err().to_string(), "no tensor named `w`");
+        assert_eq!(sgd.load(&|_| None).unwrap_err().to_string(), "no tensor named `w`");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use moco_augment::{Augmentation, Fidelity, Recipe, RecipeConfig};
-use moco_encoders::{Encoder, EncoderError, ResNet};
+use moco_encoders::Encoder;
 use moco_feed::FinishOn;
 
 use crate::error::TrainError;
@@ -71,9 +71,7 @@ pub fn build_encoder(
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Encoder>, TrainError> {
-    let mut encoder = ResNet::new(plan.encoder, plan.seed, dtype)?;
-    encoder.params_mut().to_device(device).map_err(EncoderError::from)?;
-    Ok(Box::new(encoder))
+    Ok(plan.encoder.build(plan.seed, dtype, device)?)
 }
 
 /// What makes the training views of a config.

@@ -16,6 +16,19 @@ use moco_pipeline::PipelineError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
+    /// A checkpoint that a later release wrote.
+    #[error(
+        "{} has format {found}, and this program reads up to {supported}; use the release that wrote it",
+        path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+        /// The newest format that can be read.
+        supported: u32,
+    },
     /// A stage failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -164,7 +177,10 @@ impl TrainError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
-            Self::Unhealthy { .. } | Self::Moco(MocoError::NotFinite { .. }) => ErrorKind::Health,
+            Self::Unhealthy { .. }
+            | Self::Moco(MocoError::NotFinite { .. } | MocoError::ImageNotFinite { .. }) => {
+                ErrorKind::Health
+            }
             Self::NoReader { .. }
             | Self::NeedsGpu { .. }
             | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,
@@ -177,6 +193,7 @@ impl TrainError {
             | Self::Checkpoint(_)
             | Self::Telemetry(_)
             | Self::File { .. }
+            | Self::TooNew { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
             Self::Feed(error) => ErrorKind::of_feed(error),
             Self::Pipeline(error) => ErrorKind::of_stage(error),

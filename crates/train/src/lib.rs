@@ -33,6 +33,7 @@ pub use plan::{
 };
 pub use pretrain::{Control, Outcome, pretrain};
 pub use run_folder::{Newest, Resume, RunFolder};
+pub use run_state::FORMAT;
 pub use snapshot::SavedRun;
 pub use sources::{DataAccess, OpenStore, Preparing, Sources, no_store, open_sources};
 pub use summary::{Summary, Trio};

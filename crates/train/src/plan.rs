@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 use moco::MocoConfig;
-use moco_encoders::{HeadKind, ResNetConfig};
+use moco_encoders::{EncoderConfig, HeadKind};
 use moco_feed::{
     FeedError, InputPlan, OnBadSample, Placement, TrainingOrder, ViewStages, WorkerPlan,
 };
 use moco_ingest::Source;
 use moco_ops::{ConvBackend, Precision};
-use moco_optim::{Schedule, SgdConfig};
+use moco_optim::{OptimizerConfig, Schedule};
 use moco_rng::Seed;
 
 /// A pretraining run.
@@ -22,16 +22,16 @@ pub struct PretrainPlan {
     pub length: Length,
     /// Global batch size.
     pub batch_size: usize,
-    /// Learning rate at the first step, already scaled by the batch.
+    /// Learning rate at the first step, or after the warm-up; already scaled by the batch.
     pub lr: f64,
-    /// Optimizer constants.
-    pub sgd: SgdConfig,
-    /// How the learning rate falls.
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes.
     pub schedule: Schedule,
     /// The method.
     pub moco: MocoConfig,
     /// The backbone.
-    pub encoder: ResNetConfig,
+    pub encoder: EncoderConfig,
     /// The projection.
     pub head: HeadKind,
     /// What an image becomes before the encoder.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moco::{Alarm, Batch, CapturedSteps, Health, HealthReport, Moco, PendingStep};
+use moco::{
+    Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep, build_mechanism,
+};
 use moco_checkpoint::Newest;
 use moco_feed::{BadSample, DeviceBatches, OnBadSample};
 use moco_ops::{
@@ -86,7 +88,14 @@ pub fn pretrain(
         None => None,
     };
     let mut random = encoder.fork()?;
-    let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
+    let mut model = build_mechanism(
+        encoder,
+        plan.head,
+        plan.moco.clone(),
+        plan.optimizer,
+        plan.seed,
+        if plan.cuda_graph { Execution::Captured } else { Execution::Eager },
+    )?;
     let metrics_file = folder.file("metrics.jsonl");
     let (mut seconds_before, mut n_bad_samples) = (0.0, 0);
     if let Some(newest) = newest {
@@ -95,7 +104,7 @@ pub fn pretrain(
             (control.observe)(&Event::Rejected { path, reason });
         }
         let tensors = snapshot::tensors(&newest.checkpoint, &newest.path)?;
-        moco.load_state(&tensors, newest.checkpoint.global_step)?;
+        model.load_state(&tensors, newest.checkpoint.global_step)?;
         let state = RunState::from_metadata(&newest.checkpoint.metadata, &newest.path)?;
         if let Some(choices) = &state.convolutions
             && let Some(outdated) = prefer_convolution_choices(&device, choices)?
@@ -106,13 +115,13 @@ pub fn pretrain(
         truncate_after(&metrics_file, newest.checkpoint.global_step)?;
     }
     (control.observe)(&Event::Started {
-        global_step: moco.global_step(),
+        global_step: model.global_step(),
         total_steps,
         steps_per_epoch,
         n_images,
         n_parameters: random.params().parameters().map(|(_, t)| t.elem_count()).sum(),
     });
-    let order = order.after_steps(moco.global_step());
+    let order = order.after_steps(model.global_step());
     let stages = plan.view_stages(placement);
     let batches = stages.training(&sources.train, augmentation, &order, plan.on_bad_sample)?;
     let mut metrics = MetricsWriter::append(&metrics_file)?;
@@ -123,7 +132,7 @@ pub fn pretrain(
         evaluator: evaluator.as_ref(),
         tally: Tally::new(
             Health::new(&plan.moco, plan.batch_size, n_images),
-            StepRange { done: moco.global_step(), total: total_steps },
+            StepRange { done: model.global_step(), total: total_steps },
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
         checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
@@ -131,17 +140,16 @@ pub fn pretrain(
         started,
         seconds_before,
         n_bad_samples,
-        captured: plan.cuda_graph.then(CapturedSteps::default),
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
-    let completed = session.train(&mut moco, batches, &mut control)?;
+    let completed = session.train(model.as_mut(), batches, &mut control)?;
     let images_per_second = session.tally.images_per_second();
     let Session { metrics, checkpoints, .. } = session;
     checkpoints.finish()?;
     metrics.finish()?;
     if !completed {
-        let global_step = moco.global_step();
+        let global_step = model.global_step();
         return Ok(Outcome::Stopped { global_step, run: folder.path().to_owned() });
     }
     let mut summary = Summary {
@@ -149,12 +157,12 @@ pub fn pretrain(
         knn_n_neighbors: plan.evaluation.knn.n_neighbors,
         knn_temperature: plan.evaluation.knn.temperature,
         linear: Trio::default(),
-        steps: moco.global_step(),
+        steps: model.global_step(),
         images_per_second,
         wall_seconds: 0.0,
         peak_memory_bytes: None,
         peak_device_memory_bytes: None,
-        final_checkpoint: format!("checkpoints/step-{:010}.safetensors", moco.global_step()),
+        final_checkpoint: format!("checkpoints/step-{:010}.safetensors", model.global_step()),
     };
     if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
         (control.observe)(&Event::Evaluating { what: "pixels" });
@@ -162,7 +170,7 @@ pub fn pretrain(
         (control.observe)(&Event::Evaluating { what: "random encoder" });
         summary.put(|trio| &mut trio.random, evaluator.random_encoder(random.as_mut())?);
         (control.observe)(&Event::Evaluating { what: "trained encoder" });
-        let trained = moco.encoder_q_mut().encoder_mut();
+        let trained = model.encoder_q_mut().encoder_mut();
         summary.put(|trio| &mut trio.trained, evaluator.encoder(trained)?);
     }
     summary.wall_seconds = seconds_before + started.elapsed().as_secs_f64();
@@ -186,8 +194,6 @@ struct Session<'a> {
     seconds_before: f64,
     /// Those in the batches that were trained on.
     n_bad_samples: u64,
-    /// Where a GPU replays captured steps.
-    captured: Option<CapturedSteps>,
     /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -198,36 +204,33 @@ impl Session<'_> {
     /// Runs to the last step; false if it was asked to stop before.
     fn train(
         &mut self,
-        moco: &mut Moco,
+        model: &mut dyn Mechanism,
         mut batches: DeviceBatches,
         control: &mut Control<'_>,
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
-        let first_step = moco.global_step() + 1;
+        let first_step = model.global_step() + 1;
         self.tally.resume_clock();
-        while moco.global_step() < self.total_steps {
+        while model.global_step() < self.total_steps {
             let asked = Instant::now();
             let Some(batch) = batches.recv()? else { break };
             self.tally.waited(asked.elapsed());
-            self.count(&batch.bad_samples, moco, control)?;
+            self.count(&batch.bad_samples, model, control)?;
             let progress = Progress {
-                global_step: moco.global_step(),
+                global_step: model.global_step(),
                 total_steps: self.total_steps,
                 steps_per_epoch: self.steps_per_epoch,
             };
             let lr = plan.schedule.lr(plan.lr, progress);
             let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
             let batch = Batch { im_q, im_k, sample_indices: batch.sample_indices };
-            let step = match &mut self.captured {
-                Some(captured) => captured.step(moco, &batch, lr)?,
-                None => moco.step(&batch, lr)?.statistics,
-            };
+            let step = model.step(&batch, lr)?;
 
-            let global_step = moco.global_step();
+            let global_step = model.global_step();
             self.tally.stepped(global_step, plan.batch_size);
             (control.observe)(&Event::Stepped { global_step });
             if global_step == first_step {
-                tell_varying_bits(moco, control)?;
+                tell_varying_bits(model, control)?;
             }
             let is_last = global_step == self.total_steps;
             let stops = control.stop.load(Ordering::Relaxed) && !is_last;
@@ -250,10 +253,10 @@ impl Session<'_> {
                 self.end_epoch(&batches, global_step, progress.epoch(), control)?;
             }
             if is_due(global_step, plan.cadence.knn_every) && !is_last {
-                self.monitor(moco, control)?;
+                self.monitor(model, control)?;
             }
             if saves || (is_collapsed && plan.health.stop_on_collapse) {
-                self.save(moco, control)?;
+                self.save(model, control)?;
             }
             if is_collapsed && plan.health.stop_on_collapse {
                 let message = Alarm::Collapse.message();
@@ -280,15 +283,15 @@ impl Session<'_> {
     fn count(
         &mut self,
         skipped: &[BadSample],
-        moco: &Moco,
+        model: &dyn Mechanism,
         control: &mut Control<'_>,
     ) -> Result<(), TrainError> {
         let OnBadSample::Skip { budget } = self.plan.on_bad_sample else { return Ok(()) };
-        let (global_step, before) = (moco.global_step(), self.n_bad_samples);
+        let (global_step, before) = (model.global_step(), self.n_bad_samples);
         for (n_bad_samples, sample) in (before + 1..).zip(skipped) {
             if n_bad_samples > budget {
                 if global_step > 0 {
-                    self.save(moco, control)?;
+                    self.save(model, control)?;
                 }
                 let last = sample.clone();
                 return Err(TrainError::BadSampleBudget { budget, n_bad_samples, last });
@@ -300,27 +303,31 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn save(&mut self, moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
+    fn save(&mut self, model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         // A state that a loss of NaN went into is not saved.
         self.read()?;
-        (control.observe)(&Event::Saving { global_step: moco.global_step() });
+        (control.observe)(&Event::Saving { global_step: model.global_step() });
         // A resumed run continues after the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
         let run_state = RunState {
             config: self.config.to_owned(),
             wall_seconds,
             n_bad_samples: self.n_bad_samples,
-            convolutions: convolution_choices(moco.device())?,
+            convolutions: convolution_choices(model.device())?,
         };
-        Ok(self.checkpoints.send(Snapshot::of(moco, run_state)?)?)
+        Ok(self.checkpoints.send(Snapshot::of(model, run_state)?)?)
     }
 
-    fn monitor(&mut self, moco: &mut Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
+    fn monitor(
+        &mut self,
+        model: &mut dyn Mechanism,
+        control: &mut Control<'_>,
+    ) -> Result<(), TrainError> {
         let Some(evaluator) = self.evaluator else { return Ok(()) };
         self.tally.pause_clock();
-        let global_step = moco.global_step();
-        let knn = evaluator.monitor(moco.encoder_q_mut().encoder_mut())?;
+        let global_step = model.global_step();
+        let knn = evaluator.monitor(model.encoder_q_mut().encoder_mut())?;
         self.metrics.send(Line::Monitor { step: global_step, knn })?;
         (control.observe)(&Event::Monitor { global_step, knn });
         self.tally.resume_clock();
@@ -351,8 +358,8 @@ impl Session<'_> {
 }
 
 /// Tells of what a GPU cannot repeat to the bit; each convolution has its algorithm after a step.
-fn tell_varying_bits(moco: &Moco, control: &mut Control<'_>) -> Result<(), TrainError> {
-    let choices = convolution_choices(moco.device())?.unwrap_or_default();
+fn tell_varying_bits(model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
+    let choices = convolution_choices(model.device())?.unwrap_or_default();
     let convolutions = varying_convolutions(&choices);
     if !convolutions.is_empty() {
         (control.observe)(&Event::BitsVary { convolutions: &convolutions });

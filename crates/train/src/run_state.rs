@@ -6,6 +6,13 @@ use std::str::FromStr;
 
 use crate::error::TrainError;
 
+/// The format of configs, run folders and checkpoints that this release writes, and the newest it reads. It grows
+/// when a config has another key, or a checkpoint another tensor or entry, than older programs wrote;
+/// `config/src/migrate.rs` says what older ones mean.
+pub const FORMAT: u32 = 2;
+
+/// Metadata key of the format; checkpoints of format 1 lack it.
+const FORMAT_KEY: &str = "format";
 /// Metadata key of the resolved config.
 const CONFIG: &str = "config";
 /// Metadata key of the seconds a run has taken so far.
@@ -37,6 +44,7 @@ impl RunState {
     pub(crate) fn to_metadata(&self) -> BTreeMap<String, String> {
         let Self { config, wall_seconds, n_bad_samples, convolutions } = self;
         let mut metadata = BTreeMap::from([
+            (FORMAT_KEY.to_owned(), FORMAT.to_string()),
             (CONFIG.to_owned(), config.clone()),
             (WALL_SECONDS.to_owned(), wall_seconds.to_string()),
             (BAD_SAMPLES.to_owned(), n_bad_samples.to_string()),
@@ -63,6 +71,20 @@ impl RunState {
             n_bad_samples: number(metadata, BAD_SAMPLES, "a count", path)?.unwrap_or(0),
             convolutions: metadata.get(CONVOLUTIONS).cloned(),
         })
+    }
+}
+
+/// Refuses the metadata of a later release. `path` is for the error.
+pub(crate) fn expect_known_format(
+    metadata: &BTreeMap<String, String>,
+    path: &Path,
+) -> Result<(), TrainError> {
+    match metadata.get(FORMAT_KEY) {
+        Some(found) if found.parse().map_or(true, |number: u32| number > FORMAT) => {
+            let (path, found) = (path.to_owned(), found.clone());
+            Err(TrainError::TooNew { path, found, supported: FORMAT })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -117,6 +139,7 @@ mod tests {
             convolutions: Some("algorithms".into()),
         };
         let expected = metadata(&[
+            ("format", "2"),
             ("config", "seed = 1\n"),
             ("wall_seconds", "2.5"),
             ("bad_samples", "3"),

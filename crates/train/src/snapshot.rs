@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
-use moco::{Moco, MocoState};
+use moco::{Mechanism, MocoState};
 use moco_checkpoint::{Checkpoint, CheckpointDir};
 use moco_pipeline::{PipelineError, Sink};
 
 use crate::error::{During, TrainError};
-use crate::run_state::RunState;
+use crate::run_state::{self, RunState};
 
 /// A copy of a run's state that the writer owns: the model's own tensors change in place.
 pub(crate) struct Snapshot {
@@ -19,16 +19,16 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn of(moco: &Moco, run_state: RunState) -> Result<Self, TrainError> {
+    pub(crate) fn of(model: &dyn Mechanism, run_state: RunState) -> Result<Self, TrainError> {
         let mut tensors = MocoState::new();
-        for (name, tensor) in moco.state()? {
+        for (name, tensor) in model.state()? {
             let copy = tensor.contiguous().and_then(|t| {
                 if t.device().is_cpu() { t.copy() } else { t.to_device(&Device::Cpu) }
             });
             let copy = copy.during("copying the state")?;
             tensors.insert(name, copy);
         }
-        Ok(Self { global_step: moco.global_step(), tensors, run_state })
+        Ok(Self { global_step: model.global_step(), tensors, run_state })
     }
 }
 
@@ -76,9 +76,10 @@ impl SavedRun {
 /// The tensors of a verified checkpoint. `path` is for the error.
 ///
 /// # Errors
-/// If a tensor has a type that candle does not know.
+/// If a later release wrote it, or a tensor has a type that candle does not know.
 pub(crate) fn tensors(checkpoint: &Checkpoint, path: &Path) -> Result<MocoState, TrainError> {
     let content = |what: String| TrainError::Content { path: path.to_owned(), what };
+    run_state::expect_known_format(&checkpoint.metadata, path)?;
     let views = checkpoint.tensors().map_err(|e| content(e.to_string()))?;
     let tensor = |named: (String, safetensors::tensor::TensorView<'_>)| {
         let (name, view) = named;
@@ -86,4 +87,39 @@ pub(crate) fn tensors(checkpoint: &Checkpoint, path: &Path) -> Result<MocoState,
         Ok((name, tensor))
     };
     views.tensors().into_iter().map(tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_a_later_release_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointDir::open(folder.path(), 9).unwrap();
+        let path = |step: u64| folder.path().join(format!("step-{step:010}.safetensors"));
+        let config = ("config".to_owned(), "seed = 1".to_owned());
+        for (step, format) in [(1, None), (2, Some("1")), (3, Some("2"))] {
+            let format = format.map(|format| ("format".to_owned(), format.to_owned()));
+            let metadata = [config.clone()].into_iter().chain(format).collect();
+            checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
+            let saved = SavedRun::load(&path(step)).unwrap();
+            assert_eq!((saved.tensors.len(), saved.config.as_str()), (0, "seed = 1"));
+            assert_eq!(saved.global_step, step);
+        }
+        for (step, format) in [(4, "3"), (5, "new")] {
+            let metadata = BTreeMap::from([("format".to_owned(), format.to_owned())]);
+            checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
+            assert_eq!(
+                SavedRun::load(&path(step)).unwrap_err().to_string(),
+                format!(
+                    "{} has format {format}, and this program reads up to 2; \
+                     use the release that wrote it",
+                    path(step).display()
+                )
+            );
+        }
+    }
 }

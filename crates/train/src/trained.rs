@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moco::Moco;
+use moco::{Execution, Mechanism, build_mechanism};
 use moco_evaluate::FeatureSet;
 use moco_feed::Placement;
 
@@ -18,7 +18,7 @@ use crate::sources::{DataAccess, open_sources};
 #[derive(Debug)]
 pub struct TrainedEncoder {
     /// Query encoder and all else.
-    pub moco: Moco,
+    pub model: Box<dyn Mechanism>,
     /// The plan.
     pub plan: PretrainPlan,
     /// Where the images of the run are.
@@ -41,9 +41,16 @@ impl TrainedEncoder {
         placement: Placement,
     ) -> Result<Self, TrainError> {
         let encoder = build_encoder(&plan, candle_core::DType::F32, &placement.device)?;
-        let mut moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.sgd, plan.seed)?;
-        moco.load_state(&saved.tensors, saved.global_step)?;
-        Ok(Self { moco, plan, data, placement })
+        let mut model = build_mechanism(
+            encoder,
+            plan.head,
+            plan.moco.clone(),
+            plan.optimizer,
+            plan.seed,
+            Execution::Eager,
+        )?;
+        model.load_state(&saved.tensors, saved.global_step)?;
+        Ok(Self { model, plan, data, placement })
     }
 
     /// Features of the run's training and test images, in this order.
@@ -58,7 +65,7 @@ impl TrainedEncoder {
         let labeled = sources.labeled.ok_or(TrainError::NoLabels)?;
         let augmentation = evaluation_recipe(&self.plan)?;
         let stages = self.plan.view_stages(self.placement.clone());
-        let encoder = self.moco.encoder_q_mut().encoder_mut();
+        let encoder = self.model.encoder_q_mut().encoder_mut();
         let mut features = |source: &Arc<_>| encode(encoder, source, &augmentation, &stages);
         Ok([features(&labeled.train)?, features(&labeled.test)?])
     }

@@ -3,6 +3,7 @@
 
 use std::{io::Write as _, path::Path, sync::Arc, sync::atomic::AtomicBool};
 
+use candle_core::{DType, Device};
 use moco_augment::{AugmentError, Augmentation, RgbImage, flip_horizontal, resize_shorter_side};
 use moco_encoders::AutogradEncoder;
 use moco_example_encoder::{FEATURE_DIM, PatchMixer};
@@ -26,11 +27,13 @@ impl Augmentation for FlipOnly {
 fn main() -> anyhow::Result<()> {
     let sets = ["run.steps=20", "evaluate.linear_epochs=5"].map(String::from);
     let loaded = moco_config::load_pretrain(Path::new("configs/pretrain/default.toml"), &sets)?;
-    let (plan, f32) = (&loaded.plan, candle_core::DType::F32);
-    let encoder = Box::new(AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, f32)?);
+    let plan = &loaded.plan;
+    let encoder =
+        AutogradEncoder::new(PatchMixer::new, FEATURE_DIM, plan.seed, DType::F32, &Device::Cpu)?;
     let access = DataAccess { open_store: &no_store, preparing: &mut |_, _, _| () };
     let sources = open_sources(&loaded.data, plan.workers, access)?;
-    let components = Components { sources, augmentation: Arc::new(FlipOnly), encoder };
+    let components =
+        Components { sources, augmentation: Arc::new(FlipOnly), encoder: Box::new(encoder) };
     let name = format!("swap-{}", std::process::id());
     let folder = RunFolder::create(Path::new("runs"), &name, &loaded.resolved)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };

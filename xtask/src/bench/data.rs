@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{median, python};
+use super::median::median;
+use super::python;
 use crate::tree;
 
 const SCRIPTS: &str = "tests/bench/data";

@@ -8,8 +8,9 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::cases::{self, Case};
+use super::median::median;
+use super::python;
 use super::side::Side;
-use super::{median, python};
 use crate::{stage, tree};
 
 /// Both sides take turns, so that whatever else the machine does hits both. Each number is the median

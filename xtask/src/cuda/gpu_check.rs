@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::{Kit, call, dist};
+use super::commands::call;
+use super::{Kit, dist};
 use crate::{stage, tree};
 
 /// What machines with a GPU that are lent for a quarter of an hour take in one upload, with some room.
@@ -40,7 +41,8 @@ const TESTS: [&str; 15] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there, and their places in the pack.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
+    ("configs/pretrain/base.toml", "configs/pretrain/base.toml"),
     ("configs/pretrain/default.toml", "configs/pretrain/default.toml"),
     ("data-manifests/textures.toml", "data-manifests/textures.toml"),
     ("xtask/src/bench/torch_gpu.py", "torch_gpu.py"),

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::{call, source_of};
+use super::commands::{call, source_of};
 
 /// A library that cudarc links.
 struct Library {

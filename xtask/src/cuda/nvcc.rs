@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::call;
+use super::commands::call;
 
 /// The variable that names the real compiler; without it, kernels are empty.
 pub(crate) const REAL: &str = "MOCO_REAL_NVCC";

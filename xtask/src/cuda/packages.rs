@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use super::call;
+use super::commands::call;
 
 /// CUDA 13.0.2, whose PTX drivers from 580 on take; the release that PyTorch 2.11 brings.
 const PINS: [&str; 5] = [

@@ -11,7 +11,7 @@ use crate::tree;
 
 /// The layers, lowest first. A crate may depend on crates of lower layers only.
 const LAYERS: [&[&str]; 8] = [
-    &["moco-rng", "moco-pipeline", "moco-telemetry", "moco-checkpoint"],
+    &["moco-rng", "moco-pipeline", "moco-telemetry", "moco-checkpoint", "moco-jpeg"],
     &["moco-params", "moco-ops", "moco-ingest", "moco-augment", "moco-example-encoder"],
     &["moco-encoders", "moco-optim", "moco-textures", "moco-datasets"],
     &["moco", "moco-evaluate", "moco-feed"],
@@ -36,11 +36,12 @@ const LAYERS: [&[&str]; 8] = [
 
 /// Crates that neither use candle nor anything in the workspace that does, so that they build in
 /// seconds.
-const WITHOUT_CANDLE: [&str; 7] = [
+const WITHOUT_CANDLE: [&str; 8] = [
     "moco-rng",
     "moco-pipeline",
     "moco-telemetry",
     "moco-checkpoint",
+    "moco-jpeg",
     "moco-ingest",
     "moco-augment",
     "moco-textures",

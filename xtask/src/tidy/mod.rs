@@ -4,48 +4,23 @@
 
 mod anchors;
 mod borders;
+mod circles;
 mod comments;
 mod duplicates;
 mod layers;
 mod lexer;
 mod links;
 mod owners;
+mod problem;
 mod shape;
 mod words;
-
-use std::fmt;
 
 use anyhow::bail;
 
 use crate::golden;
 use crate::tree::{self, SourceFile};
 
-/// A broken rule and where.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// File, or crate, with a line where there is one.
-    place: String,
-    /// What is wrong and what is wanted.
-    text: String,
-}
-
-impl Problem {
-    /// A problem of a whole file or crate.
-    pub(crate) fn new(place: &str, text: impl Into<String>) -> Self {
-        Self { place: place.into(), text: text.into() }
-    }
-
-    /// A problem in the line with this index, from 0.
-    fn in_line(file: &SourceFile, line_idx: usize, text: impl Into<String>) -> Self {
-        Self { place: format!("{}:{}", file.path, line_idx + 1), text: text.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.text)
-    }
-}
+pub(crate) use self::problem::Problem;
 
 /// Checks the checkout and fails with every problem found.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -73,6 +48,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
         problems.extend(comments::check(file));
     }
     problems.extend(duplicates::check(files));
+    problems.extend(circles::check(files));
     problems.extend(links::check(files));
     problems.extend(anchors::check(files));
     problems.extend(golden::generators_missing(files));
@@ -88,11 +64,5 @@ mod tests {
         let files = tree::files(tree::root()).unwrap();
         let found: Vec<String> = problems(&files).unwrap().iter().map(Problem::to_string).collect();
         assert!(found.is_empty(), "{}", found.join("\n"));
-    }
-
-    #[test]
-    fn a_problem_names_the_line_from_one() {
-        let problem = Problem::in_line(&SourceFile::new("a.rs", "x\ny\n"), 1, "is wrong");
-        assert_eq!(problem.to_string(), "a.rs:2: is wrong");
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             continue;
         }
         print_result(&json!({"begins": item.name()}).to_string());
-        let report = report(item, &Side::tried(item, &device));
+        let report = report(item, &Side::tried(item.dtype, &device));
         all_passed &= report["passed"] == true;
         print_result(&report.to_string());
         device
@@ -75,7 +75,7 @@ fn chosen(args: &Args) -> anyhow::Result<Vec<Item>> {
 
 fn report(item: Item, side: &Side) -> Value {
     let began = Instant::now();
-    let compared = (item.work)(&Side::reference(item))
+    let compared = (item.work)(&Side::reference(item.dtype))
         .and_then(|expected| Ok((expected, (item.work)(side)?)))
         .and_then(|(expected, got)| compare::all(&got, &expected, item.tolerance()));
     let seconds = began.elapsed().as_secs_f64();
@@ -103,8 +103,8 @@ mod tests {
     #[test]
     fn a_wrong_index_of_a_kernel_is_found() {
         let item = chosen(&args(None, "relu/f32")).unwrap()[0];
-        let reference = (item.work)(&Side::reference(item)).unwrap();
-        let side = Side::tried(item, &candle_core::Device::Cpu);
+        let reference = (item.work)(&Side::reference(item.dtype)).unwrap();
+        let side = Side::tried(item.dtype, &candle_core::Device::Cpu);
         let (got, _) = moco_ops::emulate(|| (item.work)(&side));
         let error =
             compare::all(&got.unwrap(), &reference, item.tolerance()).unwrap_err().to_string();
@@ -130,8 +130,8 @@ mod tests {
         let mut launched = BTreeSet::new();
         for item in chosen(&args(None, "")).unwrap() {
             // The reference is the CPU's own.
-            let reference = (item.work)(&Side::reference(item)).unwrap();
-            let side = Side::tried(item, &candle_core::Device::Cpu);
+            let reference = (item.work)(&Side::reference(item.dtype)).unwrap();
+            let side = Side::tried(item.dtype, &candle_core::Device::Cpu);
             let (got, kernels) = moco_ops::emulate(|| (item.work)(&side));
             launched.extend(kernels);
             let worst = compare::all(&got.unwrap(), &reference, item.tolerance());
@@ -162,7 +162,7 @@ mod tests {
     fn a_failure_is_told_with_its_place() {
         let item = ITEMS[0].of_each_type()[0];
         let wrong = Item { work: |side| Ok(vec![("y", side.numbers(1, &[2, 3])?)]), ..item };
-        let side = Side::tried(wrong, &candle_core::Device::Cpu);
+        let side = Side::tried(wrong.dtype, &candle_core::Device::Cpu);
         assert_eq!(report(wrong, &side)["passed"], true);
         let failing = Item { work: |_| anyhow::bail!("out of memory"), ..item };
         let report = report(failing, &side);

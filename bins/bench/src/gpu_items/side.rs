@@ -2,7 +2,6 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::items::Item;
 use crate::case::normal;
 
 /// Where an item is done, and how activations are stored there.
@@ -17,18 +16,14 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn tried(item: Item, device: &Device) -> Self {
-        Self {
-            device: device.clone(),
-            dtype: item.dtype,
-            rounded_to: item.dtype,
-            is_reference: false,
-        }
+    /// A device, with activations stored like this.
+    pub(super) fn tried(dtype: DType, device: &Device) -> Self {
+        Self { device: device.clone(), dtype, rounded_to: dtype, is_reference: false }
     }
 
-    /// The CPU in f32, from numbers rounded as the device has them.
-    pub(super) fn reference(item: Item) -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, rounded_to: item.dtype, is_reference: true }
+    /// The CPU in f32, from numbers rounded to the type that the device stores.
+    pub(super) fn reference(dtype: DType) -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32, rounded_to: dtype, is_reference: true }
     }
 
     pub(super) fn rounded_to(&self) -> DType {

@@ -1,7 +1,5 @@
 //! What an operation costs at least on a device.
 
-use super::to_f64;
-
 /// Peaks of a device, per second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Device {
@@ -133,6 +131,11 @@ impl Total {
         }
         total
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub(super) fn to_f64(n: u64) -> f64 {
+    n as f64
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ mod tests {
             let classifier = network.feature_dim * 1000;
             assert_eq!(network.parameters() + classifier + 1000, parameters, "{arch:?}");
             let all = network.convs().map(Conv::multiply_adds).sum::<u64>() + classifier;
-            let giga = super::super::to_f64(all) / 1e9;
+            let giga = super::super::cost::to_f64(all) / 1e9;
             assert!((giga - giga_multiply_adds).abs() < 1e-3, "{arch:?}: {giga}");
         }
     }

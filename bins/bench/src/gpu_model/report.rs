@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::cost::{H100, Kind, Op, PCIE_BANDWIDTH, Phase, Total};
+use super::cost::{H100, Kind, Op, PCIE_BANDWIDTH, Phase, Total, to_f64};
 use super::memory::Memory;
 use super::network::Conv;
 use super::published::{MLPERF_H100, PYTORCH_A100};
 use super::step::Step;
-use super::to_f64;
 
 const PHASES: [(Phase, &str); 6] = [
     (Phase::Images, "images: arrive, normalize"),

@@ -1,4 +1,4 @@
-//! The operations of a step as `crates/moco/src/algorithm_1.rs` calls them and `crates/ops/src/gpu` launches
+//! The operations of a step as `crates/moco/src/algorithm_1.rs` calls them and `crates/ops` launches
 //! them, with bf16 activations and f32 parameters.
 
 use super::cost::{Kind, Op, Phase, Unit};
@@ -212,7 +212,7 @@ impl Step {
         Op { phase, kind, unit: Unit::Tensor, flops, bytes, launches: 1 }
     }
 
-    /// Bytes of batch norm's sums over chunks, as `Rows::new` of `crates/ops/src/gpu/batch_norm.rs` cuts
+    /// Bytes of batch norm's sums over chunks, as `Rows::new` of `crates/ops/src/batch_norm/gpu.rs` cuts
     /// the activations: 1024 blocks of 256 threads with 8 channels each, at least 8 rows a thread.
     fn partial(&self, conv: &Conv) -> u64 {
         let rows = self.batch_size * conv.pixels();
@@ -228,7 +228,7 @@ impl Step {
         Op::stream(phase, Kind::Pool, self.batch_size * of_image, 1)
     }
 
-    /// InfoNCE as `crates/ops/src/gpu/info_nce.rs` cuts the queue into parts, and the queue's new keys.
+    /// InfoNCE as `crates/ops/src/info_nce/gpu.rs` cuts the queue into parts, and the queue's new keys.
     fn loss(&self) -> Vec<Op> {
         let Self { batch_size: n, queue_size, dim, .. } = *self;
         let tiles = n.div_ceil(32) * dim.div_ceil(128);
@@ -288,7 +288,7 @@ mod tests {
             (Kind::ConvInputGradient, one_pass - of_stem, 52),
         ] {
             let got = of(kind);
-            let relative = super::super::to_f64(got.flops) / flops - 1.0;
+            let relative = super::super::cost::to_f64(got.flops) / flops - 1.0;
             assert!(relative.abs() < 1e-3, "{kind:?}: {relative}");
             assert_eq!(got.launches, launches, "{kind:?}");
         }

@@ -15,9 +15,10 @@ use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Sourc
 use moco_rng::Stream;
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::setup::{MEAN, SEED, STD, Setup, noise};
 use super::stepper::Stepper;
-use super::{Args, timed};
+use super::timing::timed;
 
 /// Batches of different images.
 const N_BATCHES: usize = 2;

@@ -1,97 +1,23 @@
 //! `bench gpu-step`: how long a training step takes on a device, whole and in parts, and how fast the
 //! pipeline feeds it. `cargo xtask bench gpu` runs it beside PyTorch.
 
+mod args;
 mod feed;
 mod kernels;
 mod phases;
 mod setup;
 mod stepper;
+mod timing;
 mod whole;
 
-use std::time::Instant;
-
 use anyhow::bail;
-use clap::{Args as ClapArgs, value_parser};
 use moco_cli::{Device, Exit, print_result, usage};
-use moco_encoders::Arch;
-use moco_ops::{ConvBackend, Precision};
+use moco_ops::Precision;
 use serde_json::{Value, json};
 
+pub(crate) use self::args::{Args, PRECISIONS, precision};
 use self::setup::Setup;
-
-pub(crate) const PRECISIONS: [(&str, Precision); 3] =
-    [("f32", Precision::F32), ("tf32", Precision::Tf32), ("bf16", Precision::Bf16)];
-const CONV_BACKENDS: [(&str, ConvBackend); 3] =
-    [("auto", ConvBackend::Auto), ("legacy", ConvBackend::Legacy), ("graph", ConvBackend::Graph)];
-
-/// Prints one JSON object: milliseconds of a whole step (MoCo v2: MLP head, 128 dimensions, Shuffling BN;
-/// batch norm over the whole batch), milliseconds of its phases, images a second, the peak of the
-/// device's memory, and the losses of the first and the last step.
-///
-/// Whole steps are queued without waiting for the device; phases are timed one by one with a wait on
-/// each side, in steps of their own. The views lie on the device already, except with --feed.
-#[derive(Debug, ClapArgs)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(crate) struct Args {
-    /// Where to compute: cuda:N, or cpu to try the program out
-    #[arg(long, default_value = "cuda:0")]
-    device: Device,
-    /// How activations are stored and multiplied: bf16, tf32 or f32
-    #[arg(long, default_value = "bf16", value_parser = precision)]
-    precision: Precision,
-    /// Architecture, with the ImageNet stem
-    #[arg(long, default_value = "resnet50", value_parser = arch)]
-    arch: (&'static str, Arch),
-    /// Height and width of the views
-    #[arg(long, default_value_t = 224, value_parser = value_parser!(u32).range(32..=4096))]
-    size: u32,
-    /// Images of a step, each with two views
-    #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(2..=65_536))]
-    batch_size: u32,
-    /// Keys in the queue
-    #[arg(long, default_value_t = 65_536, value_parser = value_parser!(u32).range(2..=16_777_216))]
-    queue_size: u32,
-    /// Steps in a timed block, and steps whose phases are timed
-    #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..=100_000))]
-    steps: u32,
-    /// Timed blocks of whole steps; the time of a step is their median
-    #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..=1000))]
-    blocks: u32,
-    /// Steps before the first timed one
-    #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=100_000))]
-    warmup: u32,
-    /// What convolutions go through: auto, legacy or graph
-    #[arg(long, default_value = "auto", value_parser = conv_backend)]
-    conv_backend: (&'static str, ConvBackend),
-    /// Repeats one recorded step (a CUDA graph) in place of telling the device each operation
-    #[arg(long)]
-    cuda_graph: bool,
-    /// Also tells the time of each kernel in steps that are not recorded, with the bytes and products that
-    /// it needs at least
-    #[arg(long)]
-    kernels: bool,
-    /// Also trains on decoded images that come through the pipeline, as a run does
-    #[arg(long)]
-    feed: bool,
-    /// Threads that prepare views, with --feed
-    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..=1024))]
-    decoders: u32,
-}
-
-pub(crate) fn precision(text: &str) -> Result<Precision, String> {
-    let found = PRECISIONS.into_iter().find(|(name, _)| *name == text);
-    found.map(|(_, precision)| precision).ok_or_else(|| "expected bf16, tf32 or f32".into())
-}
-
-fn conv_backend(text: &str) -> Result<(&'static str, ConvBackend), String> {
-    let found = CONV_BACKENDS.into_iter().find(|(name, _)| *name == text);
-    found.ok_or_else(|| "expected auto, legacy or graph".into())
-}
-
-fn arch(text: &str) -> Result<(&'static str, Arch), String> {
-    let found = Arch::NAMES.into_iter().find(|(name, _)| *name == text);
-    found.ok_or_else(|| format!("there are {}", Arch::NAMES.map(|(name, _)| name).join(", ")))
-}
+pub(crate) use self::timing::median;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.device == Device::Cpu && args.precision != Precision::F32 {
@@ -159,29 +85,11 @@ fn measure(args: &Args, setup: &Setup) -> anyhow::Result<Value> {
     }))
 }
 
-/// Does `work` between two waits for the device; gives its result and the milliseconds.
-fn timed<T>(
-    device: &candle_core::Device,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(T, f64)> {
-    device.synchronize()?;
-    let start = Instant::now();
-    let result = work()?;
-    device.synchronize()?;
-    Ok((result, 1e3 * start.elapsed().as_secs_f64()))
-}
-
-/// The middle; the upper one of two.
-pub(crate) fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
     use clap::Parser;
+    use moco_encoders::Arch;
 
     use super::*;
 
@@ -194,14 +102,6 @@ mod tests {
     fn args(line: &str) -> Result<Args, String> {
         let words = std::iter::once("gpu-step").chain(line.split_whitespace());
         Cli::try_parse_from(words).map(|cli| cli.args).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        for (numbers, expected) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0], 4.0)] {
-            assert_eq!(median(&numbers), expected);
-        }
-        assert!(median(&[]).is_nan());
     }
 
     #[test]

@@ -5,11 +5,12 @@ use candle_core::{DType, Device};
 use moco::{Batch, EncoderWithHead, Queue, Shuffle};
 use moco_encoders::Mode;
 use moco_ops::info_nce;
-use moco_optim::{Sgd, learning_rate};
+use moco_optim::{Optimizer as _, Sgd, learning_rate};
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::setup::{KEY_MOMENTUM, LR, SEED, SGD, Setup, TEMPERATURE};
-use super::{Args, median, timed};
+use super::timing::{median, timed};
 
 /// Steps before the first that counts: memory is taken and algorithms are looked up in them.
 const WARMUP: u32 = 3;

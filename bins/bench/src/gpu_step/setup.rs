@@ -1,7 +1,7 @@
 //! What is trained on what.
 
 use candle_core::{DType, Device};
-use moco::{Batch, EncoderWithHead, Moco, MocoConfig, Queue, QueuePrecision};
+use moco::{Batch, EncoderWithHead, MechanismKind, Moco, MocoConfig, Queue, QueuePrecision};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, Head, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
@@ -33,6 +33,7 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn moco(&self) -> anyhow::Result<Moco> {
         let config = MocoConfig {
+            mechanism: MechanismKind::Queue,
             queue_size: self.queue_size,
             key_momentum: KEY_MOMENTUM,
             temperature: TEMPERATURE,

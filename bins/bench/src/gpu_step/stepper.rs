@@ -2,7 +2,7 @@
 
 use moco::{Batch, CapturedSteps, Moco, PendingStep};
 
-use super::Args;
+use super::args::Args;
 use super::setup::LR;
 
 pub(super) enum Stepper {

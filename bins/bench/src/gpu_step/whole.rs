@@ -3,8 +3,9 @@
 use candle_core::Device;
 use moco::{Batch, Moco};
 
+use super::args::Args;
 use super::stepper::Stepper;
-use super::{Args, timed};
+use super::timing::timed;
 
 /// What whole steps took.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 /// Small enough for 40 steps in about a second; K is no multiple of the batch, and checkpoints fall
 /// into the middle of epochs of 12 steps.
 const CONFIG: &str = r#"
+format = 2
 [run]
 seed = 3
 steps = 40
@@ -43,6 +44,7 @@ head = "mlp"
 bn_groups = 2
 bn_running = "mean"
 [moco]
+mechanism = "queue"
 queue_size = 40
 key_momentum = 0.9
 temperature = 0.2
@@ -51,10 +53,12 @@ symmetric = false
 shuffle_bn = true
 queue_precision = "f32"
 [optim]
+kind = "sgd"
 batch_size = 16
 base_lr = 0.5
 sgd_momentum = 0.9
 weight_decay = 1e-4
+warmup_epochs = 0
 [schedule]
 kind = "cosine_per_step"
 [log]
@@ -99,6 +103,11 @@ fn data() -> &'static Path {
 }
 
 impl Bench {
+    /// A folder with nothing in it.
+    pub(crate) fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();

@@ -3,6 +3,10 @@
 
 mod bad_input;
 mod common;
+#[path = "../../../../tests/old_run.rs"]
+mod old;
+mod old_run;
+mod parts;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;

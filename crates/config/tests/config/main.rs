@@ -1,6 +1,7 @@
 //! Configs from files, as a user writes them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod choices;
 mod committed;
 mod messages;
 mod resolved;

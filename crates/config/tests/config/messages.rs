@@ -1,8 +1,8 @@
-//! What a user is told, word for word.
+//! Error messages, word for word.
 
 use std::fs;
 
-use moco_config::load_pretrain;
+use moco_config::{ConfigError, load_pretrain};
 
 use crate::{fixture, load_fixture};
 
@@ -219,6 +219,88 @@ fn the_nearest_name_is_offered() {
     );
 }
 
+/// A config that was copied without what it extends says what to do.
+#[test]
+fn a_file_to_extend_that_is_not_there() {
+    let folder = Folder::new();
+    folder.write("mine.toml", "# Mine.\nextends = \"base.toml\"\n");
+    let error = folder.load("mine.toml");
+    assert!(matches!(error, ConfigError::NothingToExtend(_)), "{error:?}");
+    assert_eq!(
+        folder.short(&error.render()),
+        r#"error: cannot read base.toml, which this file extends: No such file or directory (os error 2)
+ --> mine.toml:2:11
+  |
+2 | extends = "base.toml"
+  |           ^^^^^^^^^^^
+  |
+  = help: `extends` is a path from the folder of this file: write there the path of the file that is meant, or copy that file, with what it extends itself, to this folder; `cargo xtask pretrain CONFIG --print-config` prints a config that extends nothing"#
+    );
+}
+
+#[test]
+fn files_that_extend_each_other() {
+    let folder = Folder::new();
+    folder.write("one.toml", "extends = \"./one.toml\"\n");
+    folder.write("a.toml", "extends = \"b.toml\"\n");
+    folder.write("b.toml", "\nextends = \"c.toml\"\n");
+    folder.write("c.toml", "extends = \"a.toml\"\n");
+    for (file, message, place) in [
+        ("one.toml", "./one.toml extends itself", "one.toml:1:11"),
+        ("a.toml", "a.toml extends itself", "c.toml:1:11"),
+        ("b.toml", "b.toml extends itself", "a.toml:1:11"),
+    ] {
+        let error = folder.load(file);
+        assert!(matches!(error, ConfigError::ExtendsItself(_)), "{error:?}");
+        let (folder, error) = (&folder, error.to_string());
+        assert_eq!(folder.short(&error), format!("{place}: {message}"));
+    }
+}
+
+/// Each file of a chain is beside, below or far from the one that it extends.
+#[test]
+fn a_chain_may_cross_folders() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.path().join("deep")).unwrap();
+    let base = fixture().display().to_string();
+    folder.write("a.toml", &format!("extends = {base:?}\n[moco]\ndim = 1\nqueue_size = 1\n"));
+    folder.write("deep/b.toml", "extends = \"../a.toml\"\nmoco.dim = 2\n");
+    folder.write("deep/c.toml", "extends = \"b.toml\"\n[optim]\nbase_lr = 1\n");
+    let path = folder.0.path().join("deep/c.toml");
+    let moco = load_pretrain(&path, &["moco.temperature=3".to_owned()]).unwrap().plan.moco;
+    assert_eq!((moco.dim, moco.queue_size, moco.temperature), (2, 1, 3.0));
+}
+
+#[test]
+fn a_format_that_is_missing_or_unknown() {
+    const NONE: &str = "`format = 2` at the top, or in a file that this one extends such as \
+                        configs/pretrain/base.toml, says which keys there are; one from before there was a number \
+                        is `format = 1`";
+    const OTHER: &str = "use the release that wrote it, or a later one";
+    let folder = Folder::new();
+    let base = fs::read_to_string(fixture()).unwrap();
+    for (line, message, help) in [
+        ("", "a.toml:1:1: missing key `format`", NONE),
+        (
+            "format = 3\nan_unknown_key = 1",
+            "a.toml:2:10: this config has format 3, and this program reads up to 2",
+            OTHER,
+        ),
+        ("format = 0", "a.toml:2:10: format must be from 1 to 2, got 0", OTHER),
+    ] {
+        folder.write("a.toml", &base.replace("format = 2", line));
+        let error = folder.load("a.toml");
+        assert!(matches!(error, ConfigError::Format(_)), "{error:?}");
+        assert_eq!(folder.short(&error.to_string()), message);
+        assert!(error.render().ends_with(&format!("= help: {help}")), "{}", error.render());
+    }
+    folder.write("a.toml", &base.replace("format = 2", "format = \"2\""));
+    assert_eq!(
+        folder.short(&folder.load("a.toml").to_string()),
+        "a.toml:2:10: format: invalid type: string \"2\", expected a whole number, 0 or more"
+    );
+}
+
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -230,9 +312,17 @@ impl Folder {
         fs::write(self.0.path().join(name), text).unwrap();
     }
 
+    fn load(&self, name: &str) -> ConfigError {
+        load_pretrain(&self.0.path().join(name), &[]).unwrap_err()
+    }
+
     fn error_of(&self, name: &str) -> String {
-        let rendered = load_pretrain(&self.0.path().join(name), &[]).unwrap_err().render();
-        rendered.replace(&format!("{}/", self.0.path().display()), "")
+        self.short(&self.load(name).render())
+    }
+
+    /// A text without the path of this folder.
+    fn short(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
@@ -267,7 +357,7 @@ fn missing_keys_sections_and_lengths_are_named() {
 34 | [moco]
    |  ^^^^
    |
-   = help: each key must be set; `extends = "other.toml"` at the top takes over those of another file"#
+   = help: each key must be set, here or in a file that this one extends; configs/pretrain/base.toml explains them all"#
     );
     folder.write("b.toml", &base.replace("[health]\nstop_on_collapse = true\n", ""));
     let error = folder.error_of("b.toml");
@@ -290,17 +380,9 @@ fn broken_files_and_chains_are_shown() {
     folder.write("a.toml", "[run]\nseed = = 3\n");
     let error = folder.error_of("a.toml");
     assert!(error.contains(" --> a.toml:2:8\n"), "{error}");
-    folder.write("b.toml", "extends = \"c.toml\"\n");
-    folder.write("c.toml", "extends = \"b.toml\"\n");
-    let error = folder.error_of("b.toml");
-    assert!(error.starts_with("error: this file extends itself\n --> c.toml:1:11\n"), "{error}");
     folder.write("d.toml", "extends = 3\n");
     let error = folder.error_of("d.toml");
     assert!(error.starts_with("error: extends must be a file name, got integer\n"), "{error}");
-    folder.write("e.toml", "extends = \"none.toml\"\n");
-    let error = folder.error_of("e.toml");
-    let expected = "error: cannot read the file that this one extends: No such file or directory";
-    assert!(error.starts_with(expected) && error.contains(" --> e.toml:1:11\n"), "{error}");
     let error = folder.error_of("none.toml");
     let expected = "error: cannot read config none.toml: No such file or directory";
     assert!(error.starts_with(expected), "{error}");

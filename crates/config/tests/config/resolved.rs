@@ -5,8 +5,7 @@ use std::fs;
 use moco_config::{
     KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text, load_stored_pretrain,
 };
-use moco_ops::ConvBackend;
-use moco_train::{DataPlan, EvaluationActivations, Length, ShardCheck, ShardsPlan};
+use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
 
 use crate::{load, load_fixture, meaning};
@@ -25,8 +24,9 @@ fn a_text_without_a_folder_extends_nothing() {
 
 #[test]
 fn each_committed_config_survives_resolving() {
-    for file in fs::read_dir(crate::config_path("")).unwrap() {
-        let loaded = load_pretrain(&file.unwrap().path(), &[]).unwrap();
+    for name in crate::committed::recipes() {
+        let loaded = load(&name, &[]).unwrap();
+        assert!(!loaded.resolved.contains("extends"), "{}", loaded.resolved);
         assert_eq!(meaning(&reload(&loaded.resolved)), meaning(&loaded));
     }
 }
@@ -74,7 +74,7 @@ fn each_line_says_where_its_value_comes_from() {
     ] {
         assert!(resolved.lines().any(|each| each == line), "{line}:\n{resolved}");
     }
-    assert!(resolved.starts_with("[run]\nseed = 0  # "), "{resolved}");
+    assert!(resolved.starts_with("format = 2  # base.toml:2\n\n[run]\nseed = 0  # "), "{resolved}");
 }
 
 #[test]
@@ -198,8 +198,8 @@ fn every_key_changes_the_run() {
         assert!(changes.iter().any(|change| change.key == key && change.origin == "--set"));
     }
     let n_lines = base.resolved.lines().filter(|line| line.contains(" = ")).count();
-    // `run.epochs` stands for `run.steps`, and `data.on_bad_sample` changes with its budget only.
-    assert_eq!(n_lines, sets.len());
+    // `run.epochs` stands for `run.steps`, `data.on_bad_sample` changes with its budget only, and then `format`.
+    assert_eq!(n_lines, sets.len() + 1);
     let skip = |budget| load_fixture(&["data.on_bad_sample=skip", budget]).unwrap();
     let (one, two) = (skip("data.bad_sample_budget=1"), skip("data.bad_sample_budget=2"));
     assert_ne!(meaning(&one), meaning(&base));
@@ -268,68 +268,76 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     assert!(error.ends_with("fixture.toml:38 would change it to 64"), "{error}");
 }
 
-/// Configs that were stored before a key existed mean what programs of then did.
-#[test]
-fn a_stored_config_may_lack_a_key_that_is_younger() {
-    let text = load_fixture(&[]).unwrap().resolved;
-    assert_eq!(reload(&text).plan.conv_backend, ConvBackend::Auto);
-    let line = text.lines().find(|line| line.starts_with("conv_backend")).unwrap();
-    let old = text.replace(&format!("{line}\n"), "");
-    let stored = reload(&old);
-    assert_eq!(stored.plan.conv_backend, ConvBackend::Legacy);
-    assert!(stored.resolved.contains("conv_backend = \"legacy\"  # older programs:1\n"));
+/// Keys that came with a format: each with what an older config means, as text and as a plan, and another value.
+const ADDED: &[(&str, &str, &str, &str, &str)] = &[
+    ("run.conv_backend", "legacy", "conv_backend: Legacy", "graph", "[run]"),
+    ("moco.mechanism", "queue", "mechanism: Queue", "end_to_end", "[moco]"),
+    ("optim.kind", "sgd", "optimizer: Sgd", "lars", "[optim]"),
+    ("optim.warmup_epochs", "0", "schedule: CosinePerStep", "3", "[optim]"),
+    ("evaluate.activations", "f32", "activations: F32", "as_trained", "[evaluate]"),
+];
 
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config.toml");
-    fs::write(&file, &old).unwrap();
-    let load = |sets: &[&str]| {
-        let sets: Vec<String> = sets.iter().copied().map(String::from).collect();
-        load_stored_pretrain(&file, &sets).unwrap().resolved
-    };
-    assert_eq!(check_resume("runs/a", &old, &load(&[])).unwrap(), []);
-    let error = check_resume("runs/a", &old, &load(&["run.conv_backend=graph"])).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "runs/a was trained with run.conv_backend = \"legacy\"; \
-         --set run.conv_backend=\"graph\" would change it"
-    );
-    // A config that a user starts a run with sets every key.
-    let error = load_pretrain(&file, &[]).unwrap_err().to_string();
-    assert!(error.ends_with("missing key `run.conv_backend`"), "{error}");
+/// A stored text that begins with `format` and lacks the line of a key.
+fn without(text: &str, key: &str, format: &str) -> String {
+    let (section, name) = key.split_once('.').unwrap();
+    let (before, inside) = text.split_once(&format!("[{section}]\n")).unwrap();
+    let line = inside.lines().find(|line| line.starts_with(&format!("{name} = "))).unwrap();
+    let (_, before) = before.split_once('\n').unwrap();
+    format!("{format}{before}[{section}]\n{}", inside.replacen(&format!("{line}\n"), "", 1))
 }
 
-/// Configs that were stored before a key existed mean what programs of then did.
 #[test]
-fn a_stored_config_that_is_older_than_the_activations_of_evaluations_means_f32() {
-    let text = load_fixture(&["evaluate.activations=as_trained"]).unwrap().resolved;
-    let activations = |loaded: &moco_config::LoadedPretrain| loaded.plan.evaluation.activations;
-    assert_eq!(activations(&reload(&text)), EvaluationActivations::AsTrained);
-    let line = text.lines().find(|line| line.starts_with("activations = ")).unwrap();
-    let old = text.replace(&format!("{line}\n"), "");
-    let stored = reload(&old);
-    assert_eq!(activations(&stored), EvaluationActivations::F32);
-    let line = stored.resolved.lines().find(|line| line.starts_with("activations = ")).unwrap();
-    assert!(line.starts_with("activations = \"f32\"  # older programs:"), "{line}");
-
+fn a_config_of_an_older_format_means_what_it_meant() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
-    fs::write(&file, &old).unwrap();
-    let load = |sets: &[&str]| {
-        let sets: Vec<String> = sets.iter().copied().map(String::from).collect();
-        load_stored_pretrain(&file, &sets).unwrap().resolved
-    };
-    assert_eq!(check_resume("runs/a", &old, &load(&[])).unwrap(), []);
-    let sets = ["evaluate.activations=as_trained"];
-    let error = check_resume("runs/a", &old, &load(&sets)).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "runs/a was trained with evaluate.activations = \"f32\"; \
-         --set evaluate.activations=\"as_trained\" would change it"
-    );
-    // A config that a user starts a run with sets every key, and one that was cut off is no old one.
-    let error = load_pretrain(&file, &[]).unwrap_err().to_string();
-    assert!(error.ends_with("missing key `evaluate.activations`"), "{error}");
-    let (cut, _) = old.split_once("[evaluate]").unwrap();
-    let error = load_pretrain_text(cut, "step-7").unwrap_err().to_string();
-    assert_eq!(error, "step-7:1:1: missing key `evaluate`");
+    for (key, value, meant, other, section) in ADDED {
+        let set = format!("{key}={other}");
+        let text = load_fixture(&[&set]).unwrap().resolved;
+        assert!(text.starts_with("format = 2  # "), "{text}");
+        assert!(!meaning(&reload(&text)).contains(meant), "{key}");
+        // The config of a run without a number, and a user's that names the first format.
+        let old = without(&text, key, "");
+        let stored = reload(&old);
+        assert!(meaning(&stored).contains(meant), "{key}: {}", meaning(&stored));
+        let name = key.rsplit('.').next().unwrap();
+        let line = format!("{name} = \"{value}\"  # older programs:2\n");
+        assert!(stored.resolved.contains(&line), "{line}: {}", stored.resolved);
+        assert!(stored.resolved.starts_with("format = 2  # older programs:1\n"), "{key}");
+        fs::write(&file, without(&text, key, "format = 1\n")).unwrap();
+        assert_eq!(meaning(&load_pretrain(&file, &[]).unwrap()), meaning(&stored));
+
+        // A resume compares with what the run meant.
+        fs::write(&file, &old).unwrap();
+        let again = |sets: &[String]| load_stored_pretrain(&file, sets).unwrap().resolved;
+        assert_eq!(check_resume("runs/a", &old, &again(&[])).unwrap(), []);
+        let error = check_resume("runs/a", &old, &again(std::slice::from_ref(&set))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "runs/a was trained with {key} = \"{value}\"; \
+                 --set {key}=\"{other}\" would change it"
+            )
+        );
+
+        // Today's format has the key, and a text that was cut off is no old one.
+        let cut = reload_error(&without(&text, key, "format = 2\n"));
+        assert!(cut.ends_with(&format!(": missing key `{key}`")), "{cut}");
+        let (cut, _) = old.split_once(section).unwrap();
+        let section = section.trim_matches(['[', ']']);
+        let expected = format!("config.toml:1:1: missing key `{section}`");
+        assert_eq!(reload_error(&format!("{cut}\n")), expected);
+    }
+}
+
+fn reload_error(text: &str) -> String {
+    load_pretrain_text(text, "config.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn a_younger_config_is_refused_wherever_it_is_stored() {
+    let text = load_fixture(&[]).unwrap().resolved.replace("format = 2  ", "format = 3  ");
+    let expected = "this config has format 3, and this program reads up to 2";
+    assert_eq!(reload_error(&text), format!("config.toml:1:10: {expected}"));
+    let error = check_resume("runs/a", &text, &text).unwrap_err().to_string();
+    assert_eq!(error, format!("old config:1:10: {expected}"));
 }

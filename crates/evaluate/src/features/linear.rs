@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{linear, linear_backward};
-use moco_optim::{Progress, Schedule, Sgd, SgdConfig, learning_rate};
+use moco_optim::{Optimizer as _, Progress, Schedule, Sgd, SgdConfig, learning_rate};
 use moco_params::{Gradients, ParamStore, Role};
 use moco_rng::{At, Purpose, Seed};
 

@@ -62,7 +62,7 @@ impl CapturedSteps {
                 return Ok(step);
             }
         };
-        let next = StepInputs::on_host(moco, batch, &moco.shuffles(batch)?, lr)?;
+        let next = moco.inputs(batch, &moco.shuffles(batch)?, lr)?;
         let generation = moco.generation;
         let fits =
             |captured: &Captured| captured.shape == shape && captured.generation == generation;

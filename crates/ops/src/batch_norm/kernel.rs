@@ -292,9 +292,19 @@ pub(super) struct Sums {
     pub(super) with_x_hat: Vec<f64>,
 }
 
+/// Where mean and variance come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// From the input, which has a gradient through them.
+    Batch,
+    /// From before: they are constants.
+    Running,
+}
+
 /// Mean, 1/σ `[groups, C]` and γ `[C]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Normalization<'a> {
+    pub(super) origin: Origin,
     pub(super) mean: &'a [f64],
     pub(super) inv_std: &'a [f64],
     pub(super) gamma: &'a [f64],
@@ -416,7 +426,8 @@ fn total<T: Float>(sums: &[f64], rounded: &[T], rows: Rows, by: Normalization<'_
     Sums { plain, with_x_hat: products }
 }
 
-/// `dx = γ/σ·(g − Σg/n − x̂·Σ(g·x̂)/n)`, as `a·g + b·x + d` with three numbers per group and channel.
+/// `dx = γ/σ·(g − Σg/n − x̂·Σ(g·x̂)/n)`, as `a·g + b·x + d` with three numbers per group and channel; the sums
+/// are the way through the statistics, which constants do not have.
 pub(super) fn input_gradient<T: Float>(
     x: &[T],
     g: &Gradient<'_, T>,
@@ -430,10 +441,14 @@ pub(super) fn input_gradient<T: Float>(
     let mut d = Vec::with_capacity(by.mean.len());
     for i in 0..by.mean.len() {
         let slope = by.gamma[i % rows.c] * by.inv_std[i];
-        let along_x = -slope * by.inv_std[i] * sums.with_x_hat[i] / n;
+        let (plain, with_x_hat) = match by.origin {
+            Origin::Batch => (sums.plain[i], sums.with_x_hat[i]),
+            Origin::Running => (0.0, 0.0),
+        };
+        let along_x = -slope * by.inv_std[i] * with_x_hat / n;
         a.push(T::of(slope));
         b.push(T::of(along_x));
-        d.push(T::of(-slope * sums.plain[i] / n - along_x * by.mean[i]));
+        d.push(T::of(-slope * plain / n - along_x * by.mean[i]));
     }
     match *g {
         Gradient::Plain(g) => {

@@ -2,23 +2,14 @@
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor};
 
-use super::{BatchNormSaved, HostStatistics, OP, Statistics};
+use super::gpu;
+use super::saved::{BatchNormSaved, Statistics};
+use super::types::{OP, Running};
+use crate::backend;
 use crate::dense::{by_dtype, expect_integers, expect_shape};
 use crate::error::{InOp, OpError};
-use crate::gpu;
 use crate::simd::Float;
 use crate::update::{change, expect_contiguous, expect_own_memory};
-
-/// What a batch norm remembers of the batches that it saw.
-#[derive(Debug, Clone, Copy)]
-pub struct Running<'a> {
-    /// `[C]`.
-    pub mean: &'a Tensor,
-    /// `[C]`, unbiased.
-    pub var: &'a Tensor,
-    /// i64 `[]`.
-    pub num_batches_tracked: &'a Tensor,
-}
 
 /// Blends a batch's statistics into the running mean and variance,
 /// `running ← (1 − bn_momentum)·running + bn_momentum·batch`, and counts the batch (PyTorch `BatchNorm2d` in
@@ -56,8 +47,8 @@ pub fn blend_running_(
     expect_own_memory(OP, named.into_iter().chain([counted]), std::iter::empty())?;
     match &saved.statistics {
         Statistics::Device(statistics) => {
-            let gpu = gpu::expect(OP, mean.device())?;
-            gpu::batch_norm::blend(&*gpu, statistics, running, groups, bn_momentum)
+            let gpu = backend::expect(OP, mean.device())?;
+            gpu::blend(&*gpu, statistics, running, groups, bn_momentum)
         }
         Statistics::Host(statistics) => {
             let batch = statistics.averages(c, groups);
@@ -95,27 +86,11 @@ impl InplaceOp1 for CountOne {
     }
 }
 
-impl HostStatistics {
-    /// Mean and unbiased variance of each channel, averaged over the first groups.
-    fn averages(&self, c: usize, groups: usize) -> [Vec<f64>; 2] {
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-        let [n, n_groups] = [self.values_per_channel, groups].map(|count| count as f64);
-        let unbiased = n / (n - 1.0);
-        let average = |of_groups: &[f64], factor: f64| {
-            let of_channel = |channel: usize| {
-                let values = of_groups.iter().skip(channel).step_by(c).take(groups);
-                values.fold(0.0, |sum, value| sum + value * factor / n_groups)
-            };
-            (0..c).map(of_channel).collect()
-        };
-        [average(&self.mean, 1.0), average(&self.variance, unbiased)]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
 
+    use super::super::cpu::HostStatistics;
     use super::*;
 
     /// Two channels; each group of two values per channel: 0 and 2, then 4 and 8.

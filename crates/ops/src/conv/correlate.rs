@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Shared;
 use super::gather::{Plane, Rows, Run, chunks, pixels, runs};
 use super::geometry::Region;
 use super::packed::{Block, Packed};
+use super::shared::Shared;
 use crate::simd::Float;
 use crate::tile::{Span, Tile, Write, compute, ranges};
 

@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::geometry::{Region, Tap};
+use super::geometry::{Geometry, Region, Tap};
 use crate::dense::Unwritten;
 use crate::simd::{Float, vectorize};
 
@@ -198,6 +198,18 @@ fn copy_run<T: Float>(from: &[T], to: &mut [MaybeUninit<T>]) {
     }
     for (to, from) in to_rest.iter_mut().zip(from_rest) {
         to.write(*from);
+    }
+}
+
+impl Geometry {
+    /// What is convolved.
+    pub(super) fn input_plane(&self) -> Plane {
+        Plane { h: self.h, w: self.w, c: self.c, first: 0 }
+    }
+
+    /// What comes out.
+    pub(super) fn output_plane(&self) -> Plane {
+        Plane { h: self.ho, w: self.wo, c: self.co, first: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sizes of a convolution, and which pixels of one side meet which pixels of the other.
 
-use super::Conv2dSpec;
+use super::spec::Conv2dSpec;
 use crate::error::OpError;
 
 /// Everything known from the shapes. `c`/`co` are input and output channels, `ho`/`wo` output sizes.

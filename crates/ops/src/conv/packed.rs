@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::Shared;
 use super::reorder::{Axis, reorder};
+use super::shared::Shared;
 use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
 use crate::tile::TileShape;

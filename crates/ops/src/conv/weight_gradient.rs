@@ -7,10 +7,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Shared;
 use super::gather::{Plane, Rows, Run, pixels, runs, runs_within};
 use super::geometry::{Geometry, Region};
 use super::reorder::{Axis, reorder};
+use super::shared::Shared;
 use crate::dense::Unwritten;
 use crate::simd::{Float, isa};
 use crate::tile::{Span, Tile, TileShape, Write, compute, ranges};

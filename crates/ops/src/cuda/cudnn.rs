@@ -11,7 +11,7 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr as _};
 use candle_core::cuda::gemm_reduced_precision_f32;
 use candle_core::{CudaDevice, DType};
 
-use super::pointer;
+use super::driver::pointer;
 use crate::gpu::Convolution;
 use crate::gpu::convolution::Direction;
 use crate::gpu::plans::{Candidate, Library, Measured, Operands};

@@ -9,7 +9,7 @@ use candle_core::cuda::{
 };
 use candle_core::{CudaDevice, Device};
 
-use super::{driver, pointer};
+use super::driver::{driver, pointer};
 use crate::Precision;
 use crate::device::ConvBackend;
 use crate::error::{InOp, OpError};

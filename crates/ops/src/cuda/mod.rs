@@ -6,6 +6,7 @@
 
 mod cudnn;
 mod device;
+mod driver;
 mod graph;
 mod memory;
 #[cfg(feature = "device-tests")]
@@ -29,6 +30,7 @@ use candle_core::{CudaDevice, DType, Tensor};
 
 use self::cudnn::Cudnn;
 pub use self::device::open_cuda;
+use self::driver::driver;
 use self::graph::Backend;
 use self::recording::Tape;
 use self::staging::Staging;
@@ -345,15 +347,4 @@ impl Gpu for Cuda {
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
-}
-
-/// Names the op in which the driver failed.
-fn driver(op: &'static str) -> impl Fn(candle_core::cuda::cudarc::driver::DriverError) -> OpError {
-    move |error| OpError::Library { op, library: "the CUDA driver", what: error.to_string() }
-}
-
-/// A device's address as C writes it.
-#[expect(clippy::cast_possible_truncation, reason = "CUDA has 64-bit hosts only")]
-fn pointer(address: u64) -> *mut std::ffi::c_void {
-    std::ptr::without_provenance_mut(address as usize)
 }

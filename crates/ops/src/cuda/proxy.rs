@@ -7,9 +7,9 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Tensor};
 
 use super::open_cuda;
+use crate::emulator::launched::Launched;
+use crate::emulator::memory::{Memory, alloc};
 use crate::error::{InOp, OpError};
-use crate::gpu::emulate::Launched;
-use crate::gpu::host_memory::{Memory, alloc};
 use crate::gpu::{Arg, Convolution, Gpu, Grid, Kernel, Recorded};
 use crate::{ConvBackend, Precision};
 

@@ -16,7 +16,7 @@ use candle_core::cuda::cudarc::driver::{CudaGraph, CudaSlice, CudaStream};
 use candle_core::{CudaDevice, Tensor};
 
 use super::device;
-use super::driver;
+use super::driver::driver;
 use super::memory::Place;
 use super::staging::Pinned;
 use crate::error::OpError;

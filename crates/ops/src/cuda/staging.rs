@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::cuda::cudarc::driver::result::memcpy_htod_async;
 use candle_core::cuda::cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice};
 
-use super::driver;
+use super::driver::driver;
 use crate::error::OpError;
 use crate::gpu::ring::Ring;
 

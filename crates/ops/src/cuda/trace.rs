@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::cuda::cudarc::driver::sys::CUevent_flags;
 use candle_core::cuda::cudarc::driver::{CudaEvent, CudaStream};
 
-use super::driver;
+use super::driver::driver;
 use crate::error::OpError;
 use crate::gpu::cost::Work;
 use crate::trace::Traced;

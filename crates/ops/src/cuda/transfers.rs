@@ -6,7 +6,8 @@ use candle_core::cuda::cudarc::driver::result::memcpy_htod_async;
 use candle_core::cuda::cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice};
 use candle_core::{CudaDevice, Tensor};
 
-use super::{driver, memory};
+use super::driver::driver;
+use super::memory;
 use crate::error::{InOp, OpError};
 use crate::gpu::uploads;
 

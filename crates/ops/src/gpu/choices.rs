@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::convolution::Direction;
 use crate::Conv2dSpec;
 use crate::conv::Geometry;
-use crate::device::{BITS_VARY, OutdatedChoices};
+use crate::device::OutdatedChoices;
+use crate::device::choices::BITS_VARY;
 
 /// Begins the first line. Texts of before it existed are taken as they are: their algorithms have no
 /// words, so another interface finds none of them among its own.

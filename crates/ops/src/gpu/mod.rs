@@ -1,63 +1,36 @@
-//! The operations on a GPU, written once against what a GPU offers ([`Gpu`]): memory, kernels and
-//! convolutions. A CUDA device offers it to tensors that live there; the emulator, for tests, to tensors
-//! of the CPU, so that the launches and the kernels' arithmetic are proven on any machine.
+//! What a GPU offers ([`Gpu`]): memory, kernels and convolutions. Each operation's GPU half is written once
+//! against it and lies beside its CPU half; which GPU it runs on is known to `backend` only. A CUDA device
+//! offers it to tensors that live there; the emulator, for tests, to tensors of the CPU, so that the launches
+//! and the kernels' arithmetic are proven on any machine.
 //!
 //! Activations are f32 or bf16 `[N, C, H, W]`, channels last in memory; parameters, statistics, losses
 //! and gradients of parameters are f32.
 
-pub(crate) mod activations;
-pub(crate) mod batch_norm;
 #[cfg(any(test, feature = "cuda"))]
 mod choices;
 pub(crate) mod convolution;
-pub(crate) mod copy;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod cost;
-#[cfg(feature = "emulator")]
-pub(crate) mod emulate;
-#[cfg(all(feature = "emulator", not(feature = "device-tests")))]
-mod emulator;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod graph;
-#[cfg(feature = "emulator")]
-#[cfg_attr(
-    feature = "device-tests",
-    expect(
-        dead_code,
-        reason = "a device has addresses of its own, and margins are the emulator's"
-    )
-)]
-pub(crate) mod host_memory;
-pub(crate) mod images;
-pub(crate) mod info_nce;
-pub(crate) mod linear;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod plans;
-pub(crate) mod pool;
-pub(crate) mod queue;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod ring;
-pub(crate) mod rows;
-pub(crate) mod select;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod sizes;
-pub(crate) mod update;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod uploads;
 
-use std::rc::Rc;
-
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::dense::Dense;
 use crate::error::OpError;
 
 pub(crate) use self::convolution::Convolution;
-#[cfg(feature = "emulator")]
-pub use self::emulate::emulate;
 
 /// Threads of a block where nothing speaks for another number.
-const THREADS: u32 = 256;
+pub(crate) const THREADS: u32 = 256;
 /// Blocks that fill a multiprocessor's 2048 threads.
 const BLOCKS_A_MULTIPROCESSOR: u32 = 8;
 
@@ -219,44 +192,6 @@ pub(crate) fn upload_table(
     Ok(table)
 }
 
-/// The GPU that the operations on a tensor run on; none if that is the CPU.
-pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Option<Rc<dyn Gpu>>, OpError> {
-    of_device(op, x.device())
-}
-
-/// The GPU that a device is; none if that is the CPU.
-pub(crate) fn of_device(op: &'static str, device: &Device) -> Result<Option<Rc<dyn Gpu>>, OpError> {
-    #[cfg(feature = "cuda")]
-    if let Device::Cuda(device) = device {
-        return crate::cuda::of(op, device).map(Some);
-    }
-    #[cfg(feature = "emulator")]
-    if let Some(gpu) = emulate::current() {
-        return Ok(Some(gpu));
-    }
-    if device.is_cpu() { Ok(None) } else { Err(no_kernels(op, device)) }
-}
-
-/// The GPU that a device is, for operations that make sense on one alone.
-pub(crate) fn expect(op: &'static str, device: &Device) -> Result<Rc<dyn Gpu>, OpError> {
-    of_device(op, device)?.ok_or_else(|| no_kernels(op, device))
-}
-
-fn no_kernels(op: &'static str, device: &Device) -> OpError {
-    OpError::Device { op, got: format!("{:?}", device.location()) }
-}
-
-/// Calls `gpu::function(gpu, args)` and returns its result if the tensor is on a GPU:
-/// `on_gpu!(op, x, module::function, args)`.
-macro_rules! on_gpu {
-    ($op:expr, $x:expr, $($function:ident)::+ $(, $argument:expr)*) => {
-        if let Some(gpu) = $crate::gpu::of($op, $x)? {
-            return $crate::gpu::$($function)::+(&*gpu $(, $argument)*);
-        }
-    };
-}
-pub(crate) use on_gpu;
-
 /// A contiguous f32 or bf16 tensor; anything else has no kernels.
 pub(crate) fn rows(op: &'static str, name: &'static str, x: &Tensor) -> Result<Dense, OpError> {
     expect_kernels(op, name, x)?;
@@ -273,7 +208,12 @@ pub(crate) fn channels_last(
     Dense::channels_last(op, x)
 }
 
-fn expect_kernels(op: &'static str, tensor: &'static str, x: &Tensor) -> Result<(), OpError> {
+/// Fails unless there are kernels for the type of a tensor.
+pub(crate) fn expect_kernels(
+    op: &'static str,
+    tensor: &'static str,
+    x: &Tensor,
+) -> Result<(), OpError> {
     match x.dtype() {
         DType::F32 | DType::BF16 => Ok(()),
         got => Err(OpError::DType { op, tensor, got }),

@@ -13,7 +13,8 @@ use super::Convolution;
 use super::choices::{self, Saved, name};
 use super::convolution::Direction;
 use crate::conv::Geometry;
-use crate::device::{BITS_VARY, OutdatedChoices};
+use crate::device::OutdatedChoices;
+use crate::device::choices::BITS_VARY;
 
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
 pub(crate) const WORKSPACE_LIMIT: usize = 1 << 30;

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::OP;
+use super::statistics::OP;
 use crate::dense::{Dense, lend};
 use crate::error::{InOp, OpError};
 use crate::simd::{Float, isa, vectorize};

@@ -1,5 +1,6 @@
 //! InfoNCE over a queue in closed form, block by block: the N×K logits never exist as a whole.
 
+mod gpu;
 mod kernel;
 mod statistics;
 
@@ -8,12 +9,12 @@ use rayon::prelude::*;
 
 use self::kernel::{BLOCK, Panel, Partial, pass};
 pub use self::statistics::{InfoNceStatistics, PendingStatistics};
+use self::statistics::{OP, count};
+use crate::backend;
 use crate::dense::{Dense, by_dtype, dims2, expect_shape, lend, tensor};
 use crate::error::OpError;
-use crate::gpu::on_gpu;
 use crate::simd::{Float, vectorize};
 
-const OP: &str = "info_nce";
 /// Queries that share a pass over the queue.
 const QUERIES: usize = 256;
 /// Fewest negatives of a task: fewer do not pay for a thread.
@@ -54,7 +55,10 @@ pub fn info_nce(
         let (argument, expected) = ("temperature", "a positive number");
         return Err(OpError::Argument { op: OP, argument, expected, got: temperature });
     }
-    on_gpu!(OP, q, info_nce::closed_form, q, k, queue, temperature);
+    if let Some(gpu) = backend::of(OP, q)? {
+        let (dq, queries) = gpu::loss_and_gradient(&*gpu, q, k, queue, temperature)?;
+        return Ok(InfoNce { dq, statistics: PendingStatistics::on_device(queries) });
+    }
     for (tensor, x) in [("k", k), ("queue", queue)] {
         if x.dtype() != q.dtype() {
             return Err(OpError::DType { op: OP, tensor, got: x.dtype() });
@@ -193,9 +197,4 @@ fn merge<T: Float>(
         dq.extend(of_query.zip(k).map(|(sum, k)| T::of((sum - rest * k.f64()) * scale)));
     }
     (queries, dq)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-pub(crate) fn count(n: usize) -> f64 {
-    n as f64
 }

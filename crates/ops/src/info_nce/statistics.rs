@@ -2,10 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::{OP, count};
+use crate::backend;
 use crate::copy::copy_;
 use crate::error::{InOp, OpError};
-use crate::gpu;
+
+pub(super) const OP: &str = "info_nce";
 
 /// Numbers of a batch for people and for health rules; no gradient needs them.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,11 +36,13 @@ enum Memory {
 }
 
 impl PendingStatistics {
-    pub(super) fn ready(statistics: InfoNceStatistics) -> Self {
+    /// Statistics that were computed on the host.
+    #[must_use]
+    pub fn ready(statistics: InfoNceStatistics) -> Self {
         Self(Memory::Host(statistics))
     }
 
-    pub(crate) fn on_device(queries: Tensor) -> Self {
+    pub(super) fn on_device(queries: Tensor) -> Self {
         Self(Memory::Device(queries))
     }
 
@@ -49,7 +52,7 @@ impl PendingStatistics {
     /// If there is no room.
     pub fn copy(&self) -> Result<Self, OpError> {
         let Memory::Device(queries) = &self.0 else { return Ok(self.clone()) };
-        let gpu = gpu::expect(OP, queries.device())?;
+        let gpu = backend::expect(OP, queries.device())?;
         let copy = gpu.alloc(OP, queries.dims(), queries.dtype())?;
         copy_(&copy, queries)?;
         Ok(Self::on_device(copy))
@@ -94,4 +97,10 @@ impl PendingStatistics {
             negative_cosine: mean(3),
         })
     }
+}
+
+/// A number of queries or keys.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub(super) fn count(n: usize) -> f64 {
+    n as f64
 }

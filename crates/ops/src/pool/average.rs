@@ -2,12 +2,14 @@
 
 use candle_core::{DType, Tensor};
 
+use super::gpu;
+use crate::backend::on_gpu;
 use crate::dense::{
     Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend, tensor,
 };
 use crate::elementwise::for_each;
 use crate::error::OpError;
-use crate::gpu::{self, on_gpu};
+use crate::gpu::expect_dtype;
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "global_average_pool";
@@ -19,7 +21,7 @@ const OP: &str = "global_average_pool";
 /// If `x` is not `[N, C, H, W]`.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor, OpError> {
     dims4(OP, "x", x)?;
-    on_gpu!(OP, x, pool::average, x);
+    on_gpu!(OP, x, gpu::average, x);
     by_dtype!(OP, x, average(x))
 }
 
@@ -35,8 +37,8 @@ pub fn global_average_pool_backward(
 ) -> Result<Tensor, OpError> {
     let dims = four(OP, "dims", dims)?;
     expect_shape(OP, "dy", dy, &dims[..2])?;
-    on_gpu!(OP, dy, pool::average_backward, dims, dy, dtype);
-    gpu::expect_dtype(OP, "dy", dy, dtype)?;
+    on_gpu!(OP, dy, gpu::average_backward, dims, dy, dtype);
+    expect_dtype(OP, "dy", dy, dtype)?;
     by_dtype!(OP, dy, spread(dims, dy))
 }
 

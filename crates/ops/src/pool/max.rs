@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 
 use candle_core::{Device, Tensor};
 
+use super::gpu;
+use crate::backend::{self, on_gpu};
 use crate::dense::{Dense, Unwritten, by_dtype, channels_last, dims4, expect_shape, four, lend};
 use crate::elementwise::for_each;
 use crate::error::{InOp, OpError};
-use crate::gpu::{self, on_gpu};
 use crate::simd::{Float, vectorize};
 
 const OP: &str = "max_pool";
@@ -33,8 +34,8 @@ pub struct MaxPooled {
 /// If `x` is not `[N, C, H, W]`.
 pub fn max_pool(x: &Tensor) -> Result<MaxPooled, OpError> {
     let [_, _, h, w] = dims4(OP, "x", x)?;
-    if let Some(gpu) = gpu::of(OP, x)? {
-        let (y, taps) = gpu::pool::max(&*gpu, x, [out_size(h), out_size(w)])?;
+    if let Some(gpu) = backend::of(OP, x)? {
+        let (y, taps) = gpu::max(&*gpu, x, [out_size(h), out_size(w)])?;
         return Ok(MaxPooled { y, taps });
     }
     by_dtype!(OP, x, forward(x))
@@ -52,7 +53,7 @@ pub fn max_pool_backward(
     let [n, c, h, w] = four(OP, "dims", dims)?;
     expect_shape(OP, "y", &pooled.y, &[n, c, out_size(h), out_size(w)])?;
     expect_shape(OP, "dy", dy, pooled.y.dims())?;
-    on_gpu!(OP, dy, pool::max_backward, &pooled.taps, [n, c, h, w], dy);
+    on_gpu!(OP, dy, gpu::max_backward, &pooled.taps, [n, c, h, w], dy);
     by_dtype!(OP, dy, backward(&pooled.taps, [n, c, h, w], dy))
 }
 

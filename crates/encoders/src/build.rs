@@ -1,0 +1,31 @@
+//! From a configuration to the network that it describes.
+
+use candle_core::{DType, Device};
+use moco_rng::Seed;
+
+use crate::config::EncoderConfig;
+use crate::encoder::{Encoder, EncoderError};
+use crate::resnet::ResNet;
+use crate::vit;
+
+impl EncoderConfig {
+    /// The network with initial values from `seed`, in f32 or f64, on `device`.
+    ///
+    /// # Errors
+    /// If the configuration describes no network, or the device has no room.
+    pub fn build(
+        &self,
+        seed: Seed,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Box<dyn Encoder>, EncoderError> {
+        match self {
+            Self::ResNet(config) => {
+                let mut encoder = ResNet::new(*config, seed, dtype)?;
+                encoder.params_mut().to_device(device)?;
+                Ok(Box::new(encoder))
+            }
+            Self::Vit(config) => Ok(Box::new(vit::build(*config, seed, dtype, device)?)),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A scan: coded data of some components (T.81, B.2.3).
+
+use std::ops::Range;
+
+use crate::JpegError;
+use crate::frame::Frame;
+use crate::huffman::{Bits, Huffman, Use};
+use crate::tables::Tables;
+
+/// The reason where the bits of a scan run out or make no code.
+pub(crate) const BAD_CODE: &str = "the coded data of a scan is wrong or ends early";
+
+/// Index of a plane, and its DC and AC tables where the scan has such codes.
+pub(crate) type Part = (usize, Option<Huffman>, Option<Huffman>);
+
+/// What a scan holds of which planes.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    pub(crate) parts: Vec<Part>,
+    /// First and last coefficient in zigzag order.
+    pub(crate) band: (usize, usize),
+    /// Bit positions before and after this scan.
+    pub(crate) high: u8,
+    pub(crate) low: u8,
+    /// Units between restarts; 0 if there are none.
+    pub(crate) restart_interval: usize,
+    /// Entropy-coded data without stuffing, one piece a restart interval.
+    pub(crate) data: &'a [u8],
+    pub(crate) ends: &'a [usize],
+}
+
+/// The units of each restart interval, and their bits.
+pub(crate) fn intervals<'a>(
+    scan: &'a Scan<'_>,
+    frame: &Frame,
+) -> impl Iterator<Item = Result<(Range<usize>, Bits<'a>), JpegError>> + use<'a> {
+    let (across, down) = match scan.parts.as_slice() {
+        [(plane, ..)] => frame.planes[*plane].own_blocks(),
+        _ => frame.n_units,
+    };
+    let n_units = across * down;
+    let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
+    let (mut start, mut ends) = (0, scan.ends.iter());
+    (0..n_units).step_by(interval).map(move |first| {
+        let end = *ends.next().ok_or(JpegError::Truncated)?;
+        let bits = Bits::new(&scan.data[start..end]);
+        start = end;
+        Ok((first..(first + interval).min(n_units), bits))
+    })
+}
+
+/// Reads the header of a scan, whose coded data was taken before; notes the quantization tables of its planes.
+pub(crate) fn scan_header<'a>(
+    body: &[u8],
+    tables: &Tables,
+    frame: &mut Frame,
+    (data, ends): (&'a [u8], &'a [usize]),
+) -> Result<Scan<'a>, JpegError> {
+    let short = JpegError::Damaged("a scan header is short");
+    let (n, rest) = body.split_first().ok_or(short)?;
+    let (selectors, rest) = rest.split_at_checked(2 * usize::from(*n)).ok_or(short)?;
+    let [first, last, bits, ..] = rest else { return Err(short) };
+    let (first, last) = (usize::from(*first), usize::from(*last));
+    let (high, low) = (bits >> 4, bits & 15);
+    let (band, usage) = if frame.is_progressive {
+        ((first, last), Use::Bytes)
+    } else {
+        ((0, 63), Use::Coefficients)
+    };
+    let is_valid = !frame.is_progressive
+        || (first <= last
+            && last < 64
+            && low <= 13
+            && (first > 0 || last == 0)
+            && (first == 0 || *n == 1));
+    if !is_valid || *n == 0 || usize::from(*n) > frame.planes.len() {
+        return Err(JpegError::Damaged("a scan header contradicts itself"));
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    for [id, places] in selectors.as_chunks::<2>().0 {
+        let index = frame.planes.iter().position(|plane| plane.id == *id);
+        let index = index.ok_or(JpegError::Damaged("a scan names an unknown component"))?;
+        if parts.iter().any(|(other, ..)| *other == index) {
+            return Err(JpegError::Damaged("a scan names a component twice"));
+        }
+        let plane = &mut frame.planes[index];
+        if plane.quantization.is_none() {
+            plane.quantization = Some(tables.quantization(plane.table)?);
+        }
+        let needs_dc = band.0 == 0 && high == 0;
+        let dc =
+            needs_dc.then(|| tables.huffman(0, usize::from(places >> 4), usage)).transpose()?;
+        let ac =
+            (band.1 > 0).then(|| tables.huffman(1, usize::from(places & 15), usage)).transpose()?;
+        parts.push((index, dc, ac));
+    }
+    let units: usize = parts.iter().map(|(i, ..)| frame.planes[*i].h * frame.planes[*i].v).sum();
+    if parts.len() > 1 && units > 10 {
+        return Err(JpegError::Damaged("a unit has more than 10 blocks"));
+    }
+    let restart_interval = tables.restart_interval;
+    Ok(Scan { parts, band, high, low, restart_interval, data, ends })
+}

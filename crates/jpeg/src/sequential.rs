@@ -1,0 +1,134 @@
+//! Sequential scans: each block is complete, so its samples are computed at once.
+
+use std::ops::Range;
+
+use crate::block::{NATURAL, sample_offset};
+use crate::frame::{Frame, Plane};
+use crate::huffman::{Bits, END_OF_BLOCK, Huffman};
+use crate::idct::inverse;
+use crate::scan::{BAD_CODE, Scan, intervals};
+use crate::simd::{Avx2, vectorized};
+use crate::{BelowRegion, JpegError};
+
+/// A unit's blocks of one component.
+struct Part<'a> {
+    plane: usize,
+    dc: &'a Huffman,
+    ac: &'a Huffman,
+    predicted: i32,
+}
+
+/// Reads a scan into the samples of its planes.
+pub(crate) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), JpegError> {
+    let mut parts = Vec::new();
+    for (plane, dc, ac) in &scan.parts {
+        let (Some(dc), Some(ac)) = (dc, ac) else {
+            return Err(JpegError::Damaged("a scan lacks a table of codes"));
+        };
+        parts.push(Part { plane: *plane, dc, ac, predicted: 0 });
+    }
+    for interval in intervals(scan, frame) {
+        let (units, bits) = interval?;
+        parts.iter_mut().for_each(|part| part.predicted = 0);
+        vectorized(
+            #[inline(always)]
+            |simd| read_units(simd, bits, &mut parts, frame, units),
+        )?;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn read_units(
+    simd: Option<Avx2>,
+    mut bits: Bits<'_>,
+    parts: &mut [Part<'_>],
+    frame: &mut Frame,
+    units: Range<usize>,
+) -> Result<(), JpegError> {
+    let alone = parts.len() == 1;
+    let across = if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
+    let (mut ux, mut uy) = (units.start % across, units.start / across);
+    for _ in units {
+        for part in parts.iter_mut() {
+            let plane = &mut frame.planes[part.plane];
+            let (h, v) = if alone { (1, 1) } else { (plane.h, plane.v) };
+            for y in 0..v {
+                for x in 0..h {
+                    read_block(simd, &mut bits, part, plane, (ux * h + x, uy * v + y));
+                }
+            }
+        }
+        ux += 1;
+        if ux == across {
+            (ux, uy) = (0, uy + 1);
+            if bits.is_overrun()
+                || (frame.below == BelowRegion::Skip && is_enough(parts, frame, uy))
+            {
+                break;
+            }
+        }
+    }
+    if bits.is_overrun() { Err(JpegError::Damaged(BAD_CODE)) } else { Ok(()) }
+}
+
+/// Whether no row of units from `uy` on is needed.
+fn is_enough(parts: &[Part<'_>], frame: &Frame, uy: usize) -> bool {
+    let alone = parts.len() == 1;
+    parts.iter().all(|part| {
+        let plane = &frame.planes[part.plane];
+        uy * if alone { 1 } else { plane.v } >= plane.down.end
+    })
+}
+
+/// A block while it is read.
+struct Block {
+    /// In natural order.
+    coefficients: [i16; 64],
+    n_read: usize,
+    /// The last that is not 0, in the order of the file.
+    last: usize,
+}
+
+impl Block {
+    /// Takes a run of zeros and the coefficient after it; whether more follow.
+    #[inline(always)]
+    fn put(&mut self, (run, value): (usize, i32)) -> bool {
+        let at = self.n_read + run;
+        if at >= END_OF_BLOCK {
+            return false;
+        }
+        self.coefficients[usize::from(NATURAL[at])] = value as i16;
+        self.last = at;
+        self.n_read = at + 1;
+        self.n_read < END_OF_BLOCK
+    }
+}
+
+#[inline(always)]
+fn read_block(
+    simd: Option<Avx2>,
+    bits: &mut Bits<'_>,
+    part: &mut Part<'_>,
+    plane: &mut Plane,
+    (bx, by): (usize, usize),
+) {
+    let mut block = Block { coefficients: [0; 64], n_read: 1, last: 0 };
+    let (_, difference) = bits.run_and_value(part.dc);
+    part.predicted = part.predicted.wrapping_add(difference);
+    block.coefficients[0] = part.predicted as i16;
+    // Bits are brought for two codes at a time; the first goes with that of the constant coefficient.
+    let mut has_more = block.put(bits.next_run_and_value(part.ac));
+    while has_more {
+        has_more =
+            block.put(bits.run_and_value(part.ac)) && block.put(bits.next_run_and_value(part.ac));
+    }
+    let Block { coefficients, last, .. } = block;
+    if plane.is_needed(bx, by) {
+        let stride = plane.stride();
+        let at = sample_offset(stride, bx, by);
+        if let Some(table) = &plane.quantization {
+            inverse(simd, &coefficients, last, table, (&mut plane.samples[at..], stride));
+        }
+    }
+}

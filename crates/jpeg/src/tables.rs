@@ -1,0 +1,85 @@
+//! Tables that scans refer to.
+
+use crate::JpegError;
+use crate::block::NATURAL;
+use crate::huffman::{Huffman, Use};
+use crate::segments::{DHT, DQT, DRI};
+
+/// Codes of a table as the file has them.
+type Codes = ([u8; 16], Vec<u8>);
+
+/// Tables that scans refer to.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    quantization: [Option<[u16; 64]>; 4],
+    /// First DC, then AC.
+    codes: [[Option<Codes>; 4]; 2],
+    /// Units between restarts; 0 if there are none.
+    pub(crate) restart_interval: usize,
+}
+
+impl Tables {
+    /// Takes up a table, if the segment is one.
+    pub(crate) fn take_up(&mut self, marker: u8, mut body: &[u8]) -> Result<(), JpegError> {
+        let short = JpegError::Damaged("a table is shorter than it says");
+        match marker {
+            DQT => {
+                while let Some((kind, rest)) = body.split_first() {
+                    let (wide, place) = (kind >> 4, usize::from(kind & 15));
+                    let n_bytes = if wide == 0 { 64 } else { 128 };
+                    let values = rest.get(..n_bytes).ok_or(short)?;
+                    let mut table = [0; 64];
+                    for (zigzag, natural) in NATURAL.iter().enumerate() {
+                        table[usize::from(*natural)] = if wide == 0 {
+                            u16::from(values[zigzag])
+                        } else {
+                            u16::from_be_bytes([values[2 * zigzag], values[2 * zigzag + 1]])
+                        };
+                    }
+                    let slot = self.quantization.get_mut(place);
+                    *slot
+                        .ok_or(JpegError::Damaged("a quantization table has a number over 3"))? =
+                        Some(table);
+                    body = &rest[n_bytes..];
+                }
+            }
+            DHT => {
+                while let Some((kind, rest)) = body.split_first() {
+                    let counts = *rest.first_chunk::<16>().ok_or(short)?;
+                    let n_bytes = counts.iter().map(|n| usize::from(*n)).sum();
+                    let bytes = rest[16..].get(..n_bytes).ok_or(short)?;
+                    let slot = self.codes.get_mut(usize::from(kind >> 4));
+                    let slot = slot.and_then(|slots| slots.get_mut(usize::from(kind & 15)));
+                    *slot.ok_or(JpegError::Damaged("a table of codes has an unknown number"))? =
+                        Some((counts, bytes.to_vec()));
+                    body = &rest[16 + n_bytes..];
+                }
+            }
+            DRI => {
+                let interval = body.first_chunk::<2>().ok_or(short)?;
+                self.restart_interval = usize::from(u16::from_be_bytes(*interval));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The quantization table of this number, in natural order.
+    pub(crate) fn quantization(&self, place: usize) -> Result<[u16; 64], JpegError> {
+        let table = self.quantization.get(place).copied().flatten();
+        table.ok_or(JpegError::Damaged("a scan needs a quantization table that is not there"))
+    }
+
+    /// The codes of a class (0 for first coefficients, 1 for the others) and number.
+    pub(crate) fn huffman(
+        &self,
+        class: usize,
+        place: usize,
+        usage: Use,
+    ) -> Result<Huffman, JpegError> {
+        let codes = self.codes[class].get(place).and_then(Option::as_ref);
+        let (counts, bytes) =
+            codes.ok_or(JpegError::Damaged("a scan needs a table of codes that is not there"))?;
+        Huffman::new(counts, bytes, usage)
+    }
+}
