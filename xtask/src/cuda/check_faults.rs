@@ -94,6 +94,21 @@ fn a_grandchild_that_holds_the_output_holds_nothing_up() {
     assert!(pack.part("step/parity")["seconds"].as_f64().unwrap() < 7.0, "{output}");
 }
 
+/// One that hangs in a driver cannot be killed; it is named and left.
+#[test]
+fn a_process_that_does_not_die_is_left() {
+    let pack = Pack::new("undead");
+    let program = "
+import tools
+tools.kill_group, tools.GRACE = lambda program: None, 0.1
+print(tools.run(['sleep', '9'], 0.1).why())";
+    let (code, output) = ran(pack.python().args(["-c", program]));
+    assert_eq!(code, Some(0), "{output}");
+    let (start, end) = output.split_once("; process ").unwrap();
+    assert_eq!(start, "not done after 0 s");
+    assert!(end.ends_with(" is there 0.1 s after SIGKILL\n"), "{output}");
+}
+
 #[test]
 fn the_line_that_tells_is_found() {
     let pack = Pack::new("telling");
@@ -250,6 +265,7 @@ fn results_that_cannot_be_written_are_refused_at_once_or_told_at_the_end() {
     let pack = Pack::new("unwritable");
     let cases = [
         ("--results .", "--results `.` is a folder and no file\n"),
+        ("--results no/", "--results `no` is a folder and no file\n"),
         ("--results=", "--results `.` is a folder and no file\n"),
         ("--results /dev/full", "--results `/dev/full` is no ordinary file\n"),
         ("--results no/x", "--results: [Errno 2] No such file or directory: 'no/x.new'\n"),

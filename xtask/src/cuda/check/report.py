@@ -36,12 +36,12 @@ class Results:
     """The file of the results: always whole, since each version replaces the one before at once."""
 
     def __init__(self, path):
-        self.path, self.fault, self.kept = pathlib.Path(path), "", ""
+        self.named, self.path, self.fault, self.kept = path, pathlib.Path(path), "", ""
         self.new = self.path.with_name(self.path.name + ".new") if self.path.name else self.path
 
     def refused(self):
         """Makes room for the file, or says why nothing can be written there, before anything costs time."""
-        if not self.path.name or self.path.is_dir():
+        if not self.path.name or self.path.is_dir() or self.named.endswith("/"):
             return f"--results `{self.path}` is a folder and no file"
         if self.path.exists() and not self.path.is_file():
             return f"--results `{self.path}` is no ordinary file"

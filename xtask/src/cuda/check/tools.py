@@ -64,6 +64,8 @@ class Done:
     seconds: float = 0.0
     out: str = ""
     err: str = ""
+    # What of it could not be ended.
+    left: str = ""
 
     def command(self):
         return shlex.join(self.words)
@@ -76,7 +78,7 @@ class Done:
         words = "\n".join(line for line in self.out.splitlines() if not line.startswith("{"))
         said = telling(self.err) or telling(words) or "it said nothing"
         if self.code == "timeout":
-            return f"not done after {self.seconds:.0f} s"
+            return f"not done after {self.seconds:.0f} s{self.left}"
         if self.code == "no time":
             return "not started: the part's time was over"
         if self.code == "not started":
@@ -212,11 +214,9 @@ def run(command, seconds, meanwhile=None, **environment):
     finally:
         kill_group(program)
         Stop.running.pop(program.pid, None)
-    said = err.text()
-    if program.returncode is None:
-        said += f"\nprocess {program.pid} is still there {GRACE} s after SIGKILL"
+    left = f"; process {program.pid} is there {GRACE} s after SIGKILL" if program.returncode is None else ""
     code = "stopped" if Stop.by else program.returncode if in_time else "timeout"
-    return Done(words, code, round(told, 2), out.text(), said)
+    return Done(words, code, round(told, 2), out.text(), err.text(), left)
 
 
 def json_lines(text):
