@@ -1,89 +1,6 @@
 //! What check.py tells of seeded faults, with made-up programs in the places of ours.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
-
-use crate::tree;
-
-/// A folder as `gpu-check` packs it, in which nothing fails.
-struct Pack(PathBuf);
-
-impl Drop for Pack {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-/// Two kernels that are right.
-const ITEMS: &str = r#"
-names="relu/f32 add/f32 sgd/f32"
-seen=$(echo "$*" | sed -n 's/.*--after \([^ ]*\).*/\1/p')
-for name in $names; do
-    if [ -n "$seen" ]; then [ "$name" = "$seen" ] && seen=; continue; fi
-    echo "{\"begins\": \"$name\"}"
-    __FAULT__
-    echo "{\"item\": \"$name\", \"passed\": true, \"seconds\": 0.1, \"worst\": 0.0}"
-done
-"#;
-
-impl Pack {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("moco-check-{name}-{}", std::process::id()));
-        let pack = Self(folder);
-        fs::create_dir_all(pack.0.join("tests")).unwrap();
-        let scripts = tree::root().join("xtask/src/cuda/check");
-        for script in ["check.py", "parts.py", "report.py", "tools.py"] {
-            fs::copy(scripts.join(script), pack.0.join(script)).unwrap();
-        }
-        let ceilings = r#"{"torch": "2", "device": "made up", "bytes_per_second": 1e12, "bf16_flops": 1e14, "f32_flops": 1e13}"#;
-        fs::write(pack.0.join("ceilings.py"), format!("print('{ceilings}')")).unwrap();
-        pack.program("with-cuda", "exec \"$@\"");
-        pack.program("compute-sanitizer", "echo '========= nothing'");
-        pack.items(":");
-        pack.program("tests/step_parity", "echo 'test on_device::a ... ok'");
-        pack
-    }
-
-    fn program(&self, name: &str, body: &str) {
-        let path = self.0.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    /// `bench gpu-items` with a fault between the beginning of each item and its end.
-    fn items(&self, fault: &str) {
-        self.program("bench", &ITEMS.replace("__FAULT__", fault));
-    }
-
-    /// Exit code and what was printed.
-    fn check(&self, words: &str) -> (Option<i32>, String) {
-        // Our stand-ins come before the machine's programs.
-        let others = std::env::var_os("PATH").unwrap();
-        let places = std::iter::once(self.0.clone()).chain(std::env::split_paths(&others));
-        let path = std::env::join_paths(places).unwrap();
-        let output = Command::new("python3")
-            .arg(self.0.join("check.py"))
-            .args(words.split_whitespace())
-            .env("PATH", path)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &error)
-    }
-
-    fn results(&self) -> serde_json::Value {
-        serde_json::from_slice(&fs::read(self.0.join("results.json")).unwrap()).unwrap()
-    }
-}
-
-fn expect(output: &str, told: &[&str]) {
-    for told in told {
-        assert!(output.contains(told), "no `{told}` in\n{output}");
-    }
-}
+use super::check_pack::{Pack, expect};
 
 #[test]
 fn parts_without_a_fault_pass_and_are_written() {
@@ -91,7 +8,7 @@ fn parts_without_a_fault_pass_and_are_written() {
     let (code, output) = pack.check("--only items");
     assert_eq!(code, Some(0), "{output}");
     expect(&output, &["ok", "3 of 3 items", "1 ok"]);
-    assert_eq!(pack.results()["parts"]["items"]["passed"], true);
+    assert_eq!(pack.part("items")["passed"], true);
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(0), "{output}");
     expect(&output, &["1 of 1 tests"]);
@@ -108,7 +25,8 @@ fn a_wrong_number_is_told_with_kernel_shape_and_place() {
     let (code, output) = pack.check("--only items");
     assert_eq!(code, Some(1), "{output}");
     let told = "add/f32: sum [2, 3]: 2 of 6 numbers differ by more than 2e-5; first at [0, 1]: 1 and not 2; worst at [1, 1]: 8 and not 4";
-    expect(&output, &["FAILED", "2 of 3 items", told]);
+    expect(&output, &["FAILED", "2 of 3 items", "\n    add/f32: sum [2, 3]: 2 of 6 numbers"]);
+    assert_eq!(pack.part("items")["error"], told);
 }
 
 #[test]
@@ -121,14 +39,14 @@ fn a_program_that_is_killed_is_named_a_fresh_one_goes_on_and_the_sanitizer_is_as
     let (code, output) = pack.check("--only items");
     assert_eq!(code, Some(1), "{output}");
     expect(&output, &["2 of 3 items", "add/f32: ended by SIGKILL"]);
-    let error = pack.results()["parts"]["items"]["error"].as_str().unwrap().to_owned();
+    let error = pack.part("items")["error"].as_str().unwrap().to_owned();
     let told = [
         "fresh processes went on behind add/f32",
         "compute-sanitizer: Invalid __global__ write of size 4 bytes at add_f32+0x70",
     ];
     expect(&error, &told);
     // The item behind the lost one was done all the same.
-    assert_eq!(pack.results()["parts"]["items"]["details"]["items"]["sgd/f32"]["passed"], true);
+    assert_eq!(pack.part("items")["details"]["items"]["sgd/f32"]["passed"], true);
 }
 
 #[test]
@@ -150,8 +68,8 @@ fn a_device_that_is_lost_is_told_with_the_item_before() {
 #[test]
 fn an_error_of_cudnn_is_told_with_what_its_log_says() {
     let pack = Pack::new("library");
-    pack.program(
-        "tests/step_parity",
+    pack.tests(
+        "on_device::a",
         r#"if [ -n "$CUDNN_LOGDEST_DBG" ]; then
             echo 'W! CuDNN: x is fine' >"$CUDNN_LOGDEST_DBG"
             echo 'E! CuDNN error: CUDNN_STATUS_NOT_SUPPORTED_LAYOUT in conv' >>"$CUDNN_LOGDEST_DBG"
@@ -166,7 +84,7 @@ fn an_error_of_cudnn_is_told_with_what_its_log_says() {
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(1), "{output}");
     expect(&output, &["0 of 1 tests", "on_device::a: conv2d: cuDNN: CUDNN_STATUS_NOT_SUPPORTED"]);
-    let error = pack.results()["parts"]["step/parity"]["error"].as_str().unwrap().to_owned();
+    let error = pack.part("step/parity")["error"].as_str().unwrap().to_owned();
     expect(&error, &["cuDNN's log: ", "CUDNN_STATUS_NOT_SUPPORTED_LAYOUT in conv"]);
 }
 
@@ -215,7 +133,7 @@ fn convolutions_are_added_up_by_interface_and_a_failure_is_named() {
     let sound = row(r#""legacy": {"ms": 4.0}, "graph": {"ms": 2.5}"#);
     pack.program("bench", &format!("echo '{sound}'"));
     let torch = r#"print('{"convolutions": [{"torch": {"ms": 1.5}}, {"torch": {"ms": 2.0}}]}')"#;
-    fs::write(pack.0.join("torch_gpu_conv.py"), torch).unwrap();
+    pack.script("torch_gpu_conv.py", torch);
     let (code, output) = pack.check("--only bench/convolutions");
     assert_eq!(code, Some(0), "{output}");
     expect(&output, &["legacy 6.00, graph 3.50, torch 3.50 ms in 2"]);
@@ -242,10 +160,9 @@ fn the_slowest_kernels_are_those_farthest_above_their_floors() {
     pack.program("bench", &format!("echo '{}'", report.replace('\n', "")));
     let torch =
         r#"print('{"step_ms": 40.0, "phases_ms": {"backward": 20.0}, "peak_memory_bytes": 10}')"#;
-    fs::write(pack.0.join("torch_gpu.py"), torch).unwrap();
+    pack.script("torch_gpu.py", torch);
     let (code, output) = pack.check("--only machine");
     assert_eq!(code, Some(0), "{output}");
-    fs::write(pack.0.join("both.py"), "import sys, check; sys.exit(check.main())").unwrap();
     let (code, output) = pack.check("--only bench/bf16");
     assert_eq!(code, Some(1), "{output}");
     expect(
@@ -259,6 +176,7 @@ fn the_slowest_kernels_are_those_farthest_above_their_floors() {
     let (_, output) = pack.check("--seconds 300");
     let table: Vec<&str> = output.lines().skip_while(|line| !line.starts_with("part ")).collect();
     assert!(table.len() <= 60, "{output}");
+    assert!(output.lines().all(|line| line.chars().count() <= 120), "{output}");
     let slow = table.iter().position(|line| line.contains("2 x Forward_bf16")).unwrap();
     assert!(table[slow].contains("4.000 above   1.000"), "{output}");
     assert!(table[slow + 1].contains("0.100 above   8.900:  53 x bn_moments_bf16"), "{output}");

@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// is built twice; they change what tests alone call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
-const TESTS: [&str; 15] = [
+pub(super) const TESTS: [&str; 15] = [
     "device_convolutions",
     "emulated",
     "emulated_activations",
@@ -41,7 +41,7 @@ const TESTS: [&str; 15] = [
     "step_parity",
 ];
 /// Files of the repository that the programs read there, and their places in the pack.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 15] = [
     ("configs/pretrain/base.toml", "configs/pretrain/base.toml"),
     ("configs/pretrain/default.toml", "configs/pretrain/default.toml"),
     ("data-manifests/textures.toml", "data-manifests/textures.toml"),
@@ -50,8 +50,12 @@ const FILES: [(&str, &str); 11] = [
     ("xtask/src/cuda/gpu_curve.py", "gpu_curve.py"),
     ("xtask/src/cuda/check/ceilings.py", "ceilings.py"),
     ("xtask/src/cuda/check/check.py", "check.py"),
+    ("xtask/src/cuda/check/items.py", "items.py"),
+    ("xtask/src/cuda/check/libtest.py", "libtest.py"),
     ("xtask/src/cuda/check/parts.py", "parts.py"),
     ("xtask/src/cuda/check/report.py", "report.py"),
+    ("xtask/src/cuda/check/runs.py", "runs.py"),
+    ("xtask/src/cuda/check/sides.py", "sides.py"),
     ("xtask/src/cuda/check/tools.py", "tools.py"),
 ];
 

@@ -101,10 +101,14 @@ def ours(start, queue, steps, args):
         command = [*args.step, "--config", args.config, "--input", files[0], "--output", files[1]]
         command += ["--gradients", "0", "--device", args.device]
         command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    # The last lines are what a reader sees first, so what the program said comes behind its command.
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nexit code {done.returncode}: {done.stderr}")
-    return [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
+        sys.exit(f"{' '.join(command)}\nit ended with {done.returncode}:\n{done.stderr}")
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
+    if len(losses) != args.steps:
+        sys.exit(f"{' '.join(command)}\nerror: it printed {len(losses)} losses of {args.steps} steps")
+    return losses
 
 
 def save_file(tensors, path):
@@ -147,7 +151,7 @@ def main():
         for i, curve in enumerate(curves)
     )
     distance = (smooth(of_ours) - curves.mean(0)).abs().mean().item()
-    passed = len(of_ours) == args.steps and distance <= ALLOWED * spread
+    passed = distance <= ALLOWED * spread
     result = {"distance": distance, "spread": spread, "allowed": ALLOWED * spread, "passed": passed}
     losses = [[round(loss, 5) for loss in run] for run in [of_ours, *runs]]
     print(json.dumps({**result, "precision": args.precision, "ours": losses[0], "pytorch": losses[1:]}))

@@ -6,6 +6,10 @@
 
 mod assemble;
 #[cfg(test)]
+mod check_faults;
+#[cfg(test)]
+mod check_pack;
+#[cfg(test)]
 mod check_tests;
 mod commands;
 mod dist;

@@ -6,6 +6,8 @@ import sys
 import torch
 import torchvision
 
+from tools import libraries
+
 SIZE, COPIED = 8192, 1 << 30
 DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda:0")
 
@@ -44,7 +46,7 @@ def main():
             {
                 **versions, "cudnn": torch.backends.cudnn.version(), "nccl": ".".join(map(str, torch.cuda.nccl.version())),
                 "device": of.name, "multiprocessors": of.multi_processor_count, "memory": of.total_memory,
-                "bytes_per_second": copied, **rates,
+                "bytes_per_second": copied, **rates, "libraries": sorted(libraries()),
             }
         )
     )  # fmt: skip

@@ -1,22 +1,28 @@
-"""What check.py tells: the table, and of a part that failed enough to repair it without another try."""
+"""What check.py tells: the table, the results, and of a part that failed enough to repair it without another try."""
 
 import dataclasses
 import json
+import math
 import os
+import pathlib
 import re
-import time
+import shutil
+import textwrap
 
 from tools import Outcome, run
 
-# Lines of the table at the end, and of the slowest kernels in it.
-MOST_LINES, MOST_KERNELS = 60, 10
-# Seconds that one repetition may take.
+# Lines of the table at the end, characters of each, and the slowest kernels in it.
+MOST_LINES, MOST_COLUMNS, MOST_KERNELS = 60, 120, 10
+# Lines below a part that its error may take.
+MOST_WRAPPED = 3
+# Seconds that one repetition may take, unless --bounds gives it more.
 REPETITION = 40
-VERDICTS = {True: "ok", False: "FAILED", None: "left out", "not started": "no time"}
+VERDICTS = {True: "ok", False: "FAILED", None: "left out", "not started": "no time", "cut off": "cut off"}
 # What a driver says of memory that a kernel had no right to, and of kernels that stopped.
 CRASHES = re.compile(
     r"ILLEGAL_ADDRESS|MISALIGNED|LAUNCH_FAILED|ILLEGAL_INSTRUCTION|HARDWARE_STACK|ended by SIG|the device is lost"
 )
+CUDNN = re.compile(r"cuDNN|CUDNN")
 
 
 @dataclasses.dataclass
@@ -26,32 +32,105 @@ class Row:
     seconds: float
 
 
-def line(row):
-    told = row.outcome.error.splitlines()[0] if row.outcome.error else ""
-    bar = f" (bar {row.outcome.bar})" if row.outcome.bar else ""
-    return f"{VERDICTS[row.outcome.passed]:8} {row.seconds:6.1f} s  {row.part:24} {row.outcome.figure}{bar} {told[:220]}".rstrip()
+class Results:
+    """The file of the results: always whole, since each version replaces the one before at once."""
+
+    def __init__(self, path):
+        self.named, self.path, self.fault, self.kept = path, pathlib.Path(path), "", ""
+        self.new = self.path.with_name(self.path.name + ".new") if self.path.name else self.path
+
+    def refused(self):
+        """Makes room for the file, or says why nothing can be written there, before anything costs time."""
+        if not self.path.name or self.path.is_dir() or self.named.endswith("/"):
+            return f"--results `{self.path}` is a folder and no file"
+        if self.path.exists() and not self.path.is_file():
+            return f"--results `{self.path}` is no ordinary file"
+        try:
+            self.new.write_text("{}\n")
+            self.new.unlink()
+            self.kept = self.keep_earlier()
+        except OSError as error:
+            return f"--results: {error}"
+        return ""
+
+    def keep_earlier(self):
+        """Gives the file of an earlier start a number, so that a second try loses nothing of the first."""
+        if not self.path.exists():
+            return ""
+        number = 1
+        while (kept := self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")).exists():
+            number += 1
+        self.path.rename(kept)
+        return f"the results of an earlier start are now in {kept}"
+
+    def write(self, found):
+        """A fault is kept, to be told at the end: parts that run are worth more than their file."""
+        try:
+            with open(self.new, "w") as file:
+                json.dump(plain(found), file, indent=1, default=str)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(self.new, self.path)
+            self.fault = ""
+        except OSError as error:
+            self.fault = f"{self.path} lacks what came last: {error}"
+            try:
+                self.new.unlink(missing_ok=True)
+            except OSError:
+                pass
 
 
-def as_json(rows, seconds):
+def plain(value):
+    """Numbers that JSON does not have as text: a strict reader would refuse the whole file."""
+    if isinstance(value, dict):
+        return {str(key): plain(of) for key, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(of) for of in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_json(rows, seconds, **more):
     parts = {row.part: {**dataclasses.asdict(row.outcome), "seconds": round(row.seconds, 2)} for row in rows}
-    return {"seconds": round(seconds, 1), "parts": parts}
+    return {**more, "seconds": round(seconds, 1), "parts": parts}
+
+
+def cut(text):
+    """A line of the table. What it lacks is in the results."""
+    text = " ".join(text.split("\n")).rstrip()
+    return text if len(text) <= MOST_COLUMNS else f"{text[: MOST_COLUMNS - 3]}..."
+
+
+def halves(row):
+    """What became of a part, and the first line of its error."""
+    outcome = row.outcome
+    told = (outcome.error.strip().splitlines() or [""])[0]
+    bar = f" (bar {outcome.bar})" if outcome.bar else ""
+    figure = f"{outcome.figure}{bar}  " if outcome.figure or bar else ""
+    return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", told
+
+
+def lines(row):
+    """What the table has of a part: a line, and below it the error of one that failed where it does not fit."""
+    start, told = halves(row)
+    if row.outcome.passed is not False or len(start + told) <= MOST_COLUMNS:
+        return [cut(start + told)]
+    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+    return [cut(start), *textwrap.wrap(told, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
 
 
 def table(rows, context):
-    """At most MOST_LINES: a line for each part, those that failed first where there are too many."""
-    lines = [f"{'part':24} {'verdict':8} {'figure':>34} {'bar':>18} {'seconds':>7}  first line of the error"]
+    """At most MOST_LINES: those of each part, only one and those that failed first where there are too many."""
+    head = f"{'part':20} {'verdict':8} {'seconds':>8}  figure (bar)  first line of the error"
     kernels = slowest(context)
     room = MOST_LINES - len(kernels) - 2
-    shown = rows if len(rows) <= room else sorted(rows, key=lambda row: row.outcome.passed is not False)[:room]
-    for row in shown:
-        outcome = row.outcome
-        told = outcome.error.splitlines()[0][:160] if outcome.error else ""
-        verdict = VERDICTS[outcome.passed]
-        lines.append(f"{row.part:24} {verdict:8} {outcome.figure:>34} {outcome.bar:>18} {row.seconds:7.1f}  {told}".rstrip())
+    shown = [line for row in rows for line in lines(row)]
+    if len(shown) > room:
+        failed_first = sorted(rows, key=lambda row: row.outcome.passed is not False)
+        shown = [cut("".join(halves(row))) for row in (rows if len(rows) <= room else failed_first[:room])]
     counts = {word: sum(VERDICTS[row.outcome.passed] == word for row in rows) for word in VERDICTS.values()}
-    lines += kernels
-    lines.append(", ".join(f"{count} {word}" for word, count in counts.items() if count))
-    return "\n".join(lines)
+    total = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return "\n".join([head, *shown, *kernels, total])
 
 
 def floor_ms(kernel, ceilings):
@@ -67,29 +146,34 @@ def slowest(context):
     if found is None or context.ceilings is None:
         return []
     above = sorted(((kernel["ms"] - floor_ms(kernel, context.ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
-    lines = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
+    told = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
     for excess, kernel in above[:MOST_KERNELS]:
-        lines.append(
-            f"  {excess:7.3f} above {kernel['ms'] - excess:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"
-        )
-    return lines
+        floor = kernel["ms"] - excess
+        told.append(cut(f"  {excess:7.3f} above {floor:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"))
+    return told
+
+
+def sanitizer():
+    """compute-sanitizer, which a machine may have without naming it in PATH."""
+    nvcc = shutil.which("nvcc")
+    places = [os.path.dirname(os.path.realpath(nvcc))] if nvcc else []
+    places += [os.path.join(home, "bin") for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(places))
 
 
 def investigate(outcome, context):
-    """One repetition of what failed, in a fresh process, with what tells most about it."""
+    """One repetition of what crashed or what cuDNN refused, in a fresh process, with what tells most about it.
+
+    The kind of failure is looked for in all that was said, not only in the line that the table shows.
+    """
     command = outcome.details.get("repeat")
     if not command or context.device == "cpu" or context.left() < 15:
         return
-    seconds = min(REPETITION, context.left() - 5)
-    if CRASHES.search(outcome.error):
-        checker = ["compute-sanitizer", "--tool", "memcheck", "--print-limit", "1", "--error-exitcode", "9"]
-        done = run([*context.with_cuda, *checker, *command], seconds)
-        finding = [text for text in done.out.splitlines() if text.startswith("=========")]
-        outcome.details["compute-sanitizer"] = finding[:40] or [done.why() or "it found nothing"]
-        first = next((text for text in finding if "Invalid" in text or "Error" in text.split(":")[0]), "")
-        at = next((text for text in finding if " at " in text), "")
-        outcome.error += f"\ncompute-sanitizer: {first.strip('= ')} {at.strip('= ')}".rstrip()
-    elif "cuDNN" in outcome.error or "CUDNN" in outcome.error:
+    seconds = min(REPETITION * context.factor, context.left() - 5)
+    said = outcome.error + json.dumps(outcome.details, default=str)
+    if CRASHES.search(said):
+        memory_checked(outcome, context, command, seconds)
+    elif CUDNN.search(said):
         log = context.folder / "cudnn.log"
         log.unlink(missing_ok=True)
         run([*context.with_cuda, *command], seconds, CUDNN_LOGLEVEL_DBG="2", CUDNN_LOGDEST_DBG=str(log))
@@ -97,3 +181,17 @@ def investigate(outcome, context):
         telling = [said for said in text.splitlines() if re.search(r"error|warn|fail|NOT_SUPPORTED|BAD_PARAM", said, re.I)]
         outcome.details["cudnn_log"] = text[-12_000:]
         outcome.error += f"\ncuDNN's log: {(telling or ['nothing of an error'])[0].strip()}"
+
+
+def memory_checked(outcome, context, command, seconds):
+    program = sanitizer()
+    if program is None:
+        outcome.details["compute-sanitizer"] = ["it is not on this machine's PATH, beside nvcc or in /usr/local/cuda/bin"]
+        return
+    checker = [program, "--tool", "memcheck", "--print-limit", "1", "--error-exitcode", "9"]
+    done = run([*context.with_cuda, *checker, *command], seconds)
+    finding = [text for text in done.out.splitlines() if text.startswith("=========")]
+    outcome.details["compute-sanitizer"] = finding[:40] or [done.why() or "it found nothing"]
+    first = next((text for text in finding if "Invalid" in text or "Error" in text.split(":")[0]), "")
+    at = next((text for text in finding if " at " in text), "")
+    outcome.error += f"\ncompute-sanitizer: {first.strip('= ')} {at.strip('= ')}".rstrip()

@@ -1,40 +1,91 @@
-"""What the parts of check.py share: programs that end in time, and what they leave behind."""
+"""What the parts of check.py share: programs that end in time whatever they do, and what they said."""
 
 import dataclasses
 import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PYTHON = os.environ.get("PYTHON", sys.executable)
-# What is kept of a program's output.
-MOST_OUT, MOST_ERR = 200_000, 20_000
+# What is kept in memory of a stream, and of that in the results.
+MOST_KEPT, MOST_OUT, MOST_ERR = 64 << 20, 30_000, 20_000
+# Seconds that a killed program has to disappear, and an ended one's children to let go of its output.
+GRACE = 2
+# The libraries that ours and PyTorch's programs have in common; equal versions make times comparable.
+LIBRARY = re.compile(r"/lib(?:cublas|cublasLt|cuda|cudart|cudnn|curand|nccl|nvrtc)[\w-]*\.so[.\d]*$")
+
+
+def interpreter():
+    """PYTHON as an absolute path, since programs start in another folder than this one; None if it is none."""
+    found = shutil.which(os.environ.get("PYTHON") or sys.executable)
+    return os.path.abspath(found) if found else None
+
+
+PYTHON = interpreter()
+
+
+class Stop:
+    """Whether a signal asked check.py to end. Programs are killed at once, and no other one starts.
+
+    The handler raises nothing, so no line of a part is left half done; repeated signals change nothing, since
+    `timeout` sends two.
+    """
+
+    by = ""
+    running: dict = {}
+
+    @classmethod
+    def on_signals(cls):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup wants a lost terminal to be ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, cls.handle)
+
+    @classmethod
+    def handle(cls, number, _frame):
+        cls.by = cls.by or signal.Signals(number).name
+        for program in list(cls.running.values()):
+            kill_group(program)
 
 
 @dataclasses.dataclass
 class Done:
-    """A program that ended: its exit code, "timeout" or "not started"."""
+    """A program that ended: its exit code, or why it has none: timeout, not started, no time, stopped."""
 
-    command: str
+    words: list
     code: object
-    seconds: float
-    out: str
-    err: str
+    seconds: float = 0.0
+    out: str = ""
+    err: str = ""
+    # What of it could not be ended.
+    left: str = ""
+
+    def command(self):
+        return shlex.join(self.words)
 
     def why(self):
         """Why it did not end well, in a line; None if it did."""
         if self.code == 0:
             return None
+        # Reports are no messages.
+        words = "\n".join(line for line in self.out.splitlines() if not line.startswith("{"))
+        said = telling(self.err) or telling(words) or "it said nothing"
         if self.code == "timeout":
-            return f"not done after {self.seconds:.0f} s"
-        if isinstance(self.code, int) and self.code < 0:
-            return f"ended by {signal.Signals(-self.code).name}; {first_error(self.err)}"
-        return f"exit code {self.code}: {first_error(self.err)}"
+            return f"not done after {self.seconds:.0f} s{self.left}"
+        if self.code == "no time":
+            return "not started: the part's time was over"
+        if self.code == "not started":
+            return f"did not start: {self.err}"
+        if self.code == "stopped":
+            return "check.py was stopped"
+        return f"ended by {signal_name(-self.code)}; {said}" if self.code < 0 else f"exit code {self.code}: {said}"
 
 
 @dataclasses.dataclass
@@ -48,32 +99,124 @@ class Outcome:
     details: dict = dataclasses.field(default_factory=dict)
 
 
-def first_error(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "panicked" not in line and not line.startswith("note:")]
-    return (telling or lines or ["it said nothing"])[0]
+def failed(done, otherwise="exit code 0, but no report", **details):
+    """The outcome of a program that did not end well, or ended well without what it was started for."""
+    details = {"command": done.command(), "out": done.out[-4000:], "err": done.err[-MOST_ERR:], **details}
+    return Outcome(False, error=done.why() or otherwise, details=details)
 
 
-def run(command, seconds, **environment):
-    """Runs a program in a session of its own, so that all it has started ends with it."""
-    began = time.time()
+def signal_name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def raised(lines):
+    """The exception of the last traceback; one that Python ignored is none."""
+    headers = [i for i, line in enumerate(lines) if line.strip() == "Traceback (most recent call last):"]
+    headers = [i for i in headers if i == 0 or not lines[i - 1].lstrip().startswith("Exception ignored")]
+    for i in headers[-1:]:
+        depth = len(lines[i]) - len(lines[i].lstrip())
+        for line in lines[i + 1 :]:
+            if line.strip() and len(line) - len(line.lstrip()) <= depth:
+                return line.strip()
+    return ""
+
+
+def panicked(lines):
+    """The message of the first panic of a Rust program, with the two sides of an assertion."""
+    at = next((i for i, line in enumerate(lines) if "panicked at" in line), None)
+    if at is None:
+        return ""
+    message = [line.strip() for line in lines[at + 1 : at + 4] if line.strip()]
+    sides = [line for line in message[1:] if line.startswith(("left:", "right:"))]
+    return "; ".join(message[:1] + sides)
+
+
+def telling(text):
+    """The line that says what went wrong: warnings and the command often come before it, help behind."""
+    lines = text.splitlines()
+    errors = [line.strip() for line in lines if line.lower().startswith("error:")]
+    others = [line.strip() for line in lines if line.strip()]
+    others = [line for line in others if not line.startswith(("note:", "warnings.warn(")) and "Warning: " not in line] or others
+    return raised(lines) or (errors or [""])[0] or panicked(lines) or (others or [""])[-1]
+
+
+def kill_group(program):
+    """Ends a program with all that it started: what is left of it would keep the GPU's memory."""
+    try:
+        os.killpg(program.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+class Reader(threading.Thread):
+    """The end of a stream. A thread, since a process that a program left behind may never close it."""
+
+    def __init__(self, stream):
+        super().__init__(daemon=True)
+        self.stream, self.kept = stream, bytearray()
+        self.start()
+
+    def run(self):
+        with self.stream:
+            while chunk := self.stream.read1(1 << 16):
+                self.kept += chunk
+                if len(self.kept) > 2 * MOST_KEPT:
+                    del self.kept[:-MOST_KEPT]
+
+    def text(self):
+        return bytes(self.kept).decode(errors="replace")
+
+
+def wait(program, ends, meanwhile=None):
+    """Whether the program ended by then, and before check.py was stopped."""
+    while True:
+        try:
+            program.wait(max(0.0, min(0.05 if meanwhile else 0.2, ends - time.monotonic())))
+            return True
+        except subprocess.TimeoutExpired:
+            if Stop.by or time.monotonic() >= ends:
+                return False
+        if meanwhile:
+            meanwhile(program)
+
+
+def run(command, seconds, meanwhile=None, **environment):
+    """Runs a program in a session of its own. Returns soon after `seconds`, whatever the program does.
+
+    `meanwhile` is called with the process many times a second.
+    """
+    words = [str(word) for word in command]
+    if Stop.by or seconds <= 0:
+        return Done(words, "stopped" if Stop.by else "no time")
+    began = time.monotonic()
     environment = {**os.environ, "PYTHON": PYTHON, "RUST_BACKTRACE": "0", **environment}
-    command = [str(word) for word in command]
     try:
         program = subprocess.Popen(
-            command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, errors="replace", start_new_session=True,
+            words, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        return Done(" ".join(command), "not started", 0.0, "", str(error))
+        return Done(words, "not started", err=str(error))
+    Stop.running[program.pid] = program
     try:
-        out, err = program.communicate(timeout=max(1, seconds))
-        code = program.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)
-        out, err = program.communicate()
-        code = "timeout"
-    return Done(" ".join(command), code, round(time.time() - began, 2), out[-MOST_OUT:], err[-MOST_ERR:])
+        out, err = Reader(program.stdout), Reader(program.stderr)
+        in_time = wait(program, began + seconds, meanwhile)
+        told = time.monotonic() - began
+        if not in_time:
+            kill_group(program)
+            # Without a limit, a process that hangs in the driver would hang this one.
+            wait(program, time.monotonic() + GRACE)
+        for reader in (out, err):
+            reader.join(GRACE / 2)
+    finally:
+        kill_group(program)
+        Stop.running.pop(program.pid, None)
+    left = f"; process {program.pid} is there {GRACE} s after SIGKILL" if program.returncode is None else ""
+    code = "stopped" if Stop.by else program.returncode if in_time else "timeout"
+    return Done(words, code, round(told, 2), out.text(), err.text(), left)
 
 
 def json_lines(text):
@@ -81,11 +224,21 @@ def json_lines(text):
     for line in text.splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             found.append(value)
     return found
+
+
+def libraries(pid="self"):
+    """The CUDA libraries that a process has loaded."""
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    paths = {line.split(None, 5)[-1] for line in lines}
+    return {path for path in paths if LIBRARY.search(path)}
 
 
 def tensors(path):
