@@ -174,7 +174,7 @@ fn an_override_shows_itself_and_what_it_hides() {
 1 | moco.temperature="big"
   |                  ^^^^^
   |
-  = note: `moco.temperature` was also set at fixture.toml:37:1"#
+  = note: `moco.temperature` was also set at fixture.toml:38:1"#
     );
 }
 
@@ -188,7 +188,7 @@ fn two_keys_that_disagree_are_both_shown() {
 1 | encoder.bn_groups=3
   |                   ^
   |
-  = note: `optim.batch_size` is set at fixture.toml:44:1
+  = note: `optim.batch_size` is set at fixture.toml:46:1
   = note: `encoder.bn_groups` was also set at fixture.toml:32:1"
     );
 }
@@ -340,7 +340,7 @@ fn an_unknown_key_is_shown_in_its_file() {
 4 | momentom = 0.99
   | ^^^^^^^^ did you mean `key_momentum`?
   |
-  = help: allowed: queue_size, key_momentum, temperature, dim, symmetric, shuffle_bn, queue_precision"
+  = help: allowed: mechanism, queue_size, key_momentum, temperature, dim, symmetric, shuffle_bn, queue_precision"
     );
 }
 

@@ -160,6 +160,7 @@ fn every_key_changes_the_run() {
         "encoder.head=fc",
         "encoder.bn_groups=4",
         "encoder.bn_running=first",
+        "moco.mechanism=end_to_end",
         "moco.queue_size=9",
         "moco.key_momentum=0",
         "moco.temperature=1",
@@ -167,10 +168,12 @@ fn every_key_changes_the_run() {
         "moco.symmetric=true",
         "moco.shuffle_bn=false",
         "moco.queue_precision=bf16",
+        "optim.kind=lars",
         "optim.batch_size=32",
         "optim.base_lr=0",
         "optim.sgd_momentum=0",
         "optim.weight_decay=0",
+        "optim.warmup_epochs=1",
         "schedule.kind=constant",
         "log.every_steps=1",
         "checkpoint.every_steps=1",
@@ -265,16 +268,16 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     let new = old.replace("dim = 128", "dim = 64");
     let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
     assert!(error.contains("moco.dim = 128; "), "{error}");
-    assert!(error.ends_with("fixture.toml:38 would change it to 64"), "{error}");
+    assert!(error.ends_with("fixture.toml:39 would change it to 64"), "{error}");
 }
 
 /// Keys that came with a format: each with what an older config means, as text and as a plan, and another value.
 const ADDED: &[(&str, &str, &str, &str, &str)] = &[
-    ("run.conv_backend", "legacy", "conv_backend: Legacy", "graph", "[run]"),
-    ("moco.mechanism", "queue", "mechanism: Queue", "end_to_end", "[moco]"),
-    ("optim.kind", "sgd", "optimizer: Sgd", "lars", "[optim]"),
+    ("run.conv_backend", "\"legacy\"", "conv_backend: Legacy", "\"graph\"", "[run]"),
+    ("moco.mechanism", "\"queue\"", "mechanism: Queue", "\"end_to_end\"", "[moco]"),
+    ("optim.kind", "\"sgd\"", "optimizer: Sgd", "\"lars\"", "[optim]"),
     ("optim.warmup_epochs", "0", "schedule: CosinePerStep", "3", "[optim]"),
-    ("evaluate.activations", "f32", "activations: F32", "as_trained", "[evaluate]"),
+    ("evaluate.activations", "\"f32\"", "activations: F32", "\"as_trained\"", "[evaluate]"),
 ];
 
 /// A stored text that begins with `format` and lacks the line of a key.
@@ -300,7 +303,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         let stored = reload(&old);
         assert!(meaning(&stored).contains(meant), "{key}: {}", meaning(&stored));
         let name = key.rsplit('.').next().unwrap();
-        let line = format!("{name} = \"{value}\"  # older programs:2\n");
+        let line = format!("{name} = {value}  # older programs:2\n");
         assert!(stored.resolved.contains(&line), "{line}: {}", stored.resolved);
         assert!(stored.resolved.starts_with("format = 2  # older programs:1\n"), "{key}");
         fs::write(&file, without(&text, key, "format = 1\n")).unwrap();
@@ -314,8 +317,8 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         assert_eq!(
             error.to_string(),
             format!(
-                "runs/a was trained with {key} = \"{value}\"; \
-                 --set {key}=\"{other}\" would change it"
+                "runs/a was trained with {key} = {value}; \
+                 --set {key}={other} would change it"
             )
         );
 
