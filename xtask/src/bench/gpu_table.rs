@@ -94,9 +94,9 @@ impl Reports {
 
     /// `None` if each side ran.
     pub(super) fn failures(&self) -> Option<String> {
-        let told = self.failures.iter().map(|(side, why)| format!("{} ({why})", side.name()));
-        let told: Vec<String> = told.collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        let listed = self.failures.iter().map(|(side, why)| format!("{} ({why})", side.name()));
+        let listed: Vec<String> = listed.collect();
+        (!listed.is_empty()).then(|| listed.join(", "))
     }
 
     /// What was computed where.
