@@ -63,7 +63,7 @@ impl Vit {
             patch_size,
             cls_token,
             patch_embed,
-            pos_embed: pos_embed(image_size / patch_size, d, (vb.dtype(), vb.device()))?,
+            pos_embed: pos_embed(image_size / patch_size, d, vb.dtype(), vb.device())?,
             blocks: blocks.collect::<Result<_>>()?,
             norm: Norm::new(d, &vb.pp("norm"))?,
         })
@@ -193,7 +193,7 @@ fn xavier(c_in: usize, c_out: usize) -> Init {
 /// `[1, 1 + g², D]` for patches in g rows of g: zero for the class token; for the patch in row r and column c
 /// `sin(r·ω), cos(r·ω), sin(c·ω), cos(c·ω)` with D/4 frequencies `ω_i = 10000^(−4i/D)`
 /// (official `vits.py`, `build_2d_sincos_position_embedding`).
-fn pos_embed(g: usize, d: usize, (dtype, device): (DType, &Device)) -> Result<Tensor> {
+fn pos_embed(g: usize, d: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let quarter = d / 4;
     let omega = |i: usize| 10_000_f64.powf(-count(i) / count(quarter));
     let mut rows = vec![0.0; d];

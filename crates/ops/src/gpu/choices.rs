@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::convolution::Direction;
+use super::convolution::ConvolutionKey;
 use crate::Conv2dSpec;
 use crate::conv::Geometry;
 use crate::device::OutdatedChoices;
@@ -14,7 +14,8 @@ use crate::device::choices::BITS_VARY;
 const CHOSEN_BY: &str = "chosen by ";
 
 /// A convolution for people and files.
-pub(super) fn name((direction, geometry, dtype): &(Direction, Geometry, &'static str)) -> String {
+pub(super) fn name(convolution: &ConvolutionKey) -> String {
+    let ConvolutionKey { direction, geometry, dtype } = convolution;
     let Geometry { n, c, h, w, co, k, spec, .. } = geometry;
     let Conv2dSpec { stride, padding, dilation, groups } = spec;
     format!(
