@@ -25,21 +25,6 @@ impl Convolution {
     }
 }
 
-/// A convolution as the key of a table: its data type by name, since types have no order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ConvolutionKey {
-    pub(super) direction: Direction,
-    pub(super) geometry: Geometry,
-    pub(super) dtype: &'static str,
-}
-
-impl From<&Convolution> for ConvolutionKey {
-    fn from(convolution: &Convolution) -> Self {
-        let Convolution { direction, geometry, dtype } = *convolution;
-        Self { direction, geometry, dtype: dtype.as_str() }
-    }
-}
-
 /// Which of the three products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {

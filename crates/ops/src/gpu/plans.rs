@@ -10,8 +10,7 @@ use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use super::Convolution;
-use super::choices::{self, Saved, name};
-use super::convolution::ConvolutionKey;
+use super::choices::{self, ConvolutionKey, Saved, name};
 use crate::device::OutdatedChoices;
 use crate::device::choices::BITS_VARY;
 
