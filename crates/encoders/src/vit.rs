@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn positions_are_sines_and_cosines_of_row_and_column() {
-        let embedding = pos_embed(3, 8, (DType::F64, &Device::Cpu)).unwrap();
+        let embedding = pos_embed(3, 8, DType::F64, &Device::Cpu).unwrap();
         assert_eq!(embedding.dims(), [1, 10, 8]);
         let rows = embedding.squeeze(0).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(rows[0], [0.0; 8], "the class token has no place");
