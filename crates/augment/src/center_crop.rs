@@ -2,7 +2,7 @@
 
 use crate::decode::check_size;
 use crate::random_resized_crop::round_to_u32;
-use crate::resample::resize_part;
+use crate::resample::{Size, resize_part};
 use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 /// Resizes so that the shorter side is `size` and the ratio stays (torchvision `Resize(int)`).
@@ -18,7 +18,8 @@ pub fn resize_shorter_side(image: &RgbImage, size: u32) -> Result<RgbImage, Augm
     let long = u32::try_from(long).unwrap_or(u32::MAX);
     let (w, h) = if width <= height { (size, long) } else { (long, size) };
     check_size(w, h)?;
-    Ok(resize_part(image, &CropBox::whole(width, height), (w, h), Fidelity::Exact))
+    let resized = Size { width: w, height: h };
+    Ok(resize_part(image, &CropBox::whole(width, height), resized, Fidelity::Exact))
 }
 
 /// Cuts out the central `size` x `size` pixels (torchvision `CenterCrop`).

@@ -49,7 +49,7 @@ impl Normalizer {
                     let shift = -self.mean[i] / self.std[i];
                     vectorized(
                         #[inline(always)]
-                        |_| scale_and_shift((scale, shift), samples, out),
+                        |_| scale_and_shift(scale, shift, samples, out),
                     );
                 }
             }
@@ -65,7 +65,7 @@ fn look_up(table: &[f32; 256], samples: &[u8], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn scale_and_shift((scale, shift): (f32, f32), samples: &[u8], out: &mut [f32]) {
+fn scale_and_shift(scale: f32, shift: f32, samples: &[u8], out: &mut [f32]) {
     for (out, sample) in out.iter_mut().zip(samples) {
         *out = f32::from(*sample) * scale + shift;
     }

@@ -2,7 +2,7 @@
 
 use moco_rng::Stream;
 
-use crate::resample::resize_part;
+use crate::resample::{Size, resize_part};
 use crate::{AugmentError, CropBox, Fidelity, RgbImage};
 
 const N_TRIES: usize = 10;
@@ -76,7 +76,7 @@ pub(crate) fn resized_crop_as(
         let (width, height) = (image.width(), image.height());
         return Err(AugmentError::CropOutside { crop: *crop, size, width, height });
     }
-    Ok(resize_part(image, crop, (size, size), fidelity))
+    Ok(resize_part(image, crop, Size { width: size, height: size }, fidelity))
 }
 
 /// Python's `round`: halves go to the even neighbor.

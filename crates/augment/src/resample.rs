@@ -11,16 +11,24 @@ use crate::{CropBox, Fidelity, RgbImage};
 const WEIGHT_BITS: u32 = 22;
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-/// Resizes the part of `image` inside `crop` to `width` x `height`.
+/// Sides of an image, in pixels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+/// Resizes the part of `image` inside `crop` to `size`.
 ///
 /// Pixels outside the crop have no influence: this is crop-then-resize, not `resize(box=…)`.
 /// The crop must lie inside the image.
 pub(crate) fn resize_part(
     image: &RgbImage,
     crop: &CropBox,
-    (width, height): (u32, u32),
+    size: Size,
     fidelity: Fidelity,
 ) -> RgbImage {
+    let Size { width, height } = size;
     let n_out = 3 * width as usize;
     let rows = (0..crop.height as usize).map(|y| {
         let start = (crop.top as usize + y) * image.stride() + 3 * crop.left as usize;
@@ -371,7 +379,7 @@ mod tests {
 
     fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
         let whole = CropBox::whole(image.width(), image.height());
-        resize_part(image, &whole, (width, height), Fidelity::Exact)
+        resize_part(image, &whole, Size { width, height }, Fidelity::Exact)
     }
 
     #[test]
@@ -400,8 +408,7 @@ mod tests {
         let pixels = (0..6).flat_map(|y| (0..8).flat_map(move |x| [pixel(x, y); 3])).collect();
         let image = RgbImage::new(8, 6, pixels).unwrap();
         let crop = CropBox { top: 1, left: 2, height: 3, width: 4 };
-        assert!(
-            resize_part(&image, &crop, (9, 2), Fidelity::Exact).pixels().iter().all(|v| *v == 50)
-        );
+        let resized = resize_part(&image, &crop, Size { width: 9, height: 2 }, Fidelity::Exact);
+        assert!(resized.pixels().iter().all(|v| *v == 50));
     }
 }

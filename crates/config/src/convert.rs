@@ -152,7 +152,7 @@ fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
         RawSource::Shards => {
             only_folders("shards")?;
             let manifest = present("data.manifest", manifest, "data.source", "shards")?;
-            DataPlan::Shards { place: shards_plan(root, verify, (cache, cache_bytes))?, manifest }
+            DataPlan::Shards { place: shards_plan(root, verify, cache, cache_bytes)?, manifest }
         }
         RawSource::ImageFolder => {
             only_shards("image_folder")?;

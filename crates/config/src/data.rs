@@ -47,7 +47,8 @@ pub(crate) fn folder(root: PathBuf, kind: &str) -> Result<PathBuf, Complaint> {
 pub(crate) fn shards_plan(
     root: PathBuf,
     verify: Option<RawVerify>,
-    (cache, cache_bytes): (Option<PathBuf>, Option<u64>),
+    cache: Option<PathBuf>,
+    cache_bytes: Option<u64>,
 ) -> Result<ShardsPlan, Complaint> {
     const CACHE: &str = "data.cache";
     const BYTES: &str = "data.cache_bytes";

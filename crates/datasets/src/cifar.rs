@@ -38,7 +38,7 @@ impl Cifar10 {
             Split::Train => train_place,
             Split::Test => test_place,
         };
-        let images = Images::of_split(data, split, (32, 3), place)
+        let images = Images::of_split(data, split, 32, 3, place)
             .map_err(|source| reader_failed(root, source))?;
         Ok(Self { images: images.checked(HINT)? })
     }

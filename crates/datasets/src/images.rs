@@ -39,7 +39,8 @@ impl Images {
     pub(crate) fn of_split(
         data: Dataset,
         split: Split,
-        (size, n_channels): (usize, usize),
+        size: usize,
+        n_channels: usize,
         place: fn(u64) -> SampleKey,
     ) -> candle_core::Result<Self> {
         let (images, labels) = match split {

@@ -43,7 +43,7 @@ impl Mnist {
             Split::Train => train_place,
             Split::Test => test_place,
         };
-        let images = Images::of_split(data, split, (SIZE as usize, 1), place)
+        let images = Images::of_split(data, split, SIZE as usize, 1, place)
             .map_err(|source| reader_failed(root, source))?;
         Ok(Self { images: images.checked(HINT)? })
     }

@@ -62,13 +62,14 @@ impl<M: ModuleT + Send + 'static> AutogradEncoder<M> {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, EncoderError> {
-        Self::with_values(Arc::new(build), feature_dim, (dtype, device), Values::Drawn(seed))
+        Self::with_values(Arc::new(build), feature_dim, dtype, device, Values::Drawn(seed))
     }
 
     fn with_values(
         build: Arc<Build<M>>,
         feature_dim: usize,
-        (dtype, device): (DType, &Device),
+        dtype: DType,
+        device: &Device,
         values: Values,
     ) -> Result<Self, EncoderError> {
         let vars = Arc::new(Mutex::new(BTreeMap::new()));
@@ -154,8 +155,9 @@ impl<M: ModuleT + Send + 'static> Encoder for AutogradEncoder<M> {
 
     fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {
         let values = Values::Given(self.params.deep_copy()?);
-        let (build, how) = (Arc::clone(&self.build), (self.dtype, &self.device));
-        Ok(Box::new(Self::with_values(build, self.feature_dim, how, values)?))
+        let build = Arc::clone(&self.build);
+        let fork = Self::with_values(build, self.feature_dim, self.dtype, &self.device, values)?;
+        Ok(Box::new(fork))
     }
 }
 

@@ -5,7 +5,7 @@ use moco_ops::{After, Conv2dSpec, add};
 use moco_params::{Gradients, ParamStore};
 
 use crate::config::BnConfig;
-use crate::conv_bn::{ConvBn, ConvBnSaved, Flow, Run, Wanted};
+use crate::conv_bn::{ConvBn, ConvBnBackward, ConvBnSaved, Flow, Run, Wanted};
 use crate::encoder::{EncoderError, InLayer};
 use crate::init::{ConvInit, Initializer};
 
@@ -109,17 +109,18 @@ impl Block {
         gradients: &mut Gradients,
     ) -> Result<Tensor, EncoderError> {
         let BlockSaved { first, last, downsample, shortcut } = saved;
-        let how = (After::AddRelu(&shortcut), bn, Wanted::Both);
+        let after = After::AddRelu(&shortcut);
+        let how = ConvBnBackward { after, bn, wanted: Wanted::Both };
         let mut flow = self.last.backward(params, last, dy, how, gradients)?;
         let mut along_shortcut = flow.added.take().ok_or(EncoderError::ForeignActivations)?;
         let through = |flow: Flow| flow.x.ok_or(EncoderError::ForeignActivations);
         let mut along_main = through(flow)?;
         for (conv, saved) in self.first.iter().zip(first).rev() {
-            let how = (After::Relu, bn, Wanted::Both);
+            let how = ConvBnBackward { after: After::Relu, bn, wanted: Wanted::Both };
             along_main = through(conv.backward(params, saved, &along_main, how, gradients)?)?;
         }
         if let (Some(conv), Some(saved)) = (&self.downsample, downsample) {
-            let how = (After::Nothing, bn, Wanted::Both);
+            let how = ConvBnBackward { after: After::Nothing, bn, wanted: Wanted::Both };
             along_shortcut =
                 through(conv.backward(params, saved, &along_shortcut, how, gradients)?)?;
         }

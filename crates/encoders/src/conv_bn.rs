@@ -47,6 +47,14 @@ pub(crate) enum Wanted {
     Both,
 }
 
+/// What a backward pass needs to know of the forward pass, and what it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvBnBackward<'a> {
+    pub(crate) after: After<'a>,
+    pub(crate) bn: BnConfig,
+    pub(crate) wanted: Wanted,
+}
+
 /// Gradients that flow out of a unit.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -133,9 +141,10 @@ impl ConvBn {
         params: &ParamStore,
         saved: ConvBnSaved,
         dy: &Tensor,
-        (after, bn, wanted): (After<'_>, BnConfig, Wanted),
+        how: ConvBnBackward<'_>,
         gradients: &mut Gradients,
     ) -> Result<Flow, EncoderError> {
+        let ConvBnBackward { after, bn, wanted } = how;
         let bn = self.batch_norm(params, bn)?;
         let ConvBnSaved { x, convolved, y, statistics } = saved;
         let of_bn =

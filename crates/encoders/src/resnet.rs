@@ -10,7 +10,7 @@ use moco_rng::Seed;
 
 use crate::block::{Block, BlockSaved, BlockShape};
 use crate::config::{Arch, ResNetConfig, Stem};
-use crate::conv_bn::{ConvBn, ConvBnSaved, Run, Wanted};
+use crate::conv_bn::{ConvBn, ConvBnBackward, ConvBnSaved, Run, Wanted};
 use crate::encoder::{Encoder, EncoderError, InLayer, Mode, Saved};
 use crate::init::{ConvInit, Initializer, count};
 
@@ -211,7 +211,8 @@ impl Encoder for ResNet {
         if let Some((max, dims)) = pooled {
             dy = max_pool_backward(&max, &dims, &dy).in_layer("maxpool")?;
         }
-        let how = (After::Relu, self.config.bn, Wanted::Weight);
+        let (after, bn) = (After::Relu, self.config.bn);
+        let how = ConvBnBackward { after, bn, wanted: Wanted::Weight };
         self.stem.backward(&self.params, stem, &dy, how, &mut gradients)?;
         Ok(gradients)
     }

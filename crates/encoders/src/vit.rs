@@ -63,7 +63,7 @@ impl Vit {
             patch_size,
             cls_token,
             patch_embed,
-            pos_embed: pos_embed(image_size / patch_size, d, (vb.dtype(), vb.device()))?,
+            pos_embed: pos_embed(image_size / patch_size, d, vb.dtype(), vb.device())?,
             blocks: blocks.collect::<Result<_>>()?,
             norm: Norm::new(d, &vb.pp("norm"))?,
         })
@@ -193,7 +193,7 @@ fn xavier(c_in: usize, c_out: usize) -> Init {
 /// `[1, 1 + g², D]` for patches in g rows of g: zero for the class token; for the patch in row r and column c
 /// `sin(r·ω), cos(r·ω), sin(c·ω), cos(c·ω)` with D/4 frequencies `ω_i = 10000^(−4i/D)`
 /// (official `vits.py`, `build_2d_sincos_position_embedding`).
-fn pos_embed(g: usize, d: usize, (dtype, device): (DType, &Device)) -> Result<Tensor> {
+fn pos_embed(g: usize, d: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let quarter = d / 4;
     let omega = |i: usize| 10_000_f64.powf(-count(i) / count(quarter));
     let mut rows = vec![0.0; d];
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn positions_are_sines_and_cosines_of_row_and_column() {
-        let embedding = pos_embed(3, 8, (DType::F64, &Device::Cpu)).unwrap();
+        let embedding = pos_embed(3, 8, DType::F64, &Device::Cpu).unwrap();
         assert_eq!(embedding.dims(), [1, 10, 8]);
         let rows = embedding.squeeze(0).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(rows[0], [0.0; 8], "the class token has no place");

@@ -9,7 +9,7 @@ use crate::{
     error::{IngestError, Remedy},
     index::{Index, Place},
     source::{EncodedSample, Payload, SampleKey, Source},
-    store::read_exact,
+    store::{ByteRange, read_exact},
     walk::{MEMBER_BYTES_MAX, Promise, promise},
 };
 
@@ -79,7 +79,8 @@ impl Source for ImageFolder {
         if got == 0 || got > MEMBER_BYTES_MAX {
             return Err(IngestError::ImageSize { path, got, limit: MEMBER_BYTES_MAX });
         }
-        let image = read_exact(&file, &path, (0, got), Remedy::Download)?;
+        let all = ByteRange { offset: 0, n_bytes: got };
+        let image = read_exact(&file, &path, all, Remedy::Download)?;
         let shard = self.root.file_name().unwrap_or(self.root.as_os_str());
         let key = SampleKey { shard: shard.to_string_lossy().into_owned(), name };
         Ok(EncodedSample { key, sample_index, payload: Payload::Encoded(image) })

@@ -12,7 +12,7 @@ use crate::{
     error::{IngestError, Remedy},
     index::{Index, Place, Stamp},
     source::{EncodedSample, Payload, SampleKey, Source},
-    store::read_exact,
+    store::{ByteRange, read_exact},
     walk::{Promise, Section, Walk, promise},
     writer::IndexFiles,
 };
@@ -122,7 +122,8 @@ impl Source for ImageNet {
             let (shard, key) = (self.archive.clone(), name.to_owned());
             return Err(IngestError::ImageEmpty { shard, key, offset });
         }
-        let image = read_exact(&self.file, &self.archive, (offset, size), Remedy::Download)?;
+        let range = ByteRange { offset, n_bytes: size };
+        let image = read_exact(&self.file, &self.archive, range, Remedy::Download)?;
         let archive = self.archive.file_name().unwrap_or(self.archive.as_os_str());
         let shard = archive.to_string_lossy().into_owned();
         let key = SampleKey { shard, name: name.to_owned() };

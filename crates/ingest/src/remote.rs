@@ -152,8 +152,14 @@ impl Remote {
                     source,
                 });
             }
-            let who = (std::process::id(), self.n_retries());
-            let shortened = spread(pause, (key, part, attempt), who);
+            let shortened = Retry {
+                key,
+                part,
+                attempt,
+                process_id: std::process::id(),
+                n_before: self.n_retries(),
+            }
+            .spread(pause);
             self.within(shortened, std::future::pending::<()>()).await?;
             pause = (pause * 2).min(self.patience.longest_pause);
             attempt += 1;
@@ -265,13 +271,28 @@ impl Store for Remote {
     }
 }
 
-/// Half of a pause to all of it, another share for each request, attempt, process and number of retries
-/// before.
-fn spread(pause: Duration, (key, part, attempt): (&str, Part, u32), who: (u32, u64)) -> Duration {
-    let text = format!("{who:?} {attempt} {} {key}", part.offset());
-    let [low, high, ..] = *blake3::hash(text.as_bytes()).as_bytes();
-    let share = f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX);
-    pause.mul_f64(0.5 + 0.5 * share)
+/// A request that is to be made again.
+#[derive(Debug, Clone, Copy)]
+struct Retry<'a> {
+    key: &'a str,
+    part: Part,
+    /// The attempt that failed.
+    attempt: u32,
+    process_id: u32,
+    /// Retries of the process before.
+    n_before: u64,
+}
+
+impl Retry<'_> {
+    /// Half of a pause to all of it, another share for each request, attempt, process and number of retries
+    /// before.
+    fn spread(self, pause: Duration) -> Duration {
+        let Self { key, part, attempt, process_id, n_before } = self;
+        let text = format!("({process_id}, {n_before}) {attempt} {} {key}", part.offset());
+        let [low, high, ..] = *blake3::hash(text.as_bytes()).as_bytes();
+        let share = f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX);
+        pause.mul_f64(0.5 + 0.5 * share)
+    }
 }
 
 /// Why a request failed.
@@ -361,12 +382,13 @@ mod tests {
         let shares = |of: &dyn Fn(u32) -> Duration| -> Vec<f64> {
             (0..400).map(|i| of(i).div_duration_f64(pause)).collect()
         };
+        let retry = Retry { key: "key", part: part(0), attempt: 1, process_id: 1, n_before: 0 };
         let cases: [(&str, &dyn Fn(u32) -> Duration); 5] = [
-            ("keys", &|i| spread(pause, (&i.to_string(), part(0), 1), (1, 0))),
-            ("offsets", &|i| spread(pause, ("key", part(i.into()), 1), (1, 0))),
-            ("attempts", &|i| spread(pause, ("key", part(0), i), (1, 0))),
-            ("processes", &|i| spread(pause, ("key", part(0), 1), (i, 0))),
-            ("retries before", &|i| spread(pause, ("key", part(0), 1), (1, i.into()))),
+            ("keys", &|i| Retry { key: &i.to_string(), ..retry }.spread(pause)),
+            ("offsets", &|i| Retry { part: part(i.into()), ..retry }.spread(pause)),
+            ("attempts", &|i| Retry { attempt: i, ..retry }.spread(pause)),
+            ("processes", &|i| Retry { process_id: i, ..retry }.spread(pause)),
+            ("retries before", &|i| Retry { n_before: i.into(), ..retry }.spread(pause)),
         ];
         for (name, of) in cases {
             let shares = shares(of);

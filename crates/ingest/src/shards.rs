@@ -15,7 +15,7 @@ use crate::{
     shelf::Shelf,
     source::{EncodedSample, Payload, SampleKey, Source},
     split::Split,
-    store::{Part, Store, open_shard, read_exact},
+    store::{ByteRange, Part, Store, open_shard, read_exact},
     survey::Survey,
 };
 
@@ -64,6 +64,14 @@ struct Shard {
     entry: ShardEntry,
     /// Index of the first sample within the split.
     first: u64,
+}
+
+/// Where a sample is.
+#[derive(Debug, Clone, Copy)]
+struct SampleLocation {
+    shard_idx: usize,
+    /// Number of the sample within the shard.
+    within: usize,
 }
 
 impl ShardSet {
@@ -151,27 +159,28 @@ impl ShardSet {
         }
     }
 
-    /// Number of the shard that holds a sample, and the sample's number within it.
-    fn find(&self, sample_index: u64) -> Result<(usize, usize), IngestError> {
+    /// The shard that holds a sample, and where.
+    fn find(&self, sample_index: u64) -> Result<SampleLocation, IngestError> {
         let n_samples = self.n_samples;
         if sample_index >= n_samples {
             return Err(IngestError::SampleIndex { sample_index, n_samples });
         }
         let shard_idx = self.shards.partition_point(|shard| shard.first <= sample_index) - 1;
         let within = sample_index - self.shards[shard_idx].first;
-        Ok((shard_idx, usize::try_from(within).unwrap_or(usize::MAX)))
+        let within = usize::try_from(within).unwrap_or(usize::MAX);
+        Ok(SampleLocation { shard_idx, within })
     }
 
     /// What a sample's index says, given the shard's index.
     fn place_of<'a>(
         &self,
         index: &'a Index,
-        (shard_idx, within): (usize, usize),
+        location: SampleLocation,
     ) -> Result<Place<'a>, IngestError> {
-        let entry = &self.shards[shard_idx].entry;
+        let entry = &self.shards[location.shard_idx].entry;
         let (expected, got) = (entry.samples, index.len() as u64);
         let (shard, remedy) = (self.path(entry), self.remedy);
-        index.get(within).ok_or(IngestError::ShardSamples { shard, expected, got, remedy })
+        index.get(location.within).ok_or(IngestError::ShardSamples { shard, expected, got, remedy })
     }
 
     fn index(&self, shard_idx: usize) -> Result<Arc<Index>, IngestError> {
@@ -228,7 +237,8 @@ impl ShardSet {
     }
 
     fn image(&self, entry: &ShardEntry, at: Place<'_>) -> Result<Vec<u8>, IngestError> {
-        let (shard, extent) = (self.path(entry), (at.offset, at.size));
+        let shard = self.path(entry);
+        let range = ByteRange { offset: at.offset, n_bytes: at.size };
         if at.size == 0 {
             return Err(IngestError::ImageEmpty {
                 shard,
@@ -239,10 +249,10 @@ impl ShardSet {
         match &self.place {
             // A data set has more shards than a process may hold files, hence one opening per read.
             ShardPlace::Folder(_) => {
-                read_exact(&open_shard(&shard, self.remedy)?, &shard, extent, self.remedy)
+                read_exact(&open_shard(&shard, self.remedy)?, &shard, range, self.remedy)
             }
             ShardPlace::Cached(cache) => {
-                read_exact(&cache.file(entry)?, &shard, extent, self.remedy)
+                read_exact(&cache.file(entry)?, &shard, range, self.remedy)
             }
             ShardPlace::Ranges(store) => {
                 store.read(&entry.file, Part::Range { offset: at.offset, n_bytes: at.size })
@@ -257,10 +267,10 @@ impl Source for ShardSet {
     }
 
     fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
-        let (shard_idx, within) = self.find(sample_index)?;
-        let index = self.index(shard_idx)?;
-        let at = self.place_of(&index, (shard_idx, within))?;
-        let entry = &self.shards[shard_idx].entry;
+        let location = self.find(sample_index)?;
+        let index = self.index(location.shard_idx)?;
+        let at = self.place_of(&index, location)?;
+        let entry = &self.shards[location.shard_idx].entry;
         Ok(EncodedSample {
             key: SampleKey { shard: entry.file.clone(), name: at.name.to_owned() },
             sample_index,
@@ -269,9 +279,9 @@ impl Source for ShardSet {
     }
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
-        let (shard_idx, within) = self.find(sample_index)?;
-        let index = self.index(shard_idx)?;
-        let label = self.place_of(&index, (shard_idx, within))?.label;
+        let location = self.find(sample_index)?;
+        let index = self.index(location.shard_idx)?;
+        let label = self.place_of(&index, location)?.label;
         Ok(label.filter(|_| self.n_classes > 0))
     }
 
@@ -297,7 +307,9 @@ impl Source for ShardSet {
 
     fn will_read(&self, sample_index: u64) -> Result<(), IngestError> {
         match &self.place {
-            ShardPlace::Cached(cache) => cache.want(&self.shards[self.find(sample_index)?.0].entry),
+            ShardPlace::Cached(cache) => {
+                cache.want(&self.shards[self.find(sample_index)?.shard_idx].entry)
+            }
             ShardPlace::Folder(_) | ShardPlace::Ranges(_) => Ok(()),
         }
     }

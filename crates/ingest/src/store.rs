@@ -10,6 +10,13 @@ use std::{
 
 use crate::error::{IngestError, Remedy};
 
+/// Bytes of a file, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    pub(crate) offset: u64,
+    pub(crate) n_bytes: u64,
+}
+
 /// Which bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -95,7 +102,7 @@ impl Store for FolderStore {
                 Ok(bytes)
             }
             Part::Range { offset, n_bytes } => {
-                read_exact(&file, &path, (offset, n_bytes), Remedy::Download)
+                read_exact(&file, &path, ByteRange { offset, n_bytes }, Remedy::Download)
             }
         }
     }
@@ -129,9 +136,10 @@ pub(crate) fn open_shard(path: &Path, remedy: Remedy) -> Result<File, IngestErro
 pub(crate) fn read_exact(
     file: &File,
     shard: &Path,
-    (offset, needed): (u64, u64),
+    range: ByteRange,
     remedy: Remedy,
 ) -> Result<Vec<u8>, IngestError> {
+    let ByteRange { offset, n_bytes: needed } = range;
     let n_bytes = usize::try_from(needed).unwrap_or(usize::MAX);
     let got = file.metadata().map_err(IngestError::io("inspect", shard))?.len();
     let got = got.saturating_sub(offset);

@@ -4,12 +4,13 @@ use crate::channels::put_together;
 use crate::frame::Frame;
 use crate::header::Transform;
 use crate::simd::vectorized;
-use crate::upsample::Row;
+use crate::upsample::{Columns, Row};
 
 /// The pixels of the frame's region, rows of RGB.
 pub(crate) fn to_rgb(frame: &Frame) -> Vec<u8> {
     let region = &frame.region;
     let (left, n) = (region.left as usize, region.width as usize);
+    let columns = Columns { left, n };
     let mut pixels = vec![0; 3 * n * region.height as usize];
     let mut rows: [Row; 4] = Default::default();
     let mut converted = [(); 3].map(|()| vec![0; n]);
@@ -20,7 +21,7 @@ pub(crate) fn to_rgb(frame: &Frame) -> Vec<u8> {
                 let mut channels: [&[u8]; 4] = [&[]; 4];
                 for ((plane, row), channel) in frame.planes.iter().zip(&mut rows).zip(&mut channels)
                 {
-                    *channel = row.fill(frame, plane, y, (left, n));
+                    *channel = row.fill(frame, plane, y, columns);
                 }
                 convert_row(frame.transform, channels, converted.each_mut().map(Vec::as_mut_slice));
                 // Pixels written one by one would be shuffled less well.

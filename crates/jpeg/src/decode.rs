@@ -2,7 +2,7 @@
 
 use crate::frame::Frame;
 use crate::header::Jpeg;
-use crate::scan::scan_header;
+use crate::scan::{CodedData, scan_header};
 use crate::segments::{DNL, EOI, SOF0, SOF2, SOS};
 use crate::{BelowRegion, JpegError, Region, color, progressive, sequential};
 
@@ -35,7 +35,8 @@ fn read_scans(jpeg: Jpeg<'_>, frame: &mut Frame) -> Result<(), JpegError> {
             EOI => break,
             SOS => {
                 rest.take_coded(&mut data, &mut ends)?;
-                let scan = scan_header(body, &tables, frame, (&data, &ends))?;
+                let coded = CodedData { data: &data, ends: &ends };
+                let scan = scan_header(body, &tables, frame, coded)?;
                 for (plane, ..) in &scan.parts {
                     seen[*plane] |= scan.band.0 == 0;
                 }

@@ -54,6 +54,13 @@ pub(crate) enum Use {
     Bytes,
 }
 
+/// Zeros and the coefficient after them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunAndValue {
+    pub(crate) run: usize,
+    pub(crate) value: i32,
+}
+
 /// A decoding table.
 #[derive(Debug, Clone)]
 pub(crate) struct Huffman {
@@ -212,7 +219,7 @@ impl<'a> Bits<'a> {
 
     /// A run of zeros and the coefficient after it; a run past the block ends the block.
     #[inline(always)]
-    pub(crate) fn run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
+    pub(crate) fn run_and_value(&mut self, table: &Huffman) -> RunAndValue {
         self.refill();
         self.next_run_and_value(table)
     }
@@ -220,12 +227,12 @@ impl<'a> Bits<'a> {
     /// The same behind a [`run_and_value`](Self::run_and_value): the bits that it made count are enough for
     /// two, of at most 9 and 15 bits each, and where a code is longer more are brought.
     #[inline(always)]
-    pub(crate) fn next_run_and_value(&mut self, table: &Huffman) -> (usize, i32) {
+    pub(crate) fn next_run_and_value(&mut self, table: &Huffman) -> RunAndValue {
         let symbol = self.symbol_of_full(table);
         let behind = self.window << symbol.n_code();
         let value = extended(behind, symbol.n_all() - symbol.n_code());
         self.drop_bits(symbol.n_all());
-        (symbol.run(), value)
+        RunAndValue { run: symbol.run(), value }
     }
 
     /// The byte of a code; the table is one of [`Use::Bytes`].

@@ -26,7 +26,8 @@ pub(crate) fn inverse(
     block: &[i16; 64],
     last: usize,
     quantization: &[u16; 64],
-    (samples, stride): (&mut [u8], usize),
+    samples: &mut [u8],
+    stride: usize,
 ) {
     if last == 0 {
         #[expect(clippy::cast_possible_wrap, reason = "16-bit products wrap, as libjpeg-turbo's")]

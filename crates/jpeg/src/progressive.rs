@@ -187,7 +187,8 @@ pub(crate) fn finish(frame: &mut Frame) {
                             block,
                             SIDE * SIDE - 1,
                             table,
-                            (&mut plane.samples[at..], stride),
+                            &mut plane.samples[at..],
+                            stride,
                         );
                     }
                 }

@@ -13,6 +13,14 @@ pub(crate) const BAD_CODE: &str = "the coded data of a scan is wrong or ends ear
 /// Index of a plane, and its DC and AC tables where the scan has such codes.
 pub(crate) type Part = (usize, Option<Huffman>, Option<Huffman>);
 
+/// Entropy-coded data without stuffing, one piece a restart interval.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodedData<'a> {
+    pub(crate) data: &'a [u8],
+    /// Where each piece ends.
+    pub(crate) ends: &'a [usize],
+}
+
 /// What a scan holds of which planes.
 #[derive(Debug)]
 pub(crate) struct Scan<'a> {
@@ -24,9 +32,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) low: u8,
     /// Units between restarts; 0 if there are none.
     pub(crate) restart_interval: usize,
-    /// Entropy-coded data without stuffing, one piece a restart interval.
-    pub(crate) data: &'a [u8],
-    pub(crate) ends: &'a [usize],
+    pub(crate) coded: CodedData<'a>,
 }
 
 /// The units of each restart interval, and their bits.
@@ -40,10 +46,11 @@ pub(crate) fn intervals<'a>(
     };
     let n_units = across * down;
     let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
-    let (mut start, mut ends) = (0, scan.ends.iter());
+    let CodedData { data, ends } = scan.coded;
+    let (mut start, mut ends) = (0, ends.iter());
     (0..n_units).step_by(interval).map(move |first| {
         let end = *ends.next().ok_or(JpegError::Truncated)?;
-        let bits = Bits::new(&scan.data[start..end]);
+        let bits = Bits::new(&data[start..end]);
         start = end;
         Ok((first..(first + interval).min(n_units), bits))
     })
@@ -54,7 +61,7 @@ pub(crate) fn scan_header<'a>(
     body: &[u8],
     tables: &Tables,
     frame: &mut Frame,
-    (data, ends): (&'a [u8], &'a [usize]),
+    coded: CodedData<'a>,
 ) -> Result<Scan<'a>, JpegError> {
     let short = JpegError::Damaged("a scan header is short");
     let (n, rest) = body.split_first().ok_or(short)?;
@@ -99,5 +106,5 @@ pub(crate) fn scan_header<'a>(
         return Err(JpegError::Damaged("a unit has more than 10 blocks"));
     }
     let restart_interval = tables.restart_interval;
-    Ok(Scan { parts, band, high, low, restart_interval, data, ends })
+    Ok(Scan { parts, band, high, low, restart_interval, coded })
 }

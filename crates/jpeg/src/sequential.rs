@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::block::{NATURAL, sample_offset};
 use crate::frame::{Frame, Plane};
-use crate::huffman::{Bits, END_OF_BLOCK, Huffman};
+use crate::huffman::{Bits, END_OF_BLOCK, Huffman, RunAndValue};
 use crate::idct::inverse;
 use crate::scan::{BAD_CODE, Scan, intervals};
 use crate::simd::{Avx2, vectorized};
@@ -55,7 +55,7 @@ fn read_units(
             let (h, v) = if alone { (1, 1) } else { (plane.h, plane.v) };
             for y in 0..v {
                 for x in 0..h {
-                    read_block(simd, &mut bits, part, plane, (ux * h + x, uy * v + y));
+                    read_block(simd, &mut bits, part, plane, ux * h + x, uy * v + y);
                 }
             }
         }
@@ -93,12 +93,12 @@ struct Block {
 impl Block {
     /// Takes a run of zeros and the coefficient after it; whether more follow.
     #[inline(always)]
-    fn put(&mut self, (run, value): (usize, i32)) -> bool {
-        let at = self.n_read + run;
+    fn put(&mut self, next: RunAndValue) -> bool {
+        let at = self.n_read + next.run;
         if at >= END_OF_BLOCK {
             return false;
         }
-        self.coefficients[usize::from(NATURAL[at])] = value as i16;
+        self.coefficients[usize::from(NATURAL[at])] = next.value as i16;
         self.last = at;
         self.n_read = at + 1;
         self.n_read < END_OF_BLOCK
@@ -111,10 +111,11 @@ fn read_block(
     bits: &mut Bits<'_>,
     part: &mut Part<'_>,
     plane: &mut Plane,
-    (bx, by): (usize, usize),
+    bx: usize,
+    by: usize,
 ) {
     let mut block = Block { coefficients: [0; 64], n_read: 1, last: 0 };
-    let (_, difference) = bits.run_and_value(part.dc);
+    let difference = bits.run_and_value(part.dc).value;
     part.predicted = part.predicted.wrapping_add(difference);
     block.coefficients[0] = part.predicted as i16;
     // Bits are brought for two codes at a time; the first goes with that of the constant coefficient.
@@ -128,7 +129,7 @@ fn read_block(
         let stride = plane.stride();
         let at = sample_offset(stride, bx, by);
         if let Some(table) = &plane.quantization {
-            inverse(simd, &coefficients, last, table, (&mut plane.samples[at..], stride));
+            inverse(simd, &coefficients, last, table, &mut plane.samples[at..], stride);
         }
     }
 }

@@ -15,16 +15,31 @@ pub(crate) struct Row {
     sums: Vec<u16>,
 }
 
+/// Columns of the picture that are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns {
+    pub(crate) left: usize,
+    pub(crate) n: usize,
+}
+
+/// A row of a plane and how much it counts.
+#[derive(Debug, Clone, Copy)]
+struct Weighted<'a> {
+    row: &'a [u8],
+    weight: u16,
+}
+
 impl Row {
-    /// The samples of the picture's row `y` of `plane` for `n` columns from `left` on.
+    /// The samples of the picture's row `y` of `plane` in some columns.
     #[inline(always)]
     pub(crate) fn fill<'a>(
         &'a mut self,
         frame: &Frame,
         plane: &'a Plane,
         y: usize,
-        (left, n): (usize, usize),
+        columns: Columns,
     ) -> &'a [u8] {
+        let Columns { left, n } = columns;
         let (across, down) = (frame.h / plane.h, frame.v / plane.v);
         let near = plane.row(y / down);
         // The first of two rows leans upward.
@@ -42,11 +57,13 @@ impl Row {
                 }
             }
             (2, 1) if plane.width > 2 => {
-                self.sum((left, n), (near, near), (1, 0));
+                let near = Weighted { row: near, weight: 1 };
+                self.sum(columns, near, Weighted { weight: 0, ..near });
                 self.double::<2>(left);
             }
             (2, 2) if plane.width > 2 => {
-                self.sum((left, n), (near, far), (3, 1));
+                let near = Weighted { row: near, weight: 3 };
+                self.sum(columns, near, Weighted { row: far, weight: 1 });
                 self.double::<4>(left);
             }
             _ => {
@@ -61,16 +78,18 @@ impl Row {
 
     /// Fills `sums` for the columns needed; the outermost samples repeat beyond the edges.
     #[inline(always)]
-    fn sum(&mut self, (left, n): (usize, usize), (near, far): (&[u8], &[u8]), weights: (u16, u16)) {
+    fn sum(&mut self, columns: Columns, near: Weighted<'_>, far: Weighted<'_>) {
+        let Columns { left, n } = columns;
+        let weights = [near.weight, far.weight];
         let (first, last) = (left / 2, (left + n - 1) / 2);
-        let end = near.len() - 1;
+        let end = near.row.len() - 1;
         self.sums.resize(last - first + 3, 0);
         let start = usize::from(first == 0);
         let (from, to) = (first.saturating_sub(1), (last + 1).min(end));
-        let (near, far) = (&near[from..=to], &far[from..=to]);
+        let (near, far) = (&near.row[from..=to], &far.row[from..=to]);
         let sums = &mut self.sums[start..start + near.len()];
         for i in 0..sums.len() {
-            sums[i] = weights.0 * u16::from(near[i]) + weights.1 * u16::from(far[i]);
+            sums[i] = weights[0] * u16::from(near[i]) + weights[1] * u16::from(far[i]);
         }
         if first == 0 {
             self.sums[0] = self.sums[1];

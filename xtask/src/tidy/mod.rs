@@ -13,6 +13,7 @@ mod links;
 mod owners;
 mod problem;
 mod shape;
+mod signatures;
 mod words;
 
 use anyhow::bail;
@@ -43,6 +44,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
     problems.extend(owners::check(&crates));
     for file in files {
         problems.extend(shape::check(file));
+        problems.extend(signatures::check(file));
         problems.extend(words::check(file));
         problems.extend(borders::check(file));
         problems.extend(comments::check(file));

@@ -143,7 +143,7 @@ pub(crate) fn train(
         epsilon(bn),
     ];
     gpu.launch(OP, Kernel::new("bn_statistics"), cut.sum_grid(bn.groups)?, &args)?;
-    let y = normalize(gpu, x, (bn, after), &numbers, cut)?;
+    let y = normalize(gpu, x, bn, after, &numbers, cut)?;
     Ok((y, Statistics { numbers, groups: bn.groups, rows: cut.rows }))
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn eval(
         epsilon(bn),
     ];
     gpu.launch(OP, Kernel::new("bn_running"), Grid::of_elements(gpu, cut.c), &args)?;
-    normalize(gpu, x.tensor(), (bn, after), &numbers, cut)
+    normalize(gpu, x.tensor(), bn, after, &numbers, cut)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "kernels take f32")]
@@ -182,7 +182,8 @@ fn epsilon(bn: BatchNorm<'_>) -> Arg<'static> {
 fn normalize(
     gpu: &dyn Gpu,
     x: &Tensor,
-    (bn, after): (BatchNorm<'_>, After<'_>),
+    bn: BatchNorm<'_>,
+    after: After<'_>,
     statistics: &Tensor,
     cut: Rows,
 ) -> Result<Tensor, OpError> {

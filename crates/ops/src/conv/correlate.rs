@@ -38,6 +38,15 @@ struct Task<'r> {
     blocks: Range<usize>,
 }
 
+/// Where sums go.
+#[derive(Debug, Clone, Copy)]
+struct Output<'a, T> {
+    numbers: Shared<T>,
+    /// Where each pixel starts.
+    starts: &'a [usize],
+    write: Write,
+}
+
 impl<T: Float> Correlation<'_, T> {
     /// Writes all pixels of the regions, which together are the pixels of `out`.
     pub(super) fn run(&self, regions: &[Region], out: Shared<T>) {
@@ -59,15 +68,16 @@ impl<T: Float> Correlation<'_, T> {
 
     fn run_task(&self, task: &Task<'_>, out: Shared<T>) {
         let pixels = pixels(task.region, task.pixels.clone(), self.own, self.met);
-        let to: Vec<usize> = pixels.iter().map(|pixel| pixel.own).collect();
+        let starts: Vec<usize> = pixels.iter().map(|pixel| pixel.own).collect();
         let runs = runs(&task.region.taps, self.channels, self.met);
         for (i, chunk) in chunks(&runs, DEPTH).iter().enumerate() {
             let rows = Rows::copy(self.from, &pixels, chunk);
             // The first part of the reduction overwrites, the others add.
             let write = if i == 0 { Write::Set } else { Write::Add };
+            let output = Output { numbers: out, starts: &starts, write };
             for block in &self.weights.blocks[task.blocks.clone()] {
                 let spans = self.spans(chunk, block);
-                self.multiply(&rows, &spans, block, (&to, out, write));
+                self.multiply(&rows, &spans, block, output);
             }
         }
     }
@@ -88,15 +98,9 @@ impl<T: Float> Correlation<'_, T> {
         spans
     }
 
-    fn multiply(
-        &self,
-        rows: &Rows<T>,
-        spans: &[Span],
-        block: &Block,
-        (to, out, write): (&[usize], Shared<T>, Write),
-    ) {
+    fn multiply(&self, rows: &Rows<T>, spans: &[Span], block: &Block, output: Output<'_, T>) {
         let shape = self.weights.shape;
-        for part in ranges(to.len(), shape.max_rows(block.vectors)) {
+        for part in ranges(output.starts.len(), shape.max_rows(block.vectors)) {
             let tile = Tile {
                 a: rows.pointer().wrapping_add(part.start * rows.stride),
                 a_row: rows.stride,
@@ -104,10 +108,10 @@ impl<T: Float> Correlation<'_, T> {
                 b: self.weights.numbers.as_ptr(),
                 b_red: block.vectors * shape.lanes,
                 spans,
-                out: out.at(block.first_column),
-                out_rows: &to[part.clone()],
+                out: output.numbers.at(block.first_column),
+                out_rows: &output.starts[part.clone()],
                 columns: block.columns,
-                write,
+                write: output.write,
             };
             // SAFETY: each pixel has a copied row with the elements of all spans; blocks are whole
             // vectors wide; pixels of different tasks and columns of different blocks are different

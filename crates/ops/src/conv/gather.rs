@@ -152,12 +152,12 @@ impl<T: Float> Rows<T> {
         Self { numbers, stride }
     }
 
-    /// Blocks of columns of the pixels themselves, `widths[i]` columns wide, each contiguous and filled up
+    /// Blocks of some columns of the pixels themselves, `widths[i]` columns wide, each contiguous and filled up
     /// with zeros; a block starts at `pixels · (sum of the widths before)`.
     pub(super) fn blocks(
         from: &[T],
         pixels: &[Pixel],
-        (first, columns): (usize, usize),
+        columns: Range<usize>,
         widths: &[usize],
     ) -> Self {
         let all: usize = widths.iter().sum();
@@ -167,10 +167,10 @@ impl<T: Float> Rows<T> {
             let mut column = 0;
             for width in widths {
                 let (block, behind) = rest.split_at_mut(pixels.len() * width);
-                let within = (*width).min(columns - column);
+                let within = (*width).min(columns.len() - column);
                 for (row, pixel) in block.chunks_exact_mut(*width).zip(pixels) {
                     let (to, padding) = row.split_at_mut(within);
-                    let start = pixel.own + first + column;
+                    let start = pixel.own + columns.start + column;
                     copy_run(&from[start..start + within], to);
                     for element in padding {
                         element.write(T::zero());

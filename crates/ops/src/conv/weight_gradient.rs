@@ -113,7 +113,7 @@ impl<T: Float> Problem<'_, T> {
         let shared = Shared(sums.as_mut_ptr());
         (0..parts * of_tasks.len()).into_par_iter().for_each(|task| {
             let (part, rows) = (task / of_tasks.len(), &of_tasks[task % of_tasks.len()]);
-            self.add(rows, (part, parts), Shared(shared.at(part * len)));
+            self.add(rows, part, parts, Shared(shared.at(part * len)));
         });
         let (total, others) = sums.split_at_mut(len);
         total.par_chunks_mut(4096).enumerate().for_each(|(i, total)| {
@@ -127,8 +127,8 @@ impl<T: Float> Problem<'_, T> {
         sums
     }
 
-    /// Adds a part of the pixels of each region to some rows of the weights.
-    fn add(&self, weight_rows: &Range<usize>, (part, parts): (usize, usize), dw: Shared<T>) {
+    /// Adds one of `parts` of the pixels of each region to some rows of the weights.
+    fn add(&self, weight_rows: &Range<usize>, part: usize, parts: usize, dw: Shared<T>) {
         for region in self.regions {
             let runs = runs_within(&runs(&region.taps, self.channels, self.met), weight_rows);
             if runs.is_empty() {
@@ -154,7 +154,7 @@ impl<T: Float> Problem<'_, T> {
             let columns = COLUMNS.min(self.columns - first);
             let vectors = self.shape.column_blocks(columns);
             let widths: Vec<usize> = vectors.iter().map(|v| v * self.shape.lanes).collect();
-            let dy = Rows::blocks(self.dy, &pixels, (first, columns), &widths);
+            let dy = Rows::blocks(self.dy, &pixels, first..first + columns, &widths);
             let mut column = 0;
             for (vectors, width) in vectors.iter().zip(&widths) {
                 let block = BlockOfDy {

@@ -31,7 +31,7 @@ fn descriptor(number: u64) -> sys::cudnnBackendDescriptor_t {
 }
 
 /// Gives the library a value's elements: how many, and where they are.
-fn set<T>((of, attribute, kind): (u64, Attribute, Type), elements: &[T]) -> Result<(), String> {
+fn set<T>(of: u64, attribute: Attribute, kind: Type, elements: &[T]) -> Result<(), String> {
     let count = i64::try_from(elements.len()).map_err(|error| error.to_string())?;
     // SAFETY: the callers give elements of the size that the attribute's type has in C, and the library
     // copies them.
@@ -52,7 +52,9 @@ fn set<T>((of, attribute, kind): (u64, Attribute, Type), elements: &[T]) -> Resu
 /// # Safety
 /// `T` has the size that the attribute's type has in C.
 unsafe fn get<T>(
-    (of, attribute, kind): (u64, Attribute, Type),
+    of: u64,
+    attribute: Attribute,
+    kind: Type,
     elements: &mut [T],
 ) -> Result<usize, String> {
     let room = i64::try_from(elements.len()).map_err(|error| error.to_string())?;
@@ -95,15 +97,15 @@ impl Calls for Backend {
     }
 
     fn set(&self, of: u64, attribute: Attribute, value: &Value) -> Result<(), String> {
-        let what = (of, attribute, value.kind());
+        let kind = value.kind();
         match value {
-            Value::Handle => set(what, &[self.cudnn.handle]),
-            Value::Enum(_, number) => set(what, &[*number]),
-            Value::Int64(numbers) => set(what, numbers),
-            Value::Float(number) => set(what, &[*number]),
+            Value::Handle => set(of, attribute, kind, &[self.cudnn.handle]),
+            Value::Enum(_, number) => set(of, attribute, kind, &[*number]),
+            Value::Int64(numbers) => set(of, attribute, kind, numbers),
+            Value::Float(number) => set(of, attribute, kind, &[*number]),
             // CUDA has 64-bit hosts only, where a pointer is as large as its number.
-            Value::Pointers(addresses) => set(what, addresses),
-            Value::Descriptors(descriptors) => set(what, descriptors),
+            Value::Pointers(addresses) => set(of, attribute, kind, addresses),
+            Value::Descriptors(descriptors) => set(of, attribute, kind, descriptors),
         }
     }
 
@@ -119,7 +121,7 @@ impl Calls for Backend {
 
     fn count(&self, of: u64, attribute: Attribute, kind: Type) -> Result<usize, String> {
         // SAFETY: there is room for no element.
-        unsafe { get::<u64>((of, attribute, kind), &mut []) }
+        unsafe { get::<u64>(of, attribute, kind, &mut []) }
     }
 
     fn numbers(
@@ -129,26 +131,25 @@ impl Calls for Backend {
         kind: Type,
         room: usize,
     ) -> Result<Vec<i64>, String> {
-        let what = (of, attribute, kind);
         if kind == Type::CUDNN_TYPE_INT64 {
             let mut numbers = vec![0_i64; room];
             // SAFETY: the type says so.
-            let count = unsafe { get(what, &mut numbers) }?;
+            let count = unsafe { get(of, attribute, kind, &mut numbers) }?;
             numbers.truncate(count);
             return Ok(numbers);
         }
         let mut numbers = vec![0_i32; room];
         // SAFETY: all other types whose numbers are asked for are enumerations, which are ints in C.
-        let count = unsafe { get(what, &mut numbers) }?;
+        let count = unsafe { get(of, attribute, kind, &mut numbers) }?;
         numbers.truncate(count);
         Ok(numbers.into_iter().map(i64::from).collect())
     }
 
     fn fill(&self, of: u64, attribute: Attribute, into: &[u64]) -> Result<usize, String> {
         let mut pointers: Vec<_> = into.iter().map(|number| descriptor(*number)).collect();
-        let what = (of, attribute, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR);
+        let kind = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
         // SAFETY: the library fills the descriptors that the pointers lead to.
-        unsafe { get(what, &mut pointers) }
+        unsafe { get(of, attribute, kind, &mut pointers) }
     }
 
     fn execute(&self, plan: u64, variant_pack: u64) -> Result<(), String> {

@@ -64,7 +64,7 @@ impl Tape {
 
     /// Each repetition copies these bytes to an address of the device.
     pub(super) fn write(&mut self, op: &'static str, to: u64, bytes: &[u8]) -> Result<(), OpError> {
-        self.tables.copy(op, (self.used, bytes), to)?;
+        self.tables.copy(op, self.used, bytes, to)?;
         self.used += bytes.len().next_multiple_of(16);
         Ok(())
     }

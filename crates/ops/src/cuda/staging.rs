@@ -33,7 +33,7 @@ impl Staging {
             if let Some(busy) = busy {
                 busy.synchronize().map_err(driver(op))?;
             }
-            self.pinned.copy(op, (piece.start, chunk), to)?;
+            self.pinned.copy(op, piece.start, chunk, to)?;
             let stream = &self.pinned.stream;
             self.ring.mark(piece, stream.record_event(None).map_err(driver(op))?);
             to += chunk.len() as u64;
@@ -76,16 +76,17 @@ impl Pinned {
     pub(super) fn copy(
         &self,
         op: &'static str,
-        (at, bytes): (usize, &[u8]),
+        offset: usize,
+        bytes: &[u8],
         to: u64,
     ) -> Result<(), OpError> {
-        if at + bytes.len() > self.len {
+        if offset + bytes.len() > self.len {
             let what = format!("a recording has no room for tables beyond {} bytes", self.len);
             return Err(OpError::Library { op, library: "the CUDA driver", what });
         }
         // SAFETY: the piece lies within the memory; nothing reads it until the copy that is queued here.
         let piece = unsafe {
-            let piece = self.start.add(at);
+            let piece = self.start.add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece, bytes.len());
             std::slice::from_raw_parts(piece, bytes.len())
         };

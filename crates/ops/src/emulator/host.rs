@@ -62,7 +62,8 @@ impl Emulator {
     fn queue_result(
         &self,
         op: &'static str,
-        (dims, dtype): (&[usize], DType),
+        dims: &[usize],
+        dtype: DType,
         work: impl Fn() -> Result<Tensor, OpError> + 'static,
     ) -> Result<Tensor, OpError> {
         let out = alloc(op, dims, dtype)?;
@@ -107,8 +108,8 @@ impl Gpu for Emulator {
     ) -> Result<Tensor, OpError> {
         let launched = Launched::clone(&self.launched);
         let (convolution, a, b) = (*convolution, a.clone(), b.clone());
-        let of_result = (&convolution.output_dims()[..], convolution.dtype);
-        self.queue_result(op, of_result, move || {
+        let dims = convolution.output_dims();
+        self.queue_result(op, &dims, convolution.dtype, move || {
             let wide = |x: &Tensor| x.to_dtype(DType::F32)?.permute((0, 3, 1, 2));
             let (wide_a, wide_b) = (wide(&a).in_op(op)?, wide(&b).in_op(op)?);
             let y = cpu::product(convolution.direction, convolution.geometry, &wide_a, &wide_b)?;
@@ -122,7 +123,7 @@ impl Gpu for Emulator {
         let launched = Launched::clone(&self.launched);
         let dims = [a.dims()[0], b.dims()[1]];
         let (a, b) = (a.clone(), b.clone());
-        self.queue_result(op, (&dims, DType::F32), move || {
+        self.queue_result(op, &dims, DType::F32, move || {
             launched.borrow_mut().push("Product".into());
             a.matmul(&b).in_op(op)
         })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::convolution::Direction;
+use super::convolution::{Convolution, Direction};
 use crate::Conv2dSpec;
 use crate::conv::Geometry;
 use crate::device::OutdatedChoices;
@@ -13,8 +13,24 @@ use crate::device::choices::BITS_VARY;
 /// words, so another interface finds none of them among its own.
 const CHOSEN_BY: &str = "chosen by ";
 
+/// A convolution as the key of a table: its data type by name, since types have no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConvolutionKey {
+    pub(super) direction: Direction,
+    pub(super) geometry: Geometry,
+    pub(super) dtype: &'static str,
+}
+
+impl From<&Convolution> for ConvolutionKey {
+    fn from(convolution: &Convolution) -> Self {
+        let Convolution { direction, geometry, dtype } = *convolution;
+        Self { direction, geometry, dtype: dtype.as_str() }
+    }
+}
+
 /// A convolution for people and files.
-pub(super) fn name((direction, geometry, dtype): &(Direction, Geometry, &'static str)) -> String {
+pub(super) fn name(convolution: &ConvolutionKey) -> String {
+    let ConvolutionKey { direction, geometry, dtype } = convolution;
     let Geometry { n, c, h, w, co, k, spec, .. } = geometry;
     let Conv2dSpec { stride, padding, dilation, groups } = spec;
     format!(

@@ -10,9 +10,7 @@ use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use super::Convolution;
-use super::choices::{self, Saved, name};
-use super::convolution::Direction;
-use crate::conv::Geometry;
+use super::choices::{self, ConvolutionKey, Saved, name};
 use crate::device::OutdatedChoices;
 use crate::device::choices::BITS_VARY;
 
@@ -93,12 +91,10 @@ struct Plan<L: Library> {
     deterministic: bool,
 }
 
-type Key = (Direction, Geometry, &'static str);
-
 /// The plans so far and the workspace.
 pub(crate) struct Plans<L: Library> {
     library: L,
-    plans: BTreeMap<Key, Plan<L>>,
+    plans: BTreeMap<ConvolutionKey, Plan<L>>,
     /// Algorithms that are taken where they can be, whatever is faster.
     preferred: BTreeMap<String, String>,
     workspace: Shared<L>,
@@ -133,7 +129,7 @@ impl<L: Library> Plans<L> {
 
 impl<L: Library> Table<L::Workspace> for Plans<L> {
     fn choices(&self) -> String {
-        let line = |(key, plan): (&Key, &Plan<L>)| {
+        let line = |(key, plan): (&ConvolutionKey, &Plan<L>)| {
             let note = if plan.deterministic { "" } else { BITS_VARY };
             choices::line(&name(key), &self.library.name(&plan.algorithm), note)
         };
@@ -152,27 +148,25 @@ impl<L: Library> Table<L::Workspace> for Plans<L> {
     }
 
     fn run(&mut self, convolution: &Convolution, operands: Operands) -> Result<(), String> {
-        let Convolution { direction, geometry, dtype } = *convolution;
-        let key = (direction, geometry, dtype.as_str());
+        let key = ConvolutionKey::from(convolution);
         let Self { library, plans, preferred, workspace } = self;
         let plan = match plans.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let preferred = preferred.get(&name(&key)).map(String::as_str);
-                let measured = measure((library, preferred), workspace, convolution, operands);
+                let measured = measure(library, preferred, workspace, convolution, operands);
                 place.insert(measured.map_err(|what| format!("{}: {what}", name(&key)))?)
             }
         };
-        compute((library, &key), plan, operands, workspace.as_ref())
+        compute(library, &key, plan, operands, workspace.as_ref())
     }
 
     fn run_planned(&self, convolution: &Convolution, operands: Operands) -> Result<(), String> {
-        let Convolution { direction, geometry, dtype } = *convolution;
-        let key = (direction, geometry, dtype.as_str());
+        let key = ConvolutionKey::from(convolution);
         let plan = self.plans.get(&key).ok_or_else(|| {
             format!("{} was never computed before the recording, which cannot measure", name(&key))
         })?;
-        compute((&self.library, &key), plan, operands, self.workspace.as_ref())
+        compute(&self.library, &key, plan, operands, self.workspace.as_ref())
     }
 
     fn workspace(&self) -> Option<Rc<L::Workspace>> {
@@ -181,7 +175,8 @@ impl<L: Library> Table<L::Workspace> for Plans<L> {
 }
 
 fn compute<L: Library>(
-    (library, key): (&L, &Key),
+    library: &L,
+    key: &ConvolutionKey,
     plan: &Plan<L>,
     operands: Operands,
     workspace: Option<&(usize, Rc<L::Workspace>)>,
@@ -195,7 +190,8 @@ fn compute<L: Library>(
 
 /// Makes a plan, and the workspace as large as it needs.
 fn measure<L: Library>(
-    (library, preferred): (&L, Option<&str>),
+    library: &L,
+    preferred: Option<&str>,
     workspace: &mut Shared<L>,
     convolution: &Convolution,
     operands: Operands,
@@ -241,8 +237,10 @@ mod tests {
 
     use candle_core::DType;
 
+    use super::super::convolution::Direction;
     use super::*;
     use crate::Conv2dSpec;
+    use crate::conv::Geometry;
 
     /// Records what it is asked; answers with the same candidates each time.
     struct Recorder {

@@ -25,7 +25,7 @@ pub(crate) fn sgd(
         expect_dtype(OP, "parameter", p, DType::F32)?;
         Ok(([p, g, buffer], [p, buffer]))
     });
-    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, (Some(lr), &constants))
+    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, Some(lr), &constants)
 }
 
 /// See [`crate::ema_`].
@@ -40,7 +40,7 @@ pub(crate) fn ema(
         Ok(([key, query], [key]))
     });
     let constants = [key_momentum, 1.0 - key_momentum];
-    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, (None, &constants))
+    launch(gpu, OP, &rows.collect::<Result<Vec<_>, _>>()?, None, &constants)
 }
 
 /// The tensors of each row in the kernel's order, and those of them that it changes.
@@ -50,7 +50,8 @@ fn launch<const N: usize, const M: usize>(
     gpu: &dyn Gpu,
     op: &'static str,
     rows: &[Row<'_, N, M>],
-    (lr, constants): (Option<&Tensor>, &[f64]),
+    lr: Option<&Tensor>,
+    constants: &[f64],
 ) -> Result<(), OpError> {
     let mut table = Vec::new();
     let mut blocks = Vec::new();

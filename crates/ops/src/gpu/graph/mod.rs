@@ -182,7 +182,8 @@ impl<C: Calls> Graph<C> {
         let count =
             self.calls.count(asked.descriptor, RESULTS, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR)?;
         let configs = self.filled(
-            (asked.descriptor, RESULTS),
+            asked.descriptor,
+            RESULTS,
             Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
             count.min(MOST_LISTED),
         )?;
@@ -192,7 +193,8 @@ impl<C: Calls> Graph<C> {
     /// Descriptors that are the value of an attribute, `room` at most.
     fn filled(
         &self,
-        (of, attribute): (u64, Attribute),
+        of: u64,
+        attribute: Attribute,
         kind: Kind,
         room: usize,
     ) -> Result<Vec<Made<C>>, String> {
@@ -209,7 +211,8 @@ impl<C: Calls> Graph<C> {
     /// An engine's number, settings and notes.
     fn read(&self, config: Made<C>) -> Result<Listed<C>, String> {
         let engine = self.filled(
-            (config.descriptor, Attribute::CUDNN_ATTR_ENGINECFG_ENGINE),
+            config.descriptor,
+            Attribute::CUDNN_ATTR_ENGINECFG_ENGINE,
             Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR,
             1,
         )?;
@@ -223,7 +226,8 @@ impl<C: Calls> Graph<C> {
             MOST_NOTES,
         )?;
         let knobs = self.filled(
-            (config.descriptor, Attribute::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES),
+            config.descriptor,
+            Attribute::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
             Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
             MOST_KNOBS,
         )?;
@@ -270,7 +274,9 @@ impl<C: Calls> Graph<C> {
         what: &Described<C>,
         mut listed: Vec<Listed<C>>,
         preferred: Option<&str>,
-        (operands, workspace, begun): (Operands, &C::Workspace, f64),
+        operands: Operands,
+        workspace: &C::Workspace,
+        begun: f64,
     ) -> Measured<Rc<Engine<C>>> {
         let mut measured = Measured { candidates: Vec::new(), skipped: Vec::new() };
         let is_preferred = |name: &str| preferred == Some(name);
@@ -392,8 +398,8 @@ impl<C: Calls> Library for Graph<C> {
         for mode in MODES {
             match self.listed(what, mode) {
                 Ok(listed) => {
-                    let more = (operands, workspace, begun);
-                    let measured = self.measure_listed(what, listed, preferred, more);
+                    let measured =
+                        self.measure_listed(what, listed, preferred, operands, workspace, begun);
                     skipped.extend(measured.skipped);
                     candidates = measured.candidates;
                 }
