@@ -222,9 +222,9 @@ fn a_queue_of_another_precision_is_refused_by_name() {
     assert!(error.contains("`queue`") && error.contains("BF16"), "{error}");
 }
 
-/// A device goes on where a CPU finds out at once; the number is told when somebody asks.
+/// A device continues where a CPU notices at once; the loss is reported when it is read.
 #[test]
-fn a_loss_that_is_not_finite_is_told_when_it_is_read() {
+fn a_loss_that_is_not_finite_is_reported_when_it_is_read() {
     let case = &CASES[0];
     let mut moco = moco(case, DType::F32, &Device::Cpu);
     let Batch { im_q, im_k, .. } = views(case, 0, DType::F32, &Device::Cpu);

@@ -1,5 +1,4 @@
-//! Steps that a GPU repeats from a recording, against steps that it is told operation by operation: the
-//! same bits.
+//! Steps that a GPU replays from a captured graph, against eager steps: the same bits.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod gpu_cases;
@@ -11,7 +10,7 @@ use moco::{CapturedSteps, Moco, MocoState, PendingStep, StepStatistics};
 /// Enough for the queue to wrap, within the keys of a step.
 const STEPS: u64 = 7;
 
-/// All that a model holds and has told.
+/// The state of a model and all statistics that it returned.
 #[derive(Debug, PartialEq)]
 struct Bits {
     state: Vec<(String, Vec<f64>)>,
@@ -35,7 +34,7 @@ fn bits(moco: &Moco, pending: &[PendingStep]) -> Bits {
     Bits { state, statistics }
 }
 
-fn told(case: &Case, dtype: DType, device: &Device) -> Bits {
+fn eager(case: &Case, dtype: DType, device: &Device) -> Bits {
     let mut moco = moco(case, DType::F32, device);
     let step = |step| moco.step(&views(case, step, dtype, device), lr(step)).unwrap().statistics;
     let pending: Vec<PendingStep> = (0..STEPS).map(step).collect();
@@ -101,7 +100,7 @@ mod emulated {
     fn repeated_steps_leave_the_bits_of_told_ones() {
         for (case, dtype) in [(&CASES[0], DType::F32), (&SMALL, DType::BF16)] {
             emulate(|| {
-                let expected = told(case, dtype, &Device::Cpu);
+                let expected = eager(case, dtype, &Device::Cpu);
                 assert_ne!(expected.statistics[0].loss, expected.statistics[1].loss);
                 assert_eq!(repeated(case, dtype, &Device::Cpu), expected);
             });
@@ -111,7 +110,7 @@ mod emulated {
     #[test]
     fn a_recording_is_made_anew_where_tensors_may_be_others() {
         emulate(|| {
-            let expected = told(&SMALL, DType::F32, &Device::Cpu);
+            let expected = eager(&SMALL, DType::F32, &Device::Cpu);
             assert_eq!(interrupted(&SMALL, DType::F32, &Device::Cpu), expected);
         });
     }
@@ -131,7 +130,7 @@ mod emulated {
             }
             let [first, second] = [0, 1].map(|model| bits(&models[model], &pending[model]));
             assert_eq!(first, second);
-            assert_eq!(first, told(&SMALL, DType::F32, &Device::Cpu));
+            assert_eq!(first, eager(&SMALL, DType::F32, &Device::Cpu));
         });
     }
 
@@ -147,9 +146,9 @@ mod emulated {
             };
             emulate(|| (0..steps).for_each(step)).1
         };
-        let told = launched_in(1);
-        assert!(told.len() > 100);
-        assert_eq!(launched_in(3), [&told[..]; 3].concat());
+        let eager = launched_in(1);
+        assert!(eager.len() > 100);
+        assert_eq!(launched_in(3), [&eager[..]; 3].concat());
     }
 
     #[test]
@@ -176,7 +175,7 @@ mod on_device {
         for (precision, dtype) in [(Precision::F32, DType::F32), (Precision::Bf16, DType::BF16)] {
             let device = open_cuda(0, precision, ConvBackend::Auto).unwrap();
             for case in &CASES {
-                let expected = told(case, dtype, &device);
+                let expected = eager(case, dtype, &device);
                 assert_eq!(repeated(case, dtype, &device), expected, "{:?}", case.arch);
                 assert_eq!(interrupted(case, dtype, &device), expected, "{:?}", case.arch);
             }

@@ -1,4 +1,4 @@
-//! Every check, cheapest first: what the continuous integration runs and the README tells.
+//! Every check, cheapest first: what the continuous integration runs and the README lists.
 //!
 //! It needs no terminal and no network once the packages are there. All it installs is below the target
 //! folder: the pinned Python packages of the local S3 server that tests start. A missing C

@@ -26,7 +26,7 @@ Examples:
   cargo xtask pretrain                                  the default run: no data, no network, minutes
   cargo xtask pretrain configs/pretrain/FILE.toml       another recipe
   cargo xtask pretrain --set moco.temperature=0.1       one key changed
-  cargo xtask pretrain --resume RUN                     go on where a run stopped
+  cargo xtask pretrain --resume RUN                     continue where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
   cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
   cargo xtask --features cifar pretrain FILE.toml       the files of CIFAR-10 or MNIST

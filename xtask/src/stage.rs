@@ -63,7 +63,7 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     programs.find_map(|(message, path)| is_ours(&message).then_some(path))
 }
 
-/// The programs in cargo's messages, each with the message that tells of it.
+/// The programs in cargo's messages, each with the message that announces it.
 pub(crate) fn programs(messages: &str) -> impl Iterator<Item = (Value, PathBuf)> {
     messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;

@@ -45,7 +45,7 @@ impl Case {
     }
 }
 
-/// Normal numbers in f32; `index` tells the tensors of a case apart.
+/// Normal numbers in f32; `index` distinguishes the tensors of a case.
 pub(crate) fn normal(dims: &[usize], index: u64) -> anyhow::Result<Tensor> {
     let mut stream = Seed(0).stream(Purpose::Init, At::index(index));
     #[expect(clippy::cast_possible_truncation, reason = "random numbers need no more digits")]

@@ -99,7 +99,7 @@ impl Case {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let backends: &[(&str, ConvBackend)] = if args.device == Device::Cpu {
         if args.precision != Precision::F32 {
-            let message = "--device cpu computes in f32 alone; add --precision f32";
+            let message = "--device cpu computes only in f32; add --precision f32";
             return Err(usage(Exit::Usage, message));
         }
         &[("cpu", ConvBackend::Auto)]

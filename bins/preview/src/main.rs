@@ -27,8 +27,8 @@ Examples:
                                                               number that was drawn
 
 The picture has a row for each image: the image with the boxes of its views, then the query's view framed
-in orange and the key's in blue, once for each draw. Small images are shown enlarged. Each row is told on
-standard output too.
+in orange and the key's in blue, once for each draw. Small images are shown enlarged. Each row is described
+on standard output too.
 
 A view of the dump can be made again with Pillow: bins/preview/tests/repeat_views.py does so and compares.
 

@@ -10,7 +10,7 @@ use moco_cli::{Exit, usage};
 use crate::rows::{Row, Shown};
 
 const PAPER: Rgb<u8> = Rgb([246, 245, 242]);
-/// The query's color and the key's, told apart by people of any color vision.
+/// The query's color and the key's, distinguishable with any color vision.
 const INKS: [Rgb<u8>; 2] = [Rgb([230, 120, 20]), Rgb([30, 110, 200])];
 /// Around everything, and between rows and draws.
 const GAP: u32 = 14;

@@ -1,4 +1,4 @@
-//! Makes tar shards from folders and archives, verifies them and tells what they hold.
+//! Makes tar shards from folders and archives, verifies them and lists their contents.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -29,7 +29,7 @@ enum Command {
     Make(MakeArgs),
     /// Compares every byte of the shards with the manifest and walks over their members.
     Verify(LookArgs),
-    /// Tells what the shards hold: images, bytes, labels, hashtags.
+    /// Summarizes the shards: images, bytes, labels, hashtags.
     Inspect(LookArgs),
 }
 

@@ -19,7 +19,7 @@ pub(crate) const MAX_PIXELS: u64 = 100_000_000;
 const MAX_PIXEL_BYTES: u64 = 8;
 
 impl RgbImage {
-    /// Decodes a JPEG or PNG file, told apart by its first bytes.
+    /// Decodes a JPEG or PNG file, recognized by its first bytes.
     ///
     /// Alpha is dropped, gray is replicated, CMYK becomes RGB. 16-bit gray is clamped to 255 and other
     /// 16-bit pixels keep their high byte, which is what Pillow makes of them.

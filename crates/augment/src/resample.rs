@@ -148,7 +148,7 @@ struct RowFilter {
     /// `[pixels, n_pairs, 8]`; the last two of the eight are 0.
     weights: Vec<[i32; 8]>,
     n_pairs: usize,
-    /// `[pixels, n_fours, 16]`: the same in 14 bits, four taps at a time; for fast alone.
+    /// `[pixels, n_fours, 16]`: the same in 14 bits, four taps at a time; only for fast.
     short: Vec<[i16; 16]>,
     n_fours: usize,
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 const JSON: &str = include_str!("golden/recipes.json");
 const BLOB: &[u8] = include_bytes!("golden/recipes.bin");
 
-/// The greatest and the greatest mean difference of a view's samples in `fast`, from each cause alone.
+/// The greatest and the greatest mean difference of a view's samples in `fast`, from each cause separately.
 /// Grayscale, blur and flip are exact.
 const RESIZE_BOUND: (u8, f64) = (1, 0.03);
 const JITTER_BOUND: (u8, f64) = (8, 1.5);

@@ -4,8 +4,8 @@
 //! The checksum is the blake3 hash of the file with the checksum's own 64 digits replaced by zeros. It is
 //! the first metadata entry, so its place is known without trusting the header. Against a second file
 //! beside the data: there is nothing that could be lost, left over or swapped, the commit is one rename
-//! even where a step is saved again, and a copy of the file can be verified anywhere. A hash of the
-//! tensors alone would miss damage to the header.
+//! even where a step is saved again, and a copy of the file can be verified anywhere. A hash of
+//! only the tensors would miss damage to the header.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -22,25 +22,25 @@ pub enum Exit {
     Saved = 75,
 }
 
-/// An error that is the user's to mend, with the help to do so.
+/// An error that the user can correct, with a hint how.
 #[derive(Debug)]
-struct Told {
+struct UserError {
     exit: Exit,
     message: String,
 }
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for UserError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for UserError {}
 
 /// An error about arguments or the machine, with this exit code.
 #[must_use]
 pub fn usage(exit: Exit, message: impl Into<String>) -> anyhow::Error {
-    Told { exit, message: message.into() }.into()
+    UserError { exit, message: message.into() }.into()
 }
 
 /// Turns a program's result into its exit code; an error is printed on standard error, each cause on a
@@ -68,8 +68,8 @@ fn describe(error: &anyhow::Error) -> (Exit, String) {
         }
     }
     let exit = error.chain().find_map(|cause| {
-        let told = cause.downcast_ref::<Told>().map(|told| told.exit);
-        told.or_else(|| ErrorKind::of(cause).map(of_kind))
+        let exit = cause.downcast_ref::<UserError>().map(|error| error.exit);
+        exit.or_else(|| ErrorKind::of(cause).map(of_kind))
     });
     let mut text = format!("error: {error}");
     let mut last = error.to_string();

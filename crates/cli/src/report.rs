@@ -9,13 +9,13 @@ use moco_train::{Event, LogLine, Summary, Trio};
 
 use crate::console::Console;
 
-/// Tells a run's events on the console; `log` gets every line too, also those that a terminal overwrites.
+/// Prints a run's events on the console; `log` gets every line too, also those that a terminal overwrites.
 pub fn watch<'a>(
     console: &'a mut Console,
     is_stopping: &'a (dyn Fn() -> bool + Sync),
     log: &'a mut (dyn FnMut(&str) + Send),
 ) -> impl FnMut(&Event<'_>) + Send + 'a {
-    let mut told: BTreeSet<Alarm> = BTreeSet::new();
+    let mut reported: BTreeSet<Alarm> = BTreeSet::new();
     let mut told_stop = false;
     let mut total = 0;
     move |event| {
@@ -35,7 +35,7 @@ pub fn watch<'a>(
                     format_count(*n_images),
                     format_count(*n_parameters as u64),
                     if *global_step > 0 {
-                        format!("; going on from step {}", format_count(*global_step))
+                        format!("; continuing from step {}", format_count(*global_step))
                     } else {
                         String::new()
                     },
@@ -50,7 +50,7 @@ pub fn watch<'a>(
                 log(&format!("{}/{total}  {text}", line.statistics.global_step));
                 console.status(line.statistics.global_step, &text);
                 for alarm in &line.health.alarms {
-                    if told.insert(*alarm) {
+                    if reported.insert(*alarm) {
                         let text = format!(
                             "warning: step {}: {}",
                             line.statistics.global_step,

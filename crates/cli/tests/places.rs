@@ -204,10 +204,10 @@ fn archives_of_imagenet_are_both_splits() {
     let train = "ILSVRC2012_img_train.tar";
     write(train, &[("n02119789.tar", &cats), ("n02100735.tar", &dogs)]);
     let plan = loaded(folder.path(), &["data.source=imagenet", "data.root=FOLDER"]);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut open = || {
         let mut preparing =
-            |what: &str, done: u64, total: u64| told.push((what.to_owned(), done, total));
+            |what: &str, done: u64, total: u64| reported.push((what.to_owned(), done, total));
         let open_store = &|address: &str| panic!("{address}");
         let access = DataAccess { open_store, preparing: &mut preparing };
         open_sources(&plan.data, plan.plan.workers, access)
@@ -255,7 +255,7 @@ fn archives_of_imagenet_are_both_splits() {
     let [two, one] = [2, 1].map(|n| n * n_bytes);
     let expected = [(n_bytes, two), (two, two), (n_bytes, one)];
     let what = "bytes of the training archive".to_owned();
-    assert_eq!(told, expected.map(|(done, total)| (what.clone(), done, total)));
+    assert_eq!(reported, expected.map(|(done, total)| (what.clone(), done, total)));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::raw::{
     RawSource,
 };
 
-/// Everything a run is told.
+/// Everything that configures a run.
 pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {

@@ -17,7 +17,7 @@ use crate::resolved;
 /// A pretraining run as its config describes it.
 #[derive(Debug, Clone)]
 pub struct LoadedPretrain {
-    /// What the training loop is told.
+    /// The configuration of the training loop.
     pub plan: PretrainPlan,
     /// Where the images are.
     pub data: DataPlan,

@@ -139,7 +139,7 @@ pub trait Encoder: Send {
     /// If the images do not fit.
     fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError>;
 
-    /// Features alone; keeps no activations.
+    /// Only the features; keeps no activations.
     ///
     /// # Errors
     /// If the images do not fit.

@@ -30,7 +30,7 @@ fn check(params: &ParamStore, name: &str, expected: Expected) {
     let n = values.len() as f64;
     let moment = |power: i32| values.iter().map(|value| value.powi(power)).sum::<f64>() / n;
     let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-    // The kurtosis tells a normal from a uniform distribution of the same variance.
+    // The kurtosis distinguishes a normal from a uniform distribution of the same variance.
     let (variance, kurtosis) = match expected {
         Expected::Normal { variance } => (variance, 3.0),
         Expected::Uniform { bound } => (bound * bound / 3.0, 9.0 / 5.0),

@@ -1,4 +1,4 @@
-//! Tells a source which shards come next while the samples of the present ones are read.
+//! Announces to a source which shards come next while the samples of the present ones are read.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     source::Source,
 };
 
-/// Passes `slots`, in the order of `sampler`, on. On the way into a window of shards the source is told
+/// Passes on `slots`, in the order of `sampler`. On entering a window of shards it announces to the source
 /// the shards of the next one; at the start also those of the first.
 pub fn read_ahead<I: Iterator<Item = Slot> + Send + 'static>(
     source: Arc<dyn Source>,
@@ -17,9 +17,9 @@ pub fn read_ahead<I: Iterator<Item = Slot> + Send + 'static>(
 ) -> impl Iterator<Item = Result<Slot, IngestError>> + Send + use<I> {
     let (sampler, mut slots) = (sampler.clone(), slots);
     let mut visits: Option<Box<dyn Iterator<Item = ShardVisit> + Send>> = None;
-    // Where the window that was told last begins.
-    let mut told_from = 0;
-    let tell = move |visit: Option<ShardVisit>| -> Result<u64, IngestError> {
+    // Where the window that was announced last begins.
+    let mut announced_from = 0;
+    let announce = move |visit: Option<ShardVisit>| -> Result<u64, IngestError> {
         let visit = visit.unwrap_or(ShardVisit { position: u64::MAX, first_samples: Vec::new() });
         // Empty shards at the end of a data set begin where no sample is.
         let firsts = visit.first_samples.iter().filter(|first| **first < source.len());
@@ -31,11 +31,11 @@ pub fn read_ahead<I: Iterator<Item = Slot> + Send + 'static>(
         let mut advance = || -> Result<(), IngestError> {
             if visits.is_none() {
                 let mut from_here = sampler.visits_from(slot.position);
-                told_from = tell(from_here.next())?;
+                announced_from = announce(from_here.next())?;
                 visits = Some(Box::new(from_here));
             }
-            while let Some(visits) = visits.as_mut().filter(|_| told_from <= slot.position) {
-                told_from = tell(visits.next())?;
+            while let Some(visits) = visits.as_mut().filter(|_| announced_from <= slot.position) {
+                announced_from = announce(visits.next())?;
             }
             Ok(())
         };
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::source::EncodedSample;
 
-    /// Notes what it is told; 20 shards of 5 samples and an empty one.
+    /// Notes the announced shards; 20 shards of 5 samples and an empty one.
     #[derive(Default)]
     struct Notes(Mutex<Vec<u64>>);
 
@@ -102,10 +102,10 @@ mod tests {
             let n_shards = window_shards.min(sizes.len());
             for (n_read, slot) in read_ahead(as_source, &sampler, slots).take(60).enumerate() {
                 let slot = slot.unwrap();
-                let told = source.0.lock().unwrap();
-                assert!(told.contains(&(slot.sample_index / 5)), "{slot:?} of {told:?}");
+                let announced = source.0.lock().unwrap();
+                assert!(announced.contains(&(slot.sample_index / 5)), "{slot:?} of {announced:?}");
                 let n_windows = 2 + 2 * n_read / (5 * (n_shards - 1)) + 1;
-                assert!(told.len() <= n_windows * n_shards, "{} at {n_read}", told.len());
+                assert!(announced.len() <= n_windows * n_shards, "{} at {n_read}", announced.len());
             }
         }
     }

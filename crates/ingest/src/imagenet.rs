@@ -31,7 +31,7 @@ pub struct ImageNet {
     index: Index,
 }
 
-/// Told how many bytes of how many were walked over.
+/// Called with the bytes read so far and the total.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 impl ImageNet {

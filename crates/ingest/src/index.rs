@@ -80,7 +80,7 @@ impl Index {
         })
     }
 
-    /// The sample with this number in a data set that has this index alone.
+    /// The sample with this number in a data set that has only this index.
     pub(crate) fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
         let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
         let n_samples = self.len() as u64;

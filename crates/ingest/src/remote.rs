@@ -75,9 +75,9 @@ impl fmt::Debug for S3Access {
 
 /// A bucket or a web server.
 ///
-/// What may pass (5xx, 408, 429, a connection that breaks, a short body, a timeout) is tried again, what
-/// stays (401, 403, 404 and the like) is an error at once. The client's own retries are off, because they
-/// neither cover a body that breaks off nor tell how often they asked.
+/// A transient fault (5xx, 408, 429, a broken connection, a short body, a timeout) is retried, a permanent
+/// one (401, 403, 404 and the like) is an error at once. The client's own retries are off, because they
+/// neither cover a body that breaks off nor report how often they asked.
 #[derive(Debug)]
 pub struct Remote {
     address: String,

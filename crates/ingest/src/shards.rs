@@ -337,7 +337,7 @@ fn check_size(scan: &Scan<'_>, file: &File, entry: &ShardEntry) -> Result<(), In
     let (shard, remedy) = (scan.shard.to_owned(), scan.remedy);
     let got = file.metadata().map_err(IngestError::io("inspect", &shard))?.len();
     if got != entry.bytes {
-        // A download that broke off is told apart from another file of this name.
+        // An interrupted download is distinguished from another file of this name.
         scan.index(file)?;
         return Err(IngestError::ShardSize { shard, expected: entry.bytes, got, remedy });
     }

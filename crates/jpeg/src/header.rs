@@ -47,7 +47,7 @@ pub(crate) struct Component {
 /// Reads a file up to its frame header, whatever the size that the header promises.
 ///
 /// # Errors
-/// If there is no such header, or it tells of a picture that is not decoded.
+/// If there is no such header, or it describes a picture that is not decoded.
 pub fn read_header(file: &[u8]) -> Result<Jpeg<'_>, JpegError> {
     let mut rest = Segments::of(file);
     let mut tables = Tables::default();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::{MechanismKind, MocoConfig};
 use crate::statistics::StepStatistics;
 
-/// The loss of an encoder that cannot tell keys apart: ln(K + 1).
+/// The loss of an encoder that cannot distinguish keys: ln(K + 1).
 #[must_use]
 pub fn chance_loss(queue_size: usize) -> f64 {
     count(queue_size + 1).ln()
@@ -46,7 +46,7 @@ impl Alarm {
                  optim.base_lr, raise moco.key_momentum, or check that the views differ"
             }
             Self::BnLeak => {
-                "pretext accuracy above 99.9 % at a loss far below what features alone explain: \
+                "pretext accuracy above 99.9 % at a loss far below what features can explain: \
                  batch norm leaks; set moco.shuffle_bn = true and encoder.bn_groups of at least 2"
             }
             Self::NotLearning => {

@@ -13,7 +13,7 @@ use crate::statistics::PendingStep;
 /// A mechanism of contrastive learning (MoCo v1 Figure 2): where the negatives come from, and what the
 /// gradient reaches. [`Moco`](crate::Moco) takes them from a queue, [`EndToEnd`](crate::EndToEnd) from the batch.
 ///
-/// A mechanism of one's own goes into the training loop in place of these.
+/// Your own mechanism goes into the training loop instead of these.
 pub trait Mechanism: Debug {
     /// One step of training on a batch.
     ///

@@ -101,23 +101,23 @@ fn repetitions_do_the_work_with_what_is_in_memory_by_then() {
     let launched = on_gpu(|device| {
         // A device loads its kernels before it records.
         Memory::new(device).work().unwrap();
-        let (told, repeated) = (Memory::new(device), Memory::new(device));
-        let before = repeated.results();
-        let recording = Recording::new(device, || repeated.work()).unwrap();
-        assert_eq!((repeated.results(), repeated.counted()), (before, 40));
+        let (eager, replayed) = (Memory::new(device), Memory::new(device));
+        let before = replayed.results();
+        let recording = Recording::new(device, || replayed.work()).unwrap();
+        assert_eq!((replayed.results(), replayed.counted()), (before, 40));
         for ((first, order, lr), counted) in INPUTS.into_iter().zip(41..) {
-            for memory in [&told, &repeated] {
+            for memory in [&eager, &replayed] {
                 // From the device and from the host.
                 copy_(&memory.x, &matrix(first, device)).unwrap();
                 copy_(&memory.order, &Tensor::new(&order, &Device::Cpu).unwrap()).unwrap();
                 copy_(&memory.lr, &Tensor::new(&[lr], &Device::Cpu).unwrap()).unwrap();
             }
-            let last = repeated.results();
+            let last = replayed.results();
             recording.repeat().unwrap();
-            told.work().unwrap();
-            assert_eq!(repeated.results(), told.results());
-            assert_ne!(repeated.results(), last);
-            assert_eq!([repeated.counted(), told.counted()], [counted; 2]);
+            eager.work().unwrap();
+            assert_eq!(replayed.results(), eager.results());
+            assert_ne!(replayed.results(), last);
+            assert_eq!([replayed.counted(), eager.counted()], [counted; 2]);
         }
     });
     let count = |name: &str| launched.iter().filter(|launched| *launched == name).count();
@@ -161,7 +161,7 @@ fn convolutions_are_recorded() {
     });
 }
 
-/// The tensors that the work was recorded with stay where they are for as long as it may be repeated.
+/// The tensors that the work was recorded with stay where they are for as long as it may be replayed.
 #[test]
 fn a_recording_keeps_what_it_touches() {
     on_gpu(|device| {

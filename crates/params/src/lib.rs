@@ -1,7 +1,7 @@
-//! Named tensors in name order, trainable parameters and buffers told apart.
+//! Named tensors in name order, trainable parameters and buffers distinguished.
 //!
 //! Parameters are what the optimizer, weight decay and the momentum update touch; buffers (running
-//! statistics of batch norm) are touched by forward passes alone.
+//! statistics of batch norm) are changed only by forward passes.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

@@ -9,7 +9,7 @@ use crate::error::PipelineError;
 use crate::lanes::{Halt, Outlet};
 use crate::meter::{Meter, StageReport};
 
-/// Every thread of a pipeline with its meters and the flag that tells them to leave.
+/// Every thread of a pipeline with its meters and the flag that asks them to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
     threads: Vec<(String, JoinHandle<Result<(), PipelineError>>)>,
@@ -59,7 +59,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Tells every thread to leave before its next item.
+    /// Asks every thread to stop before its next item.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -66,7 +66,7 @@ impl<T> Feed<T> {
     fn dismiss(&mut self) {
         self.crew.stop();
         self.lanes.close();
-        // They were told to leave early; what they say is that they did, or comes later in the order.
+        // They were asked to stop early; their errors say that they did, or come later in the order.
         drop(self.crew.join());
     }
 }

@@ -1,4 +1,4 @@
-//! Stages on named threads joined by bounded channels; end, failure and cancellation told apart.
+//! Stages on named threads joined by bounded channels; end, failure and cancellation distinguished.
 //!
 //! Item s travels through lane s mod n and whoever reads the lanes takes them in strict round robin,
 //! so the order never depends on the number of workers and no reorder buffer can grow.

@@ -12,8 +12,8 @@ use crate::meter::{Meter, Spent, StageReport};
 
 /// Runs a function over what it is sent, on one thread behind one bounded channel.
 ///
-/// Dropping it waits until everything sent has been worked off; [`Sink::finish`] also tells whether
-/// that went well.
+/// Dropping it waits until everything sent has been processed; [`Sink::finish`] also returns whether
+/// that succeeded.
 #[derive(Debug)]
 pub struct Sink<T> {
     name: String,
@@ -93,7 +93,7 @@ impl<T: Send + 'static> Sink<T> {
         self.post(Message::Item(item))
     }
 
-    /// Waits until everything sent so far has been worked off; the thread goes on.
+    /// Waits until everything sent so far has been processed; the thread continues.
     ///
     /// # Errors
     /// What made the thread end, on this and on every later call.
@@ -104,7 +104,7 @@ impl<T: Send + 'static> Sink<T> {
             match answered.recv_timeout(FLUSH_LOOK) {
                 Ok(()) => return Ok(()),
                 // A message that the thread left behind when it failed stays in the channel, and with it
-                // the other end of this one: only the fault tells that no answer will come.
+                // the other end of this one: only the fault shows that no answer will come.
                 Err(RecvTimeoutError::Timeout) if self.fault.get().is_none() => {}
                 Err(_) => return Err(self.why_closed()),
             }

@@ -110,7 +110,7 @@ pub enum TrainError {
     },
     /// A new run would overwrite an old one.
     #[error(
-        "{} exists already; choose another --name, or go on with --resume {name}", path.display()
+        "{} exists already; choose another --name, or continue it with --resume {name}", path.display()
     )]
     RunExists {
         /// The folder.

@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The run begins or goes on.
+    /// The run begins or resumes.
     Started {
         /// Steps done before.
         global_step: u64,
@@ -84,7 +84,7 @@ pub enum Event<'a> {
         /// Who chose then, and who chooses here.
         outdated: &'a OutdatedChoices,
     },
-    /// The evaluation at the end goes on to this.
+    /// The final evaluation starts this part.
     Evaluating {
         /// Pixels, random encoder or trained encoder.
         what: &'static str,

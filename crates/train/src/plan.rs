@@ -40,7 +40,7 @@ pub struct PretrainPlan {
     pub window_shards: usize,
     /// How a GPU stores and multiplies activations; f32 on a CPU.
     pub precision: Precision,
-    /// Whether a GPU repeats a step that was recorded once, in place of being told each operation.
+    /// Capture the step as a CUDA graph and replay it.
     pub cuda_graph: bool,
     /// Which interface of its library a GPU's convolutions go through.
     pub conv_backend: ConvBackend,

@@ -230,7 +230,7 @@ impl Session<'_> {
             self.tally.stepped(global_step, plan.batch_size);
             (control.observe)(&Event::Stepped { global_step });
             if global_step == first_step {
-                tell_varying_bits(model, control)?;
+                report_varying_bits(model, control)?;
             }
             let is_last = global_step == self.total_steps;
             let stops = control.stop.load(Ordering::Relaxed) && !is_last;
@@ -357,8 +357,8 @@ impl Session<'_> {
     }
 }
 
-/// Tells of what a GPU cannot repeat to the bit; each convolution has its algorithm after a step.
-fn tell_varying_bits(model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
+/// Reports what a GPU cannot reproduce to the bit; each convolution has its algorithm after a step.
+fn report_varying_bits(model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
     let choices = convolution_choices(model.device())?.unwrap_or_default();
     let convolutions = varying_convolutions(&choices);
     if !convolutions.is_empty() {

@@ -32,7 +32,7 @@ pub struct Summary {
     pub images_per_second: f64,
     /// Seconds of the whole run with evaluation, over all its sessions.
     pub wall_seconds: f64,
-    /// Most memory the process held; `None` where the system does not tell.
+    /// Most memory the process held; `None` where the system does not report it.
     pub peak_memory_bytes: Option<u64>,
     /// Most memory in use on the device; `None` on the CPU.
     pub peak_device_memory_bytes: Option<u64>,

@@ -65,7 +65,7 @@ const FEEDS: [Quantity; 2] = [
         scale: 1.0,
     },
     Quantity {
-        name: "images a second, the pipeline alone",
+        name: "images a second, only the pipeline",
         places: &["/feed/alone_images_per_second"],
         scale: 1.0,
     },
@@ -94,9 +94,9 @@ impl Reports {
 
     /// `None` if each side ran.
     pub(super) fn failures(&self) -> Option<String> {
-        let told = self.failures.iter().map(|(side, why)| format!("{} ({why})", side.name()));
-        let told: Vec<String> = told.collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        let listed = self.failures.iter().map(|(side, why)| format!("{} ({why})", side.name()));
+        let listed: Vec<String> = listed.collect();
+        (!listed.is_empty()).then(|| listed.join(", "))
     }
 
     /// What was computed where.
@@ -190,7 +190,7 @@ impl Reports {
         table
     }
 
-    /// How busy each stage of the pipeline is when it runs alone, in the last trial.
+    /// How busy each stage of the pipeline is when only the pipeline runs, in the last trial.
     fn busy_stages(&self) -> String {
         let last = self.reports.get(&Side::Ours).and_then(|reports| reports.last());
         let stages = last.and_then(|report| report["feed"]["busy"].as_object());
@@ -270,7 +270,7 @@ optimizer, ms                25.00     50.00   0.50
 sum of the phases, ms        75.00    150.00   0.50
 peak memory, GiB              2.00      4.00   0.50
 images a second through the pipeline: 4864.0, 95.0 % of the above
-images a second, the pipeline alone: 10240.0, 200.0 % of the above
+images a second, only the pipeline: 10240.0, 200.0 % of the above
 its stages are busy for batch 99 %, upload 12 % of their time
 ours: step ms 40.00 50.00 90.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250
 eager: step ms 80.00 100.00 180.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250

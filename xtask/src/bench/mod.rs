@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: ours and a peer's, interleaved in one run on one machine; and a model of what no
-//! machine at hand can measure.
+//! available machine can measure.
 
 mod cases;
 mod data;

@@ -1,4 +1,4 @@
-//! A process that does what it is told line by line and answers with numbers.
+//! A process that reads commands line by line and answers with numbers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

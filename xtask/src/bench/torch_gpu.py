@@ -35,7 +35,7 @@ def refuse(what):
 
 
 def driver_finds_a_device():
-    """Asks the driver itself, so that a machine without one is told so whatever its Python has."""
+    """Asks the driver itself, so that a machine without one gets this message whatever its Python has."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         n_devices = ctypes.c_int(0)

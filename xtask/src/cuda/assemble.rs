@@ -50,7 +50,7 @@ fn newest_ptx() -> anyhow::Result<PathBuf> {
     Ok(newest.with_context(|| format!("no kernels in {}", builds.display()))?.1)
 }
 
-/// The number of entries in what ptxas tells, and those that spill.
+/// The number of entries in the output of ptxas, and those that spill.
 fn read(text: &str) -> (usize, Vec<String>) {
     let (mut entries, mut name, mut spilling) = (0, "", Vec::new());
     for line in text.lines() {

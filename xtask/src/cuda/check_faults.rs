@@ -41,9 +41,9 @@ fn a_program_without_a_report_fails_its_part_and_no_other() {
         ("curve/bf16", "exit code 0, but no report with distance, allowed, passed"),
         ("bench/compile", turn),
     ];
-    for (part, told) in expected {
+    for (part, expected_text) in expected {
         let got = error(&pack, part);
-        assert!(got.starts_with(told), "{part}: {got}");
+        assert!(got.starts_with(expected_text), "{part}: {got}");
     }
 }
 
@@ -154,12 +154,12 @@ fn an_item_that_was_begun_and_not_ended_has_failed() {
             "add/f32: exit code 1: error: the device is lost behind add/f32",
         ),
     ];
-    for (fault, told) in cases {
+    for (fault, expected_text) in cases {
         pack.items(&format!("if [ $name = add/f32 ]; then {fault}; fi"));
         let (code, output) = pack.check("--only items");
         assert_eq!(code, Some(1), "{output}");
         expect(&output, &["2 of 3 items"]);
-        assert_eq!(first(&pack, "items"), told);
+        assert_eq!(first(&pack, "items"), expected_text);
         assert_eq!(pack.part("items")["details"]["items"]["sgd/f32"]["passed"], true);
     }
 }
@@ -270,8 +270,8 @@ fn results_that_cannot_be_written_are_refused_at_once_or_told_at_the_end() {
         ("--results /dev/full", "--results `/dev/full` is no ordinary file\n"),
         ("--results no/x", "--results: [Errno 2] No such file or directory: 'no/x.new'\n"),
     ];
-    for (words, told) in cases {
-        assert_eq!(pack.check(words), (Some(2), told.to_owned()));
+    for (words, expected_text) in cases {
+        assert_eq!(pack.check(words), (Some(2), expected_text.to_owned()));
     }
     // What a full disk answers, in the middle.
     pack.tests("on_device::a", "mkdir results.json.new; echo 'test on_device::a ... ok'");

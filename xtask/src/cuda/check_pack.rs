@@ -100,9 +100,9 @@ impl Pack {
     }
 }
 
-pub(super) fn expect(output: &str, told: &[&str]) {
-    for told in told {
-        assert!(output.contains(told), "no `{told}` in\n{output}");
+pub(super) fn expect(output: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(output.contains(expected), "no `{expected}` in\n{output}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What check.py tells of seeded faults, with made-up programs in the places of ours.
+//! What check.py reports of seeded faults, with made-up programs in the places of ours.
 
 use super::check_pack::{Pack, expect};
 
@@ -24,9 +24,9 @@ fn a_wrong_number_is_told_with_kernel_shape_and_place() {
     );
     let (code, output) = pack.check("--only items");
     assert_eq!(code, Some(1), "{output}");
-    let told = "add/f32: sum [2, 3]: 2 of 6 numbers differ by more than 2e-5; first at [0, 1]: 1 and not 2; worst at [1, 1]: 8 and not 4";
+    let expected = "add/f32: sum [2, 3]: 2 of 6 numbers differ by more than 2e-5; first at [0, 1]: 1 and not 2; worst at [1, 1]: 8 and not 4";
     expect(&output, &["FAILED", "2 of 3 items", "\n    add/f32: sum [2, 3]: 2 of 6 numbers"]);
-    assert_eq!(pack.part("items")["error"], told);
+    assert_eq!(pack.part("items")["error"], expected);
 }
 
 #[test]
@@ -40,11 +40,11 @@ fn a_program_that_is_killed_is_named_a_fresh_one_goes_on_and_the_sanitizer_is_as
     assert_eq!(code, Some(1), "{output}");
     expect(&output, &["2 of 3 items", "add/f32: ended by SIGKILL"]);
     let error = pack.part("items")["error"].as_str().unwrap().to_owned();
-    let told = [
-        "fresh processes went on behind add/f32",
+    let expected = [
+        "fresh processes continued after add/f32",
         "compute-sanitizer: Invalid __global__ write of size 4 bytes at add_f32+0x70",
     ];
-    expect(&error, &told);
+    expect(&error, &expected);
     // The item behind the lost one was done all the same.
     assert_eq!(pack.part("items")["details"]["items"]["sgd/f32"]["passed"], true);
 }
@@ -150,7 +150,7 @@ fn convolutions_are_added_up_by_interface_and_a_failure_is_named() {
     );
 }
 
-/// The table tells kernels by what they take above their floors, and stays short whatever happens.
+/// The table ranks kernels by their time above their floors, and stays short whatever happens.
 #[test]
 fn the_slowest_kernels_are_those_farthest_above_their_floors() {
     let pack = Pack::new("kernels");

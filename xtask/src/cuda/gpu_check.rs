@@ -11,7 +11,7 @@ use super::commands::call;
 use super::{Kit, dist};
 use crate::{stage, tree};
 
-/// What machines with a GPU that are lent for a quarter of an hour take in one upload, with some room.
+/// What can be copied to a borrowed GPU machine in one upload, with some margin.
 const MOST_BYTES: u64 = 45_000_000;
 /// Finds what the programs share, however far apart it lies; a slower preset would save little more.
 const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=3,dict=192MiB";
@@ -20,7 +20,7 @@ const REHEARSAL_SECONDS: &str = "600";
 /// Of our programs those that the script starts.
 const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
 /// The tests run on a device in place of the emulator. Programs get these features too, since then nothing
-/// is built twice; they change what tests alone call.
+/// is built twice; they change only what tests call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
 pub(super) const TESTS: [&str; 15] = [
@@ -128,7 +128,7 @@ fn expect_small(folder: &Path, archive: &Path, most: u64) -> anyhow::Result<()> 
         }
     }
     parts.sort_unstable_by(|a, b| b.cmp(a));
-    let told: Vec<String> = parts
+    let listed: Vec<String> = parts
         .iter()
         .map(|(bytes, path)| {
             let name = path.strip_prefix(folder).unwrap_or(path);
@@ -139,7 +139,7 @@ fn expect_small(folder: &Path, archive: &Path, most: u64) -> anyhow::Result<()> 
         "the archive has {:.1} MB, more than the {:.1} MB that an upload takes; before compression:\n{}",
         dist::megabytes(bytes),
         dist::megabytes(most),
-        told.join("\n")
+        listed.join("\n")
     )
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn rehearse() -> anyhow::Result<()> {
     let folder = tree::root().join("target/dist/gpu-check");
     let words = ["check.py", "--device", "cpu", "--seconds", REHEARSAL_SECONDS];
     call(Command::new("python3").args(words).current_dir(&folder))
-        .context("the rehearsal failed; results.json in target/dist/gpu-check tells why")
+        .context("the rehearsal failed; results.json in target/dist/gpu-check says why")
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Losses of our steps beside those of PyTorch's from the same weights, views and permutations.
 
-PyTorch trains several times, each from weights that differ by a rounding, which tells how far runs of the same
+PyTorch trains several times, each from weights that differ by a rounding, which shows how far runs of the same
 kind drift apart; ours has to stay as near to their mean. Prints one JSON object; the exit code is 0 only if it
 does. Called by check.py; `--device cpu --precision f32 --steps 20` tries it out.
 """

@@ -1,5 +1,5 @@
-//! Building for CUDA on a machine that has none of NVIDIA's software: a kit of pinned packages, or for
-//! checks alone a stand-in for the compiler.
+//! Building for CUDA on a machine that has none of NVIDIA's software: a kit of pinned packages, or only
+//! for checks a stand-in for the compiler.
 //!
 //! Each kit has a target folder of its own: a build script that caches by the source would take the empty
 //! kernels of a check for real ones.

@@ -1,4 +1,4 @@
-//! Just enough of Rust's syntax to tell code from comments and strings.
+//! Just enough of Rust's syntax to separate code from comments and strings.
 
 /// The text with the inside of comments, strings and character literals blanked; lines stay lines.
 pub(super) fn code_only(text: &str) -> String {

@@ -12,7 +12,7 @@ fn numbers(x: &Tensor) -> anyhow::Result<Vec<f64>> {
 /// Compares tensors by their names. Gives the largest difference, relative to 1 or to larger numbers.
 ///
 /// # Errors
-/// If one differs by more than the tolerance; NaN equals NaN alone.
+/// If one differs by more than the tolerance; NaN equals only NaN.
 pub(super) fn all(
     got: &[(&'static str, Tensor)],
     expected: &[(&'static str, Tensor)],
@@ -46,12 +46,12 @@ fn one(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) -> anyhow::R
     let Some(worst) = worst else { return Ok(0.0) };
     let Some(first) = (0..got.len()).find(is_wrong) else { return Ok(error(worst)) };
     let n_wrong = (0..got.len()).filter(is_wrong).count();
-    let told = |i: usize| format!("{:?}: {} and not {}", place(i, dims), got[i], expected[i]);
+    let described = |i: usize| format!("{:?}: {} and not {}", place(i, dims), got[i], expected[i]);
     bail!(
         "{name} {dims:?}: {n_wrong} of {} numbers differ by more than {tolerance:e}; first at {}; worst at {}",
         got.len(),
-        told(first),
-        told(worst)
+        described(first),
+        described(worst)
     );
 }
 
@@ -85,9 +85,9 @@ mod tests {
         let near = of(&[0.0, 1.0, 2.5, 3.0, 4.0, f32::NAN]);
         assert_eq!(all(&near, &expected, 0.25).unwrap(), 0.25);
         let error = all(&of(&[0.5, 1.0, 2.0, 3.0, 8.0, f32::NAN]), &expected, 0.25).unwrap_err();
-        let told = "y [2, 3]: 2 of 6 numbers differ by more than 2.5e-1; first at [0, 0]: 0.5 and not 0; \
+        let expected = "y [2, 3]: 2 of 6 numbers differ by more than 2.5e-1; first at [0, 0]: 0.5 and not 0; \
                     worst at [1, 1]: 8 and not 4";
-        assert_eq!(error.to_string(), told);
+        assert_eq!(error.to_string(), expected);
         let error =
             all(&of(&[0.0, f32::NAN, 2.0, 3.0, 4.0, 1.0]), &expected, 9.0).unwrap_err().to_string();
         assert!(

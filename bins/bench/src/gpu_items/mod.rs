@@ -16,11 +16,11 @@ use self::items::{ITEMS, Item};
 use self::side::Side;
 
 /// Does each operation once on the device and on the CPU, and prints one JSON object a line: before an item
-/// `{"begins": NAME}`, after it `{"item": NAME, "passed": …, "error": …}`. A difference is told with the
-/// tensor, its shape, and the first and the worst number.
+/// `{"begins": NAME}`, after it `{"item": NAME, "passed": …, "error": …}`. A difference is reported with
+/// the tensor, its shape, and the first and the worst number.
 ///
-/// Ends with exit code 1 behind an item after which the device answers no more; `--after NAME` goes on with
-/// the next one in a process of its own.
+/// Ends with exit code 1 after an item that left the device unresponsive; `--after NAME` continues with the
+/// next one in a separate process.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Where to compute: cuda:N, or cpu to try the program out
@@ -67,7 +67,7 @@ fn chosen(args: &Args) -> anyhow::Result<Vec<Item>> {
     let mut items: Vec<Item> = ITEMS.iter().flat_map(|item| item.of_each_type()).collect();
     if let Some(after) = &args.after {
         let at = items.iter().position(|item| item.name() == *after);
-        items.drain(..=at.with_context(|| format!("no item `{after}`; --list tells them"))?);
+        items.drain(..=at.with_context(|| format!("no item `{after}`; --list prints them"))?);
     }
     items.retain(|item| item.name().starts_with(&args.only));
     Ok(items)
@@ -155,7 +155,7 @@ mod tests {
         assert!(convolutions.len() >= 6 && convolutions.len() < all.len(), "{convolutions:?}");
         assert_eq!(names(&args(Some(&all[2]), "")), all[3..]);
         let error = chosen(&args(Some("no"), "")).unwrap_err().to_string();
-        assert_eq!(error, "no item `no`; --list tells them");
+        assert_eq!(error, "no item `no`; --list prints them");
     }
 
     #[test]

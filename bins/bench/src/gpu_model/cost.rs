@@ -43,7 +43,7 @@ impl Device {
     }
 }
 
-/// Parts of a step that a measurement tells apart.
+/// Parts of a step that a measurement distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Images,

@@ -55,7 +55,7 @@ impl Memory {
         }
     }
 
-    /// The most at a time, without the workspace, which only a device tells.
+    /// Peak memory without the workspace, whose size only a device reports.
     pub(super) fn peak(&self) -> u64 {
         let of_views = self.key_forward.max(self.saved + self.backward);
         self.parameters + self.queue + self.images + of_views

@@ -42,7 +42,7 @@ impl Step {
         ops
     }
 
-    /// The same network trained with labels: what queries cost alone.
+    /// The same network trained with labels: what only the queries cost.
     pub(super) fn supervised_ops(&self) -> Vec<Op> {
         let mut ops = self.forward(Phase::QueryForward);
         ops.extend(self.backward());
@@ -275,7 +275,7 @@ mod tests {
         Total::of(ops.iter().filter(|op| of(op)), H100)
     }
 
-    /// From published numbers alone: 4.089 G multiply-adds and 2,048,000 of them in the classifier, 118 M
+    /// From published numbers only: 4.089 G multiply-adds and 2,048,000 of them in the classifier, 118 M
     /// in the stem, 53 convolutions.
     #[test]
     fn products_of_resnet50_are_the_published_ones() {

@@ -49,10 +49,10 @@ pub(crate) struct Args {
     /// What convolutions go through: auto, legacy or graph
     #[arg(long, default_value = "auto", value_parser = conv_backend)]
     pub(super) conv_backend: (&'static str, ConvBackend),
-    /// Repeats one recorded step (a CUDA graph) in place of telling the device each operation
+    /// Replays one captured step (a CUDA graph) instead of launching each operation
     #[arg(long)]
     pub(super) cuda_graph: bool,
-    /// Also tells the time of each kernel in steps that are not recorded, with the bytes and products that
+    /// Also prints the time of each kernel in eager steps, with the bytes and products that
     /// it needs at least
     #[arg(long)]
     pub(super) kernels: bool,

@@ -1,4 +1,4 @@
-//! The time of each kernel in told steps, with what it moves and multiplies at least.
+//! The time of each kernel in eager steps, with the least that it must move and multiply.
 
 use std::collections::BTreeMap;
 

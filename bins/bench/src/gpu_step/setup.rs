@@ -45,7 +45,7 @@ impl Setup {
         Ok(Moco::new(Box::new(self.encoder()?), HeadKind::Mlp, config, SGD, SEED)?)
     }
 
-    /// f_q alone, for phases that are called one by one.
+    /// Only f_q, for phases that are called one by one.
     pub(super) fn branch(&self) -> anyhow::Result<EncoderWithHead> {
         let encoder = self.encoder()?;
         let mut head = Head::new(HeadKind::Mlp, encoder.feature_dim(), DIM, SEED, DType::F32)?;

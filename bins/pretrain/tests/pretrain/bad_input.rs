@@ -203,7 +203,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("step-0000000040.safetensors was passed over"), "{stderr}");
-    assert!(stderr.contains("going on from step 35"), "{stderr}");
+    assert!(stderr.contains("continuing from step 35"), "{stderr}");
     assert!(bench.state("whole") == whole);
 }
 

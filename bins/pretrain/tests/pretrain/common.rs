@@ -143,7 +143,7 @@ impl Bench {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     }
 
-    /// Starts a run and returns when its metrics tell of `step`, or it has ended.
+    /// Starts a run and returns when its metrics contain `step`, or it has ended.
     pub(crate) fn start_until(&self, arguments: &[&str], run: &str, step: u64) -> Child {
         let mut child = self.command(arguments).spawn().unwrap();
         while self.steps(run).last().is_none_or(|last| *last < step) {

@@ -9,7 +9,7 @@ const KILLS: usize = 12;
 
 fn send(child: &std::process::Child, signal: i32) {
     let arguments = [format!("-{signal}"), child.id().to_string()];
-    // A process that has just ended is told so by its exit code.
+    // A process that has just ended shows so by its exit code.
     std::process::Command::new("kill").args(arguments).output().unwrap();
 }
 

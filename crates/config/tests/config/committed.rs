@@ -104,7 +104,7 @@ const FILES: [&str; 5] = [
 ];
 const NONE: &str = "";
 
-/// What tells the recipes from each other, and what all of them take from the base, with the place that says so: v1 is
+/// What distinguishes the recipes, and what all of them take from the base, with the place that says so: v1 is
 /// arXiv 1911.05722v3, v2 arXiv 2003.04297, then the authors' scripts, then the names in their notebook.
 const TABLE: &[(&str, &str, [&str; 5])] = &[
     ("run.epochs", "v1 §4; v2 Table 1 (d), (e); epochs", ["200", NONE, "200", "800", "200"]),

@@ -38,7 +38,7 @@ impl Server {
         while line.trim().parse::<u16>().is_err() {
             line.clear();
             let n = lines.read_line(&mut line).unwrap();
-            assert!(n > 0, "{script} ended before it told its port");
+            assert!(n > 0, "{script} ended before it printed its port");
         }
         Self { child, port: line.trim().parse().unwrap() }
     }

@@ -120,7 +120,7 @@ fn mean_and_inv_std([mean, var]: [&Tensor; 2], eps: f64) -> Result<[Vec<f64>; 2]
 
 /// The gradients of [`batch_norm_train`] from its input `x`, its output `y` and the gradient `dy` of its
 /// output, all `[N, C, H, W]`; ReLU's gradient at 0 is 0, as in PyTorch. The numbers of `y` are read with
-/// [`After::AddRelu`] only: else it is cheaper to tell from `x` where ReLU let its input through.
+/// [`After::AddRelu`] only; otherwise it is cheaper to see from `x` where ReLU passed its input.
 ///
 /// # Errors
 /// If shapes do not fit.

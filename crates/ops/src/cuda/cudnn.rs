@@ -63,7 +63,7 @@ impl Cudnn {
         let handle = cudnn::create_handle().map_err(|error| {
             format!("{}; libcudnn.so.9 must be where the loader finds it", text(error))
         })?;
-        // SAFETY: it only tells a number.
+        // SAFETY: it only returns a number.
         let version = unsafe { sys::cudnnGetVersion() };
         let identity = format!("cuDNN {version} on {name}");
         let this = Self { device: device.clone(), handle, identity };
@@ -82,14 +82,14 @@ impl Cudnn {
 
 impl Drop for Cudnn {
     fn drop(&mut self) {
-        // SAFETY: nothing uses the handle after this. A failure has no one to tell.
+        // SAFETY: nothing uses the handle after this. A failure cannot be reported.
         let _status = unsafe { cudnn::destroy_handle(self.handle) };
     }
 }
 
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        // SAFETY: nothing uses the descriptors after this. A failure has no one to tell.
+        // SAFETY: nothing uses the descriptors after this. A failure cannot be reported.
         unsafe {
             let _status = cudnn::destroy_tensor_descriptor(self.x);
             let _status = cudnn::destroy_filter_descriptor(self.weight);
@@ -205,7 +205,7 @@ impl Library for Cudnn {
                 for _ in 0..2 {
                     found.clear();
                     // SAFETY: descriptors and operands belong together, as the plan's key says; the
-                    // library writes at most as many results as there is room for, and tells how many.
+                    // library writes at most as many results as there is room for, and returns how many.
                     unsafe {
                         sys::$find(
                             handle, $($operand,)+ MOST as c_int, &raw mut count, found.as_mut_ptr(), space,

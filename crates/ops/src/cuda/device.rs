@@ -103,7 +103,7 @@ pub(super) fn trim(device: &CudaDevice) -> Result<(), OpError> {
 /// last [`trim`].
 ///
 /// # Errors
-/// If the driver does not tell.
+/// If the driver does not report it.
 pub(super) fn peak_memory_bytes(device: &CudaDevice) -> Result<u64, OpError> {
     const OP: &str = "peak memory";
     let (mut in_pool, mut in_graphs) = (0_u64, 0_u64);

@@ -47,7 +47,7 @@ fn set<T>((of, attribute, kind): (u64, Attribute, Type), elements: &[T]) -> Resu
     status.result().map_err(text)
 }
 
-/// Has the library write a value's elements, and tells how many there are, which may be more.
+/// Has the library write a value's elements, and returns how many there are, which may be more.
 ///
 /// # Safety
 /// `T` has the size that the attribute's type has in C.
@@ -113,7 +113,7 @@ impl Calls for Backend {
     }
 
     fn destroy(&self, of: u64) {
-        // SAFETY: nothing uses the descriptor after this. A failure has no one to tell.
+        // SAFETY: nothing uses the descriptor after this. A failure cannot be reported.
         let _status = unsafe { sys::cudnnBackendDestroyDescriptor(descriptor(of)) };
     }
 

@@ -189,7 +189,7 @@ impl Cuda {
         Ok(result)
     }
 
-    /// Tells a recording about a tensor that was made for it.
+    /// Registers a tensor with the recording that allocated it.
     fn allocated(&self, op: &'static str, x: &Tensor) -> Result<(), OpError> {
         if let Some(tape) = &mut *self.tape.borrow_mut() {
             tape.allocated(memory::place(&self.device, x).in_op(op)?);

@@ -44,7 +44,7 @@ impl Tape {
         stream.synchronize().map_err(driver(op))?;
         device::trim(device)?;
         let tables = Pinned::new(op, &stream, TABLE_BYTES)?;
-        // Other threads go on uploading images meanwhile.
+        // Other threads continue to upload images meanwhile.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(driver(op))?;
         Ok(Self { stream, own: BTreeSet::new(), held: BTreeMap::new(), tables, used: 0 })
@@ -119,8 +119,8 @@ impl Graph {
             return Ok(());
         }
         let what = format!(
-            "{made} tensors were made and {freed} given back; a recording takes operations of this \
-             crate alone and keeps none of their results"
+            "{made} tensors were made and {freed} given back; a recording takes only operations \
+             of this crate and keeps none of their results"
         );
         Err(failed(op, &what))
     }
@@ -133,7 +133,7 @@ impl Graph {
         };
         let graph = self.graph.cu_graph();
         let mut n_nodes = 0;
-        // SAFETY: the graph exists; without a place for nodes it tells how many there are.
+        // SAFETY: the graph exists; without a place for nodes it returns how many there are.
         checked(unsafe { sys::cuGraphGetNodes(graph, std::ptr::null_mut(), &raw mut n_nodes) })?;
         let mut nodes = vec![std::ptr::null_mut(); n_nodes];
         // SAFETY: there is room for all nodes.

@@ -1,4 +1,4 @@
-//! Marks around operations, to tell how long each took.
+//! Marks around operations, to measure how long each took.
 
 use std::sync::Arc;
 

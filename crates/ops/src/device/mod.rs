@@ -13,7 +13,7 @@ use crate::error::OpError;
 /// CPU, whose process knows.
 ///
 /// # Errors
-/// If the driver does not tell.
+/// If the driver does not report it.
 pub fn peak_device_memory_bytes(device: &Device) -> Result<Option<u64>, OpError> {
     match device {
         #[cfg(feature = "cuda")]
@@ -22,8 +22,8 @@ pub fn peak_device_memory_bytes(device: &Device) -> Result<Option<u64>, OpError>
     }
 }
 
-/// The algorithm that a GPU's library was found to compute each convolution fastest by, as text; `None`
-/// for the CPU. Algorithms differ in their bits, so a run that goes on in another process asks for the
+/// The cuDNN algorithm chosen for each convolution shape, one per line; `None` for the CPU.
+/// Algorithms differ in their bits, so a run that continues in another process asks for the
 /// same ones by [`prefer_convolution_choices`]. Both are about the calling thread.
 ///
 /// # Errors
@@ -37,11 +37,11 @@ pub fn convolution_choices(device: &Device) -> Result<Option<String>, OpError> {
 }
 
 /// Has convolutions that were not yet computed use these algorithms where the device has them, unless
-/// another library or device chose them, which is told. Nothing on the CPU, which has one each.
+/// another library or device chose them, which is reported. Nothing on the CPU, which has one each.
 ///
 /// # Errors
 /// If the library is missing or the text is none of [`convolution_choices`].
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is a CPU alone"))]
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is only a CPU"))]
 pub fn prefer_convolution_choices(
     device: &Device,
     choices: &str,

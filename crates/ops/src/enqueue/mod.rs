@@ -17,8 +17,8 @@ const OP: &str = "enqueue";
 /// and a queue of bf16 rounds them to nearest.
 ///
 /// # Errors
-/// If the shapes or types do not fit, there are more than K keys, or `ptr` is not below K (on a GPU, which
-/// cannot tell, it wraps); then nothing was changed.
+/// If the shapes or types do not fit, there are more than K keys, or `ptr` is not below K (on a GPU, where
+/// this cannot be checked, it wraps); then nothing was changed.
 pub fn enqueue_(queue: &Tensor, keys: &[&Tensor], ptr: &Tensor) -> Result<(), OpError> {
     let [c, queue_size] = dims2(OP, "queue", queue)?;
     let mut n_keys = 0;

@@ -1,8 +1,8 @@
 //! Which algorithm a convolution library uses for which shape: measured once, then kept.
 //!
 //! Algorithms that give the same bits each time are taken, so that a step repeated on a device repeats its
-//! result; where there is none, one whose bits vary, which is told with the choice. What was chosen can be
-//! told and asked for again, since a second measurement may prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
+//! result; where there is none, one whose bits vary, which is reported with the choice. The choice can be
+//! reported and asked for again, since a second measurement may prefer another algorithm, whose bits differ. All convolutions share one workspace, as large as the
 //! neediest, so that none is allocated once each shape was seen.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(crate) trait Library {
     /// Memory of so many bytes.
     fn workspace(&self, bytes: usize) -> Result<Self::Workspace, String>;
 
-    /// Runs algorithms between which there is a choice and tells about each. Where the preferred one, which
+    /// Runs algorithms between which there is a choice and reports on each. Where the preferred one, which
     /// was chosen before, is among them, the others may be left out.
     fn measure(
         &self,
@@ -50,7 +50,7 @@ pub(crate) trait Library {
     /// A name of an algorithm that means the same in another process, without `: `.
     fn name(&self, algorithm: &Self::Algorithm) -> String;
 
-    /// Computes by an algorithm that `measure` told of.
+    /// Computes by an algorithm that `measure` reported.
     fn run(
         &self,
         what: &Self::Descriptors,
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(chosen(&slower).unwrap(), (slower.clone(), None));
         let noted = slower.replace("bf16: 2", "bf16: 2 (its bits vary)");
         assert_eq!(chosen(&noted).unwrap(), (slower.clone(), None));
-        // A checkpoint of before choices said who made them.
+        // A checkpoint from before choices named their library.
         let headless = slower.replace("chosen by this library\n", "");
         assert_eq!(chosen(&headless).unwrap(), (slower.clone(), None));
         // Another shape's, and one that is not there.

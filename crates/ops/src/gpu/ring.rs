@@ -6,7 +6,7 @@ use std::ops::Range;
 /// Where pieces begin: what copies from memory of the host do best.
 const ALIGNMENT: usize = 16;
 
-/// Which pieces of a buffer of `len` bytes are in use, each with the mark that tells when it no longer is.
+/// Which pieces of a buffer of `len` bytes are in use, each with the mark that shows when it no longer is.
 #[derive(Debug)]
 pub(crate) struct Ring<M> {
     len: usize,

@@ -7,7 +7,7 @@
 //! - the copy starts once the computation that reads the device's memory is done;
 //! - the computation starts once the copy is done.
 //!
-//! There are as many buffers as ever were under way at a time, so that a steady state allocates none.
+//! There are as many buffers as the most uploads pending at one time, so that a steady state allocates none.
 
 use std::sync::{Mutex, PoisonError};
 

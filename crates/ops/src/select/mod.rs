@@ -13,8 +13,8 @@ use crate::error::{InOp, OpError};
 const OP: &str = "select_rows";
 
 /// Row `order[i]` of `x` as row i of the result; `order` is u32 `[M]` where `x` is. Images and activations
-/// `[N, C, H, W]` keep channels last in memory. On a GPU, which cannot tell, a row that `x` does not have is
-/// NaN.
+/// `[N, C, H, W]` keep channels last in memory. On a GPU, where this cannot be checked, a row that `x` does not
+/// have is NaN.
 ///
 /// # Errors
 /// If `order` is no list of u32, or on a CPU names a row that `x` does not have.

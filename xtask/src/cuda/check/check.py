@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Proves the programs beside it on the first GPU of this machine, in the order of what tells most a second.
+"""Proves the programs beside it on the first GPU of this machine, the most informative per second first.
 
 Needs an NVIDIA driver from 580 on and a Python with PyTorch for CUDA 13 and torchvision (name it by
 PYTHON=...). Each part writes its result to results.json at once; a part is started only if its bound fits
-into the time left. What crashed or what cuDNN refused is done once more with what tells why (report.py). The
+into the time left. What crashed or what cuDNN refused is run once more with diagnostics (report.py). The
 table at the end has a line for each part. Exit code: 0 all passed, 1 something failed, 2 something was not
 started or an option is wrong, 75 stopped by Ctrl-C or SIGTERM: programs are killed, results and table stay.
 
@@ -143,8 +143,8 @@ def main():
     rows = []
     more = {"arguments": sys.argv[1:], "python": PYTHON, "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
     for part in todo:
-        # Written before and after each part: whatever ends this program, what was found stays, and it tells
-        # what ran then.
+        # Written before and after each part: whatever ends this program, the results so far stay, and they
+        # show what was running.
         results.write(report.as_json(rows, time.time() - began, **more, running=part.name))
         start = time.time()
         rows.append(report.Row(part.name, outcome_of(part, context), time.time() - start))

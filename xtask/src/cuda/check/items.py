@@ -62,16 +62,16 @@ def verdict(context, command, found, done, ends, loaded):
     wrong = [report for report in reports.values() if "left_out" not in report and report.get("passed") is not True]
     passed = [report for report in reports.values() if report.get("passed") is True]
     figure = f"{len(passed)} of {len(passed) + len(wrong) + len(missing)} items"
-    told = [f"{report['item']}: {report.get('error') or report.get('process') or 'no verdict'}" for report in wrong]
-    told += ends
+    errors = [f"{report['item']}: {report.get('error') or report.get('process') or 'no verdict'}" for report in wrong]
+    errors += ends
     if missing:
-        told.append(f"never ran: {', '.join(missing)}")
+        errors.append(f"never ran: {', '.join(missing)}")
     if found.behind:
-        told.append(f"fresh processes went on behind {', '.join(found.behind)}")
+        errors.append(f"fresh processes continued after {', '.join(found.behind)}")
     details = {"items": reports, "never_ran": missing, "libraries": loaded}
     if passed and not wrong and not missing and not ends and done.code == 0:
         return Outcome(True, figure, details=details)
-    told = told or [done.why() or "it did nothing"]
+    errors = errors or [done.why() or "it did nothing"]
     first = wrong[0]["item"] if wrong else (missing or found.names)[0]
     details |= {"command": done.command(), "err": done.err[-8000:], "repeat": [*command, "--only", first]}
-    return Outcome(False, figure, error="\n".join(told), details=details)
+    return Outcome(False, figure, error="\n".join(errors), details=details)

@@ -9,7 +9,7 @@ RESULT = re.compile(r"^test (.+?) \.\.\. (ok|FAILED|ignored)\b.*$", re.MULTILINE
 
 
 def messages(out):
-    """What each failed test said. libtest tells it under a heading of the test."""
+    """What each failed test said. libtest prints it under a heading of the test."""
     found = {}
     for part in out.split("\n---- ")[1:]:
         head, _, body = part.partition("\n")
@@ -34,7 +34,7 @@ def tests(context, program, names=(), threads=4):
     said = messages(done.out)
     silent = [name for name in listed if name not in results]
     if silent and done.code not in (0, "timeout", "stopped"):
-        # By itself each of them tells whether it was the one that ended the process.
+        # Run separately, each of them shows whether it ended the process.
         for name in silent:
             one = context.run([path, "--test-threads=1", "--exact", name])
             if one.code in ("no time", "stopped"):
@@ -48,13 +48,13 @@ def tests(context, program, names=(), threads=4):
     details = {"tests": results}
     if done.code == 0 and not wrong:
         return Outcome(True, figure, details=details)
-    told = [f"{name}: {said.get(name) or results[name]}" for name in wrong if name in results]
+    errors = [f"{name}: {said.get(name) or results[name]}" for name in wrong if name in results]
     if running:
-        told.append(f"{' or '.join(running)}: {done.why() or 'no result'}")
-    told = told or [f"each passes by itself, but together: {done.why()}" if silent else done.why()]
+        errors.append(f"{' or '.join(running)}: {done.why() or 'no result'}")
+    errors = errors or [f"each passes by itself, but together: {done.why()}" if silent else done.why()]
     repeat = [path, "--test-threads=1", *(["--exact", wrong[0]] if wrong else names)]
     details |= {"command": done.command(), "out": done.out[-MOST_OUT:], "err": done.err[-8000:], "repeat": repeat}
-    return Outcome(False, figure, error="\n".join(told), details=details)
+    return Outcome(False, figure, error="\n".join(errors), details=details)
 
 
 def together(context, programs):

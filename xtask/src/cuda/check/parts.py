@@ -1,4 +1,4 @@
-"""The parts of check.py, in the order of what they tell a second."""
+"""The parts of check.py, the most informative per second first."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""What check.py tells: the table, the results, and of a part that failed enough to repair it without another try."""
+"""What check.py reports: the table, the results, and of a part that failed enough to repair it without another try."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ class Results:
         return f"the results of an earlier start are now in {kept}"
 
     def write(self, found):
-        """A fault is kept, to be told at the end: parts that run are worth more than their file."""
+        """A fault is kept, to be reported at the end: parts that run are worth more than their file."""
         try:
             with open(self.new, "w") as file:
                 json.dump(plain(found), file, indent=1, default=str)
@@ -104,19 +104,19 @@ def cut(text):
 def halves(row):
     """What became of a part, and the first line of its error."""
     outcome = row.outcome
-    told = (outcome.error.strip().splitlines() or [""])[0]
+    problem = (outcome.error.strip().splitlines() or [""])[0]
     bar = f" (bar {outcome.bar})" if outcome.bar else ""
     figure = f"{outcome.figure}{bar}  " if outcome.figure or bar else ""
-    return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", told
+    return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", problem
 
 
 def lines(row):
     """What the table has of a part: a line, and below it the error of one that failed where it does not fit."""
-    start, told = halves(row)
-    if row.outcome.passed is not False or len(start + told) <= MOST_COLUMNS:
-        return [cut(start + told)]
+    start, problem = halves(row)
+    if row.outcome.passed is not False or len(start + problem) <= MOST_COLUMNS:
+        return [cut(start + problem)]
     indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    return [cut(start), *textwrap.wrap(told, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
+    return [cut(start), *textwrap.wrap(problem, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
 
 
 def table(rows, context):
@@ -146,11 +146,11 @@ def slowest(context):
     if found is None or context.ceilings is None:
         return []
     above = sorted(((kernel["ms"] - floor_ms(kernel, context.ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
-    told = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
+    found_lines = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
     for excess, kernel in above[:MOST_KERNELS]:
         floor = kernel["ms"] - excess
-        told.append(cut(f"  {excess:7.3f} above {floor:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"))
-    return told
+        found_lines.append(cut(f"  {excess:7.3f} above {floor:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"))
+    return found_lines
 
 
 def sanitizer():
@@ -162,7 +162,7 @@ def sanitizer():
 
 
 def investigate(outcome, context):
-    """One repetition of what crashed or what cuDNN refused, in a fresh process, with what tells most about it.
+    """One repetition of what crashed or what cuDNN refused, in a fresh process, with diagnostics.
 
     The kind of failure is looked for in all that was said, not only in the line that the table shows.
     """

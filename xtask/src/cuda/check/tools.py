@@ -204,7 +204,7 @@ def run(command, seconds, meanwhile=None, **environment):
     try:
         out, err = Reader(program.stdout), Reader(program.stderr)
         in_time = wait(program, began + seconds, meanwhile)
-        told = time.monotonic() - began
+        elapsed = time.monotonic() - began
         if not in_time:
             kill_group(program)
             # Without a limit, a process that hangs in the driver would hang this one.
@@ -216,7 +216,7 @@ def run(command, seconds, meanwhile=None, **environment):
         Stop.running.pop(program.pid, None)
     left = f"; process {program.pid} is there {GRACE} s after SIGKILL" if program.returncode is None else ""
     code = "stopped" if Stop.by else program.returncode if in_time else "timeout"
-    return Done(words, code, round(told, 2), out.text(), err.text(), left)
+    return Done(words, code, round(elapsed, 2), out.text(), err.text(), left)
 
 
 def json_lines(text):

@@ -1,4 +1,4 @@
-//! What cuDNN's graph interface is told about a convolution, as plain data: which descriptors, with which
+//! The description of a convolution for cuDNN's graph interface, as plain data: which descriptors, with which
 //! attributes. Descriptors refer to each other by the numbers that the library gave out.
 
 use candle_core::DType;

@@ -1,8 +1,8 @@
-//! Convolutions through cuDNN's graph interface: which engines there are, which may be used, and what the
-//! library is told in which order. The calls themselves are behind [`Calls`], so that a recording stands in
+//! Convolutions through cuDNN's graph interface: which engines there are, which may be used, and the order
+//! of the calls to the library. The calls themselves are behind [`Calls`], so that a recording stands in
 //! for the library in tests.
 //!
-//! Everything is made at the first computation of a shape. A computation after that hands over addresses and
+//! Everything is made at the first computation of a shape. A later computation passes addresses and
 //! starts the plan: nothing is allocated on the device and nothing waited for, as a recording needs it.
 
 mod description;
@@ -264,7 +264,7 @@ impl<C: Calls> Graph<C> {
     }
 
     /// Makes the listed engines ready, runs each and times those between which there is a choice: the
-    /// preferred one alone if it works, else deterministic ones, else the others.
+    /// preferred one only if it works, otherwise the deterministic ones, otherwise the rest.
     fn measure_listed(
         &self,
         what: &Described<C>,

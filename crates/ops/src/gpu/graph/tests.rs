@@ -1,4 +1,4 @@
-//! The graph interface against a library that writes down what it is told.
+//! The graph interface against a library that writes down its calls.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -418,7 +418,7 @@ fn other_heuristics_are_asked_where_the_first_has_nothing() {
     let mut recorder = Recorder::listing(&[failing]);
     recorder.lists.insert(fallback, vec![fake(9, 1.0)]);
     assert_eq!(chosen(recorder, "").unwrap().0, "engine 9");
-    // With nothing anywhere, everything that was tried is told.
+    // If no engine works, everything that was tried is reported.
     let down = fake(2, 1.0).with(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
     let failing = Fake { fails: Some("NOT_SUPPORTED"), ..fake(1, 1.0) };
     let greedy = Fake { workspace: -1, ..fake(3, 1.0) };
