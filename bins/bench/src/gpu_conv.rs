@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Timed samples; their median counts
     #[arg(long, default_value_t = 7, value_parser = value_parser!(u32).range(1..=1000))]
     samples: u32,
-    /// Computations in a sample, queued one behind the other
+    /// Computations in a sample, queued one after the other
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=1000))]
     repeats: u32,
 }

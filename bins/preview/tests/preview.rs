@@ -179,7 +179,7 @@ fn a_substitute_is_shown_as_the_trainer_gets_it() {
     let mut sets = data(folder.path());
     let shard = folder.path().join("train-000000.tar");
     let mut bytes = std::fs::read(&shard).unwrap();
-    // The body of the first image, behind its 512-byte header, no longer starts like a JPEG.
+    // The body of the first image, after its 512-byte header, no longer starts like a JPEG.
     bytes[512..516].copy_from_slice(b"none");
     std::fs::write(shard, bytes).unwrap();
     sets.push("data.verify=\"sizes\"".into());

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
             }
             Taken::Bad(error) if n_bad == 0 => {
                 let hint =
-                    "mend or remove it, or give --skip-bad N to leave out up to N such images";
+                    "repair or remove it, or give --skip-bad N to leave out up to N such images";
                 return Err(error.context(format!("an image is bad; {hint}")));
             }
             Taken::Bad(error) => {

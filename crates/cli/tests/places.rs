@@ -216,7 +216,7 @@ fn archives_of_imagenet_are_both_splits() {
     let missing = folder.path().join("ILSVRC2012_devkit_t12.tar.gz");
     assert_eq!(error.to_string(), format!("cannot open {}", missing.display()));
 
-    // Class 1 of the devkit is n02119789, which sorts behind n02100735.
+    // Class 1 of the devkit is n02119789, which sorts after n02100735.
     let meta = include_bytes!("../../ingest/tests/golden/packed.mat");
     let kit = tar_of(&[
         ("d/data/ILSVRC2012_validation_ground_truth.txt", b"1\n2\n"),

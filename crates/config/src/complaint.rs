@@ -8,7 +8,7 @@ pub(crate) struct Complaint {
     /// What of the key is underlined.
     pub(crate) part: Part,
     pub(crate) message: String,
-    /// Text behind the underline.
+    /// Text after the underline.
     pub(crate) label: String,
     pub(crate) help: Option<String>,
 }

@@ -51,7 +51,7 @@ pub(crate) struct RawRun {
     pub(crate) epochs: Option<u64>,
     /// How activations are stored and multiplied.
     pub(crate) precision: RawPrecision,
-    /// Whether a GPU repeats a step that was recorded once.
+    /// Whether a GPU captures the step as a CUDA graph and replays it.
     pub(crate) cuda_graph: bool,
     /// Which interface of its library a GPU's convolutions go through.
     pub(crate) conv_backend: RawConvBackend,

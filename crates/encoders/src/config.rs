@@ -100,7 +100,7 @@ pub struct VitShape {
 
 impl VitShape {
     /// Each size with its name in configs: DeiT-Ti and DeiT-S (Touvron et al. 2021, Table 1). MoCo v3's
-    /// ViT-S has 12 heads in place of 6.
+    /// ViT-S has 12 heads instead of 6.
     pub const NAMES: [(&'static str, Self); 2] = [
         ("vit_tiny", Self { embed_dim: 192, depth: 12, n_heads: 3 }),
         ("vit_small", Self { embed_dim: 384, depth: 12, n_heads: 6 }),

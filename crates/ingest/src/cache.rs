@@ -390,7 +390,7 @@ mod tests {
         fs::remove_file(store.path().join("0.tar")).unwrap();
         assert_eq!(content(&mut cache.file(&entries[0]).unwrap()), [0; 1000]);
         let store = Arc::new(FolderStore::new(store.path()));
-        // Somebody who cleans up by hand costs a fetch and no run.
+        // A user who cleans up by hand costs a fetch and no run.
         fs::write(store_folder.path().join("0.tar"), vec![0; 1000]).unwrap();
         fs::remove_file(folder.path().join(&entries[0].blake3)).unwrap();
         assert_eq!(content(&mut cache.file(&entries[0]).unwrap()), [0; 1000]);

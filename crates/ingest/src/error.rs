@@ -428,7 +428,7 @@ impl IngestError {
         matches!(self, Self::ImageEmpty { .. } | Self::ImageSize { .. })
     }
 
-    /// Whether the same request may succeed at another time; all else fails until somebody acts.
+    /// Whether the same request may succeed at another time; everything else fails until a person acts.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::StoreFailed { .. })

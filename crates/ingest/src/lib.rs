@@ -2,7 +2,7 @@
 //!
 //! A [`Manifest`] says which shards a data set has and what their bytes must be, a [`ShardWriter`] makes
 //! shards, a [`ShardSet`] reads single samples out of them, and a [`Sampler`] says which sample comes
-//! when. A [`Source`] is anything that hands out [`EncodedSample`]s by index.
+//! when. A [`Source`] is anything that returns [`EncodedSample`]s by index.
 //!
 //! ```
 //! # fn main() -> Result<(), moco_ingest::IngestError> {

@@ -41,7 +41,7 @@ pub enum ShardPlace {
     /// On a store; a whole shard is fetched when a sample of it is needed.
     Cached(Arc<ShardCache>),
     /// On a store, each with its index `SHARD.idx`; samples are fetched one by one. Nothing checks their
-    /// bytes besides the store itself.
+    /// bytes in addition to the store itself.
     Ranges(Arc<dyn Store>),
 }
 

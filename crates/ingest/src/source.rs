@@ -1,4 +1,4 @@
-//! The trait of everything that hands out samples by index, and what a sample is.
+//! The trait of everything that returns samples by index, and what a sample is.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Where shards can lie besides the local disk: anything that gives bytes by name and range.
+//! Where shards can be stored other than the local disk: anything that gives bytes by name and range.
 
 use std::{
     fmt,

@@ -76,7 +76,7 @@ pub enum TrainError {
     /// More training images were replaced than the plan allows.
     #[error(
         "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
-         the last one was {last}; mend the data, or raise the budget and resume"
+         the last one was {last}; repair the data, or raise the budget and resume"
     )]
     BadSampleBudget {
         /// How many may be replaced.

@@ -78,7 +78,7 @@ pub enum Event<'a> {
         /// The convolutions, and the numbers of their algorithms.
         convolutions: &'a [&'a str],
     },
-    /// The algorithms of a GPU's convolutions are measured anew, since those of the checkpoint were chosen by
+    /// The algorithms of a GPU's convolutions are measured again, since those of the checkpoint were chosen by
     /// another library or for another device; their bits may differ.
     ChosenAnew {
         /// Who chose then, and who chooses here.

@@ -100,7 +100,7 @@ class Step:
         )
 
     def encoder(self, torchvision):
-        """builder.py 31-41: the MLP head of v2 in place of the classifier."""
+        """builder.py 31-41: the MLP head of v2 instead of the classifier."""
         nn = self.torch.nn
         encoder = getattr(torchvision.models, self.args.arch)(num_classes=DIM)
         hidden = encoder.fc.weight.shape[1]

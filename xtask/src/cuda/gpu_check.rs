@@ -19,7 +19,7 @@ const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=3,dict=192MiB";
 const REHEARSAL_SECONDS: &str = "600";
 /// Of our programs those that the script starts.
 const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
-/// The tests run on a device in place of the emulator. Programs get these features too, since then nothing
+/// The tests run on a device instead of the emulator. Programs get these features too, since then nothing
 /// is built twice; they change only what tests call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.

@@ -145,7 +145,7 @@ fn object(source: &Path, to: &Path) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { bail!("cc: {status}") }
 }
 
-/// The names behind `pub fn`, each once.
+/// The names after `pub fn`, each once.
 fn functions(declared: &str) -> Vec<&str> {
     let mut names: Vec<&str> = declared
         .lines()

@@ -11,6 +11,7 @@ mod layers;
 mod lexer;
 mod links;
 mod owners;
+mod plain;
 mod problem;
 mod shape;
 mod words;
@@ -44,6 +45,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
     for file in files {
         problems.extend(shape::check(file));
         problems.extend(words::check(file));
+        problems.extend(plain::check(file));
         problems.extend(borders::check(file));
         problems.extend(comments::check(file));
     }

@@ -125,7 +125,7 @@ impl Step {
             // The bias.
             ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * c_out, 1));
         }
-        // ReLU between the layers, L2 normalization behind them.
+        // ReLU between the layers, L2 normalization after them.
         ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * network.feature_dim, 1));
         ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * self.dim, 1));
         ops

@@ -133,7 +133,7 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Float> Rows<T> {
-    /// For each pixel the runs of what it meets, one behind the other.
+    /// For each pixel the runs of what it meets, one after the other.
     pub(super) fn copy(from: &[T], pixels: &[Pixel], runs: &[Run]) -> Self {
         let depth: usize = runs.iter().map(|run| run.len).sum();
         let stride = depth.next_multiple_of(SKEW) + SKEW;

@@ -39,7 +39,7 @@ pub(crate) trait Gpu {
     /// Memory for a result, contiguous; what is in it is undefined.
     fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError>;
 
-    /// Queues a kernel behind all that was queued before.
+    /// Queues a kernel after all that was queued before.
     fn launch(
         &self,
         op: &'static str,
@@ -69,7 +69,7 @@ pub(crate) trait Gpu {
     /// Queues the replacement of a contiguous tensor by another one of its size.
     fn copy(&self, op: &'static str, to: &Tensor, from: &Tensor) -> Result<(), OpError>;
 
-    /// What is asked for from here on is recorded and not done; see [`crate::Recording`].
+    /// Starts recording: subsequent calls are captured, not executed; see [`crate::Recording`].
     fn begin_recording(&self, op: &'static str) -> Result<(), OpError>;
 
     /// What was asked for since.

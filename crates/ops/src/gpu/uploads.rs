@@ -18,7 +18,7 @@ pub(crate) trait Transfers {
     /// Pinned memory, memory on the device, and the marks.
     type Buffer;
 
-    /// A buffer of so many bytes; its marks lie behind its allocation.
+    /// A buffer of so many bytes; its marks lie after its allocation.
     fn buffer(&self, bytes: usize) -> Result<Self::Buffer, OpError>;
 
     /// Bytes of a buffer.
@@ -39,7 +39,7 @@ pub(crate) trait Transfers {
     /// Makes further computation wait for the copy.
     fn computation_waits_for_copy(&self, buffer: &Self::Buffer) -> Result<(), OpError>;
 
-    /// Sets the mark of the computation behind all that was queued.
+    /// Sets the mark of the computation after all that was queued.
     fn mark_computation(&self, buffer: &Self::Buffer) -> Result<(), OpError>;
 }
 

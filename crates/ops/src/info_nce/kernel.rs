@@ -30,7 +30,7 @@ pub(super) struct Panel<T> {
     shape: TileShape,
     vectors: usize,
     c: usize,
-    /// Where in the batch its queries are; the columns behind the last are zero.
+    /// Where in the batch its queries are; the columns after the last are zero.
     pub(super) first: usize,
     pub(super) n: usize,
     /// `[C, width]`.

@@ -31,7 +31,7 @@ class Found:
 
     def ended_behind(self, done, new):
         """Whether the process or the device was lost, which may show only after the item was compared."""
-        explained = any(line.get("passed") is False for line in new) and "is lost behind" not in done.err
+        explained = any(line.get("passed") is False for line in new) and "is lost after" not in done.err
         return done.code != 0 and not (done.code == 1 and explained)
 
 
