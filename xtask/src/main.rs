@@ -31,9 +31,9 @@ Examples:
   cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
   cargo xtask --features cifar pretrain FILE.toml       the files of CIFAR-10 or MNIST
   cargo xtask preview                                   a picture of images and their views
-  cargo xtask bench step                                training steps on this CPU beside PyTorch's
-  cargo xtask bench data                                views a second beside torchvision's
-  cargo xtask bench gpu                                 training steps on a GPU beside PyTorch's
+  cargo xtask bench step                                training steps on this CPU compared with PyTorch's
+  cargo xtask bench data                                views a second compared with torchvision's
+  cargo xtask bench gpu                                 training steps on a GPU compared with PyTorch's
   cargo xtask bench gpu-model                           what a step costs an H100 at least
   cargo xtask ci                                        every check, as the continuous integration runs it
   cargo xtask ci --cuda                                 kernels and portable programs, by NVIDIA's compiler

@@ -54,7 +54,7 @@ pub(crate) fn normal(dims: &[usize], index: u64) -> anyhow::Result<Tensor> {
     Ok(Tensor::from_vec(numbers, dims, &Device::Cpu)?)
 }
 
-/// The same for activations `[N, C, H, W]`, which lie in memory with channels last.
+/// The same for activations `[N, C, H, W]`, which are stored with channels last.
 pub(crate) fn activations([n, c, h, w]: [usize; 4], index: u64) -> anyhow::Result<Tensor> {
     Ok(normal(&[n, h, w, c], index)?.permute((0, 3, 1, 2))?)
 }

@@ -223,7 +223,7 @@ fn choices(device: &candle_core::Device) -> anyhow::Result<Vec<String>> {
     Ok(choices.lines().map(String::from).collect())
 }
 
-/// Activations `[N, C, H, W]`, which lie in memory with channels last.
+/// Activations `[N, C, H, W]`, which are stored with channels last.
 fn activations(
     [n, c, h, w]: [usize; 4],
     dtype: DType,

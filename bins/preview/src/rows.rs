@@ -21,7 +21,7 @@ pub(crate) struct Wanted {
 /// A decoded image.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// Where it lies.
+    /// Where it is.
     pub(crate) key: String,
     pub(crate) pixels: RgbImage,
 }

@@ -1,4 +1,4 @@
-//! Pillow's antialiased bilinear resampling of u8 images, to the bit.
+//! Pillow's antialiased bilinear resampling of u8 images, bit for bit.
 //!
 //! Rows first, then columns, each with 22-bit fixed-point weights and rounding to u8, as Pillow up to
 //! 12.3 does for every shape (13.0 takes columns first for some portrait shapes, which moves samples by 1).
@@ -14,7 +14,7 @@ const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 /// Resizes the part of `image` inside `crop` to `width` x `height`.
 ///
 /// Pixels outside the crop have no influence: this is crop-then-resize, not `resize(box=…)`.
-/// The crop must lie inside the image.
+/// The crop must be inside the image.
 pub(crate) fn resize_part(
     image: &RgbImage,
     crop: &CropBox,

@@ -1,5 +1,5 @@
 //! Whole recipes from JPEG files to views, against Pillow 12.3.0 and torchvision 0.29.2
-//! (`golden/generate_recipes.py`): exact to the bit, fast within the bounds of `docs/augmentation.md`.
+//! (`golden/generate_recipes.py`): the exact ones bit for bit, the fast ones within the bounds of `docs/augmentation.md`.
 #![expect(clippy::unwrap_used, reason = "a broken golden file must stop the test")]
 
 use moco_augment::{

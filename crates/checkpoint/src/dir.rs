@@ -71,7 +71,7 @@ impl CheckpointDir {
         self.0.newest_valid()
     }
 
-    /// Reads and verifies one checkpoint, wherever it lies and whatever its name.
+    /// Reads and verifies one checkpoint, whatever its folder and name.
     ///
     /// # Errors
     /// [`CheckpointError::Io`], or what is wrong with the file.

@@ -23,7 +23,7 @@ pub enum FeedError {
     /// An image cannot become a view.
     #[error("image {key}: {source}")]
     Image {
-        /// Where the image lies.
+        /// Where the image is.
         key: String,
         /// What is wrong with it.
         source: AugmentError,

@@ -11,7 +11,7 @@ pub enum Remedy {
     Regenerate,
     /// The data set comes from elsewhere.
     Download,
-    /// The data set lies on a store.
+    /// The data set is on a store.
     Upload,
 }
 

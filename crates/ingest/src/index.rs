@@ -1,4 +1,4 @@
-//! Where each sample of a shard or archive lies: 16 bytes and a name each, in memory and as a file.
+//! Where each sample of a shard or archive is: 16 bytes and a name each, in memory and as a file.
 
 use std::{
     fs::{self, File},
@@ -32,7 +32,7 @@ struct Row {
     name_end: u32,
 }
 
-/// Where one sample lies.
+/// Where one sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,

@@ -33,7 +33,7 @@ pub enum Verify {
     Sizes,
 }
 
-/// Where the shards of a data set lie.
+/// Where the shards of a data set are.
 #[derive(Debug, Clone)]
 pub enum ShardPlace {
     /// In a folder.
@@ -67,7 +67,7 @@ struct Shard {
 }
 
 impl ShardSet {
-    /// Opens the shards that the manifest lists for a split, which lie in the folder `root`, and compares
+    /// Opens the shards that the manifest lists for a split, which are in the folder `root`, and compares
     /// each with the manifest.
     ///
     /// # Errors

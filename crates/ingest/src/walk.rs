@@ -1,4 +1,4 @@
-//! Walks over the headers of a tar file, or of one that lies within another.
+//! Reads the headers of a tar file, or of one that is inside another.
 
 use std::{
     fs::File,

@@ -61,7 +61,7 @@ impl Alarm {
     }
 }
 
-/// A verdict beside a log line.
+/// A verdict on a log line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HealthReport {
     /// Share of real keys in the queue, in percent. While it is below 100 the queue still holds random keys:

@@ -64,7 +64,7 @@ pub enum TrainError {
     /// The device is a CPU, and a setting of the plan asks for more.
     #[error("{setting} needs --device cuda:N")]
     NeedsGpu {
-        /// The setting, as it stands in a config.
+        /// The setting, as it is in a config.
         setting: &'static str,
     },
     /// Features of labeled images were asked for, and there are none.

@@ -73,7 +73,7 @@ pub enum Event<'a> {
         sample: &'a BadSample,
     },
     /// A GPU computes convolutions whose bits differ from one time to the next, so that a run cannot be
-    /// repeated to the bit.
+    /// reproduced bit for bit.
     BitsVary {
         /// The convolutions, and the numbers of their algorithms.
         convolutions: &'a [&'a str],
@@ -91,7 +91,7 @@ pub enum Event<'a> {
     },
 }
 
-/// A log line, as it stands in `metrics.jsonl`: means since the line before, except where it says otherwise.
+/// A log line, as it is in `metrics.jsonl`: means since the line before, except where it says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogLine {
     /// The loss and how it came about.

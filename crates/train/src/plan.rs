@@ -170,7 +170,7 @@ pub struct HealthPlan {
 pub enum DataPlan {
     /// Tar shards listed in a manifest.
     Shards {
-        /// Where they lie.
+        /// Where they are.
         place: ShardsPlan,
         /// The manifest, a file on this machine.
         manifest: PathBuf,
@@ -212,7 +212,7 @@ pub enum ShardCheck {
     WhenRead,
 }
 
-/// Where tar shards lie.
+/// Where tar shards are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardsPlan {
     /// In a folder.

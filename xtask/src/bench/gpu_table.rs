@@ -57,7 +57,7 @@ const QUANTITIES: [Quantity; 9] = [
     Quantity { name: "peak memory, GiB", places: &["/peak_memory_bytes"], scale: GIB },
 ];
 
-/// Rates of ours that have no peer but the rate of ours on views that lie on the device.
+/// Rates of ours that have no peer but the rate of ours on views that are on the device already.
 const FEEDS: [Quantity; 2] = [
     Quantity {
         name: "images a second through the pipeline",

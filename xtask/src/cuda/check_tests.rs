@@ -120,7 +120,7 @@ fn parts_are_chosen_by_name_and_an_unknown_one_is_answered_with_all() {
     }
 }
 
-/// Both ways to cuDNN beside PyTorch, of which one fails for one convolution.
+/// Both ways to cuDNN compared with PyTorch, of which one fails for one convolution.
 #[test]
 fn convolutions_are_added_up_by_interface_and_a_failure_is_named() {
     let pack = Pack::new("convolutions");

@@ -100,7 +100,7 @@ fn strip(programs: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
 }
 
 fn compress(folder: &Path, archive: &Path) -> anyhow::Result<()> {
-    // Programs stand beside each other, so that what they share is near.
+    // Programs are next to each other, so that what they share is near.
     call(
         Command::new("tar")
             .args(["--create", "--sort=name", "--use-compress-program", COMPRESSION])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Losses of our steps beside those of PyTorch's from the same weights, views and permutations.
+"""Losses of our steps compared with PyTorch's from the same weights, views and permutations.
 
 PyTorch trains several times, each from weights that differ by a rounding, which shows how far runs of the same
 kind drift apart; ours has to stay as near to their mean. Prints one JSON object; the exit code is 0 only if it

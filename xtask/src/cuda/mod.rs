@@ -76,7 +76,7 @@ impl Kit {
         self.folder().join("kit").join("nvcc")
     }
 
-    /// Where NVIDIA's packages lie.
+    /// Where NVIDIA's packages are.
     fn home(self) -> PathBuf {
         self.folder().join("kit").join("cuda")
     }

@@ -1,4 +1,4 @@
-//! What a device computed beside what the CPU did.
+//! What a device computed, compared with the CPU.
 
 use anyhow::bail;
 use candle_core::{DType, Device, Tensor};

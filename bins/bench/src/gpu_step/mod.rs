@@ -1,5 +1,5 @@
 //! `bench gpu-step`: how long a training step takes on a device, whole and in parts, and how fast the
-//! pipeline feeds it. `cargo xtask bench gpu` runs it beside PyTorch.
+//! pipeline feeds it. `cargo xtask bench gpu` runs it in turns with PyTorch.
 
 mod args;
 mod feed;

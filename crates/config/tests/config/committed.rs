@@ -78,7 +78,7 @@ fn the_base_holds_every_key_once_behind_a_comment() {
         above = if line.starts_with('[') { "" } else { line };
     }
     let once: BTreeSet<(String, String)> = seen.iter().cloned().collect();
-    assert_eq!(seen.len(), once.len(), "a key stands twice");
+    assert_eq!(seen.len(), once.len(), "a key occurs twice");
     let top = load("default.toml", &["no_such_key=0"]).unwrap_err().render();
     let (_, names) = top.rsplit_once("= help: allowed: ").unwrap();
     let mut expected = BTreeSet::from([(String::new(), "format".to_owned())]);

@@ -24,7 +24,7 @@ pub(crate) enum Flaw {
     CutJpeg,
     NoImage,
     Empty,
-    /// Not the image's own: that of all beside it too.
+    /// Not only the image's own: that of all others too.
     NoShard,
 }
 

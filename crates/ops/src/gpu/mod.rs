@@ -1,5 +1,5 @@
 //! What a GPU offers ([`Gpu`]): memory, kernels and convolutions. Each operation's GPU half is written once
-//! against it and lies beside its CPU half; which GPU it runs on is known to `backend` only. A CUDA device
+//! against it and is next to its CPU half; which GPU it runs on is known to `backend` only. A CUDA device
 //! offers it to tensors that live there; the emulator, for tests, to tensors of the CPU, so that the launches
 //! and the kernels' arithmetic are proven on any machine.
 //!

@@ -18,7 +18,7 @@ pub(crate) trait Transfers {
     /// Pinned memory, memory on the device, and the marks.
     type Buffer;
 
-    /// A buffer of so many bytes; its marks lie after its allocation.
+    /// A buffer of so many bytes; its marks come after its allocation.
     fn buffer(&self, bytes: usize) -> Result<Self::Buffer, OpError>;
 
     /// Bytes of a buffer.

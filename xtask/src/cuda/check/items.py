@@ -6,7 +6,7 @@ from tools import Outcome, failed, json_lines, libraries
 
 
 class Found:
-    """What the processes reported, beside the names that were to be reported."""
+    """What the processes reported, compared with the names that were to be reported."""
 
     def __init__(self, names):
         self.names, self.reports, self.behind = names, {}, []
