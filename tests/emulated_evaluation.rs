@@ -73,7 +73,7 @@ fn encoder(loaded: &LoadedPretrain) -> Box<dyn Encoder> {
     loaded.plan.encoder.build(loaded.plan.seed, DType::F32, &Device::Cpu).unwrap()
 }
 
-/// What a run leaves.
+/// The results of a run.
 struct Run {
     summary: Summary,
     state: Vec<(String, Vec<f32>)>,

@@ -1,4 +1,4 @@
-//! What can be measured, and the words and numbers that it is made from.
+//! The cases that can be measured, and the words and numbers that they are made from.
 
 use std::str::FromStr;
 use std::time::Instant;

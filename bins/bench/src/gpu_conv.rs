@@ -217,7 +217,7 @@ impl Operands {
     }
 }
 
-/// Who chose, and what for each convolution so far.
+/// The library that chose, and the choice for each convolution so far.
 fn choices(device: &candle_core::Device) -> anyhow::Result<Vec<String>> {
     let choices = convolution_choices(device)?.unwrap_or_default();
     Ok(choices.lines().map(String::from).collect())

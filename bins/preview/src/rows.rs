@@ -9,7 +9,7 @@ use moco_feed::{BadSample, FeedError, OnBadSample, Substitutes, decode, view_str
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
 use moco_train::PretrainPlan;
 
-/// What is asked for.
+/// The views that were requested.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) step: u64,

@@ -263,7 +263,11 @@ fn mistakes_are_told_with_their_exit_code() {
     let cases = [
         ("--index 64", 2, "error: --index 64 is past the batch: it has places 0 to 63"),
         ("--step 18446744073709551615", 2, "error: --step 18446744073709551615: no run is that"),
-        ("--dump a.json", 2, "error: --dump names the file of tensors, and the JSON file is written"),
+        (
+            "--dump a.json",
+            2,
+            "error: --dump names the file of tensors, and the JSON file is written",
+        ),
         ("--images 1000 --draws 100", 2, "error: a picture of 3609156000 pixels is too large, the"),
         ("--index 1 --images 2", 2, "cannot be used with"),
         ("--set moco.temprature=1", 2, "temperature"),

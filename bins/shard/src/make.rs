@@ -27,7 +27,7 @@ struct Images {
     metadata: Option<PathBuf>,
 }
 
-/// What goes into a shard.
+/// The contents of a shard.
 struct Sample {
     name: String,
     image: Encoded,
@@ -35,7 +35,7 @@ struct Sample {
     metadata: Option<Vec<u8>>,
 }
 
-/// What became of an image.
+/// The outcome for an image.
 enum Taken {
     Good(Sample),
     /// It cannot go into a shard, and why.

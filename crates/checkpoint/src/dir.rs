@@ -22,7 +22,7 @@ const HINT: &str = "free some space or lower checkpoint.keep";
 #[derive(Debug)]
 pub struct CheckpointDir(Dir<SystemFs>);
 
-/// What [`newest_valid`] found.
+/// The result of [`newest_valid`].
 #[derive(Debug)]
 pub struct Newest {
     /// The newest checkpoint that verifies.

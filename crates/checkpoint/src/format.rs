@@ -23,7 +23,7 @@ const METADATA: &str = "__metadata__";
 const CHECKSUM: &str = "blake3";
 const VERSION: &str = "format_version";
 const STEP: &str = "global_step";
-/// What follows the header's length in each checkpoint, up to the checksum.
+/// The bytes between the header's length and the checksum, in each checkpoint.
 const PROLOGUE: &[u8] = br#"{"__metadata__":{"blake3":""#;
 const DIGITS_AT: usize = 8 + PROLOGUE.len();
 const N_DIGITS: usize = 2 * blake3::OUT_LEN;

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// The least time between two lines off a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// Where progress goes.
+/// The destination of progress output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsoleKind {
     /// A bar that redraws itself.

@@ -1,4 +1,4 @@
-//! What happens in a run, in words.
+//! Prints the events of a run.
 
 use std::collections::BTreeSet;
 

@@ -118,7 +118,7 @@ fn check_groups(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
     Err(Complaint::value("optim.batch_size", message).and("encoder.bn_groups"))
 }
 
-/// What candle's own operations cannot do on a GPU.
+/// Settings that candle's own operations do not support on a GPU.
 pub(crate) fn check_on_gpu(plan: &PretrainPlan) -> Result<(), Complaint> {
     let EncoderConfig::Vit(_) = plan.encoder else { return Ok(()) };
     if plan.precision == Precision::Bf16 {

@@ -11,7 +11,7 @@ use crate::raw::{RawOptim, RawOptimizer};
 /// The batch for which the papers state learning rates.
 const BASE_BATCH: f64 = 256.0;
 
-/// What the section says.
+/// The contents of the section.
 pub(crate) struct Optim {
     pub(crate) batch_size: usize,
     /// Scaled by the batch.

@@ -1,4 +1,4 @@
-//! What can be chosen about an encoder.
+//! The options of an encoder.
 
 use crate::encoder::EncoderError;
 
@@ -70,7 +70,7 @@ pub struct BnConfig {
     /// Contiguous groups with statistics of their own; the virtual devices of Shuffling BN. 1 = the
     /// whole batch.
     pub groups: usize,
-    /// What the running statistics follow.
+    /// Which groups the running statistics follow.
     pub running: RunningStats,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Place<'a> {
     pub(crate) label: Option<u32>,
 }
 
-/// What an index file belongs to: the checksum of a shard, or of an archive's length and time.
+/// The owner of an index file: the checksum of a shard, or of an archive's length and time.
 pub(crate) type Stamp = [u8; HASH_BYTES];
 
 impl Index {

@@ -117,7 +117,7 @@ impl ShardSet {
         Ok(Self { place, shards, n_samples, n_classes, remedy, indexes })
     }
 
-    /// What the manifest says of the shards, in order.
+    /// The manifest's entries for the shards, in order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &ShardEntry> {
         self.shards.iter().map(|shard| &shard.entry)
     }
@@ -219,7 +219,7 @@ impl ShardSet {
         Ok(found)
     }
 
-    /// What a shard is called in errors.
+    /// The name of a shard in errors.
     fn path(&self, entry: &ShardEntry) -> PathBuf {
         match &self.place {
             ShardPlace::Folder(root) => root.join(&entry.file),

@@ -56,7 +56,7 @@ pub trait Source: Send + Sync {
 /// One image as it is stored, with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSample {
-    /// Where the image is.
+    /// The location of the image.
     pub key: SampleKey,
     /// Its index within the split.
     pub sample_index: u64,

@@ -49,7 +49,7 @@ impl fmt::Display for Part {
 
 /// A place that holds shards. Waiting, trying again and giving up are its own business: each call ends.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// What a person calls this place.
+    /// The name of this place in messages.
     fn address(&self) -> &str;
 
     /// The bytes of one part of an object.

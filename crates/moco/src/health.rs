@@ -37,7 +37,7 @@ pub enum Alarm {
 }
 
 impl Alarm {
-    /// What it means and what to do.
+    /// Its meaning, and a hint for the user.
     #[must_use]
     pub fn message(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ pub struct HealthReport {
     pub chance_loss: f64,
     /// The least loss to expect.
     pub floor_loss: f64,
-    /// What is wrong now.
+    /// The alarms that are on.
     pub alarms: BTreeSet<Alarm>,
 }
 

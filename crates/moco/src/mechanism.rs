@@ -37,7 +37,7 @@ pub trait Mechanism: Debug {
     /// Steps done.
     fn global_step(&self) -> u64;
 
-    /// Where the model computes.
+    /// The model's device.
     fn device(&self) -> &Device;
 
     /// f_q: the encoder that is evaluated and exported.

@@ -76,7 +76,7 @@ impl<A: GlobalAlloc> Recycler<A> {
         Some(block)
     }
 
-    /// What the inner allocator gave.
+    /// The inner allocator's block.
     fn fresh(&self, class: Class, block: *mut u8) -> *mut u8 {
         if block.is_null() {
             self.kept().bytes_in_use -= class.size;

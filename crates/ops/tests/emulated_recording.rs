@@ -35,7 +35,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// What the work reads and changes.
+/// The memory that the work reads and changes.
 struct Memory {
     x: Tensor,
     order: Tensor,

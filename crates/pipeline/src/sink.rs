@@ -26,7 +26,7 @@ pub struct Sink<T> {
 /// How often a flush looks whether the thread has failed.
 const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
-/// What travels to the thread.
+/// A message to the thread.
 #[derive(Debug)]
 enum Message<T> {
     Item(T),
@@ -129,7 +129,7 @@ impl<T: Send + 'static> Sink<T> {
         self.fault.get().cloned().map_or(Ok(()), Err)
     }
 
-    /// What the thread has done so far.
+    /// The work of the thread so far.
     #[must_use]
     pub fn meter(&self) -> StageReport {
         self.meter.report()

@@ -1,4 +1,4 @@
-//! What can end a run, and which kind of trouble it is.
+//! The errors that end a run, and their kinds.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ pub enum TrainError {
     /// A file of the run folder cannot be written or read.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -137,13 +137,13 @@ pub enum TrainError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The reason.
         what: String,
     },
     /// candle failed.
     #[error("{what}: {source}")]
     Candle {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// candle's error.
         source: candle_core::Error,

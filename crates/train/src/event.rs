@@ -81,7 +81,7 @@ pub enum Event<'a> {
     /// The algorithms of a GPU's convolutions are measured again, since those of the checkpoint were chosen by
     /// another library or for another device; their bits may differ.
     ChosenAnew {
-        /// Who chose then, and who chooses here.
+        /// The libraries that chose then and that choose here.
         outdated: &'a OutdatedChoices,
     },
     /// The final evaluation starts this part.

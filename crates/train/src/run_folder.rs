@@ -25,7 +25,7 @@ pub struct RunFolder {
 pub struct Resume {
     /// Its folder.
     pub folder: RunFolder,
-    /// Where it stopped.
+    /// The checkpoint at which it stopped.
     pub newest: Newest,
 }
 

@@ -1,4 +1,4 @@
-//! What the sides of `bench gpu` reported, side by side.
+//! The table of `bench gpu`: the reports of both sides.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::median::median;
 
-/// Who computes the step.
+/// The program that computes the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
     Ours,
@@ -99,7 +99,7 @@ impl Reports {
         (!listed.is_empty()).then(|| listed.join(", "))
     }
 
-    /// What was computed where.
+    /// The device and the settings.
     pub(super) fn title(&self) -> String {
         let Some(report) = self.reports.values().flatten().next() else {
             return "no side ran".into();

@@ -18,7 +18,7 @@ use crate::stage::{self, StageArgs};
 
 pub(crate) use self::gpu::Unfit;
 
-/// What is measured.
+/// The benchmarks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Training steps and single operations on the CPU, compared with PyTorch

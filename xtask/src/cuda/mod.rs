@@ -43,7 +43,7 @@ pub(crate) struct SetupArgs {
     check_only: bool,
 }
 
-/// What a build for CUDA needs.
+/// The prerequisites of a build for CUDA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kit {
     /// Type checks: a compiler that writes empty kernels.

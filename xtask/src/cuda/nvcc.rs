@@ -45,7 +45,7 @@ pub(crate) fn install(path: &Path) -> anyhow::Result<()> {
     fs::rename(&new, path).with_context(|| format!("writing {}", path.display()))
 }
 
-/// What a call asks for.
+/// The task that a call asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Task {
     Version,

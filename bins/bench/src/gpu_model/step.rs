@@ -9,7 +9,7 @@ const BF16: u64 = 2;
 /// Bytes of a number of anything else.
 const F32: u64 = 4;
 
-/// What a step works on.
+/// The sizes of a step.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) network: Network,
@@ -19,7 +19,7 @@ pub(super) struct Step {
     pub(super) dim: u64,
 }
 
-/// What follows a batch norm in its kernels.
+/// The operation fused after a batch norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Nothing,

@@ -1,4 +1,4 @@
-//! What is trained on what.
+//! The model, the views and the device of a measured step.
 
 use candle_core::{DType, Device};
 use moco::{Batch, EncoderWithHead, MechanismKind, Moco, MocoConfig, Queue, QueuePrecision};
@@ -79,7 +79,7 @@ impl Setup {
         Ok(Batch { im_q: view(0)?, im_k: view(1)?, sample_indices: Vec::new() })
     }
 
-    /// What the driver calls the device.
+    /// The driver's name of the device.
     pub(super) fn device_name(&self) -> anyhow::Result<String> {
         Ok(match &self.device {
             #[cfg(feature = "cuda")]

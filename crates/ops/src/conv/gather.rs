@@ -202,12 +202,12 @@ fn copy_run<T: Float>(from: &[T], to: &mut [MaybeUninit<T>]) {
 }
 
 impl Geometry {
-    /// What is convolved.
+    /// The plane of the input.
     pub(super) fn input_plane(&self) -> Plane {
         Plane { h: self.h, w: self.w, c: self.c, first: 0 }
     }
 
-    /// What comes out.
+    /// The plane of the output.
     pub(super) fn output_plane(&self) -> Plane {
         Plane { h: self.ho, w: self.wo, c: self.co, first: 0 }
     }

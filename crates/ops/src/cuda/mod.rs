@@ -68,7 +68,7 @@ fn opened(op: &'static str, device: &CudaDevice) -> Result<Rc<Cuda>, OpError> {
     })
 }
 
-/// What this thread's convolutions were planned to be computed by.
+/// The planned algorithms of this thread's convolutions.
 pub(crate) fn convolution_choices(device: &CudaDevice) -> Result<String, OpError> {
     opened(CHOICES, device)?.with_plans(CHOICES, |plans| Ok(plans.choices()))
 }

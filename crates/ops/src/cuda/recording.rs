@@ -125,7 +125,7 @@ impl Graph {
         Err(failed(op, &what))
     }
 
-    /// What each node does.
+    /// The kind of each node.
     fn kinds(&self) -> Result<Vec<sys::CUgraphNodeType>, sys::CUresult> {
         let checked = |status: sys::CUresult| match status {
             sys::CUresult::CUDA_SUCCESS => Ok(()),

@@ -33,7 +33,7 @@ pub(super) fn line(convolution: &str, algorithm: &str, note: &str) -> String {
     format!("{convolution}: {algorithm}{note}\n")
 }
 
-/// What was chosen.
+/// The choices read from a text.
 pub(super) enum Saved {
     /// The algorithm of each convolution.
     Choices(BTreeMap<String, String>),

@@ -34,7 +34,7 @@ pub(crate) const THREADS: u32 = 256;
 /// Blocks that fill a multiprocessor's 2048 threads.
 const BLOCKS_A_MULTIPROCESSOR: u32 = 8;
 
-/// What a GPU offers.
+/// The operations of a GPU.
 pub(crate) trait Gpu {
     /// Memory for a result, contiguous; what is in it is undefined.
     fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError>;
@@ -72,7 +72,7 @@ pub(crate) trait Gpu {
     /// Starts recording: subsequent calls are captured, not executed; see [`crate::Recording`].
     fn begin_recording(&self, op: &'static str) -> Result<(), OpError>;
 
-    /// What was asked for since.
+    /// Ends recording and returns the captured work.
     fn end_recording(&self, op: &'static str) -> Result<Box<dyn Recorded>, OpError>;
 
     /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that

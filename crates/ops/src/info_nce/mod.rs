@@ -131,7 +131,7 @@ fn all_parts<T: Float>(
     Ok(of_panels)
 }
 
-/// What comes out for one query.
+/// The results for one query.
 struct Query {
     loss: f64,
     positive_rank: u32,

@@ -1,4 +1,4 @@
-//! What is updated, checked to fit.
+//! The tensors of an update, with their shapes checked.
 
 use candle_core::Tensor;
 
