@@ -25,7 +25,7 @@ Examples:
   cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml --set data.root=FOLDER
   cargo xtask pretrain --resume seed-1                    continue where it stopped
 
-Exit codes: 0 done, 1 failed, 2 usage or config, 3 data or machine not fit, 4 stopped by a health rule,
+Exit codes: 0 done, 1 failed, 2 usage or config, 3 bad data or missing device, 4 stopped by a health rule,
 75 stopped on request and resumable, 130 second Ctrl-C.";
 
 /// Pretrains an image encoder by Momentum Contrast and measures it at the end.

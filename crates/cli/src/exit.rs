@@ -14,7 +14,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments or config.
     Usage = 2,
-    /// Data or machine not fit.
+    /// Bad data or a missing device.
     DataOrMachine = 3,
     /// Stopped by a health rule.
     Health = 4,
