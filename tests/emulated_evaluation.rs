@@ -73,7 +73,7 @@ fn encoder(loaded: &LoadedPretrain) -> Box<dyn Encoder> {
     loaded.plan.encoder.build(loaded.plan.seed, DType::F32, &Device::Cpu).unwrap()
 }
 
-/// What a run leaves.
+/// The results of a run.
 struct Run {
     summary: Summary,
     state: Vec<(String, Vec<f32>)>,
@@ -134,7 +134,7 @@ fn a_run_in_bf16_is_evaluated_with_the_activations_that_its_config_names() {
     // Neither pixels nor training are touched, though the monitor runs between the two steps.
     assert_eq!(wide.summary.knn.pixels, narrow.summary.knn.pixels);
     assert_eq!(wide.summary.linear.pixels, narrow.summary.linear.pixels);
-    // A device measures its algorithms anew for each run, and others have other bits.
+    // A device measures its algorithms again for each run, and other algorithms have other bits.
     if cfg!(not(feature = "device-tests")) {
         assert_eq!(wide.state, narrow.state);
     }

@@ -1,4 +1,4 @@
-//! Views finished on the emulated GPU against those of the CPU, to the bit. That those are Pillow's is
+//! Views finished on the emulated GPU against those of the CPU, bit for bit. That those are Pillow's is
 //! proven in `augment`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -81,7 +81,7 @@ fn orders() -> Vec<[JitterOp; 4]> {
     orders
 }
 
-/// Jitter in all orders and the blurs of the papers, alone and in the orders of both papers.
+/// Jitter in all orders and the blurs of the papers, separately and in the orders of both papers.
 #[test]
 fn every_order_sigma_and_flip_gives_the_bits_of_the_cpu() {
     for side in [1, 2, 7, 32, 33] {

@@ -51,7 +51,7 @@ fn repeated(case: &Case, dtype: DType, device: &Device) -> Bits {
 }
 
 /// As [`repeated`], but a checkpoint is loaded on the way, into the same model and into a new one, and
-/// somebody else computes with f_q.
+/// other code computes with f_q.
 fn interrupted(case: &Case, dtype: DType, device: &Device) -> Bits {
     let mut moco_a = moco(case, DType::F32, device);
     let mut recorded = CapturedSteps::default();

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What a device of any later architecture can be given; the driver compiles it for the one at hand.
+/// What a device of any later architecture can be given; the driver compiles it for the one installed.
 const ARCH: &str = "arch=compute_80,code=compute_80";
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -81,7 +81,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if !problems.is_empty() {
         bail!("golden: problems found: {}", problems.len());
     }
-    println!("golden: {n_stamped} files bear the hash of the scripts beside them, lists the rest");
+    println!("golden: {n_stamped} files hold the hash of the scripts beside them, lists the rest");
     Ok(())
 }
 

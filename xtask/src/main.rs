@@ -26,14 +26,14 @@ Examples:
   cargo xtask pretrain                                  the default run: no data, no network, minutes
   cargo xtask pretrain configs/pretrain/FILE.toml       another recipe
   cargo xtask pretrain --set moco.temperature=0.1       one key changed
-  cargo xtask pretrain --resume RUN                     go on where a run stopped
+  cargo xtask pretrain --resume RUN                     continue where a run stopped
   cargo xtask pretrain --help                           all options (builds the binary first)
   cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
   cargo xtask --features cifar pretrain FILE.toml       the files of CIFAR-10 or MNIST
   cargo xtask preview                                   a picture of images and their views
-  cargo xtask bench step                                training steps on this CPU beside PyTorch's
-  cargo xtask bench data                                views a second beside torchvision's
-  cargo xtask bench gpu                                 training steps on a GPU beside PyTorch's
+  cargo xtask bench step                                training steps on this CPU compared with PyTorch's
+  cargo xtask bench data                                views a second compared with torchvision's
+  cargo xtask bench gpu                                 training steps on a GPU compared with PyTorch's
   cargo xtask bench gpu-model                           what a step costs an H100 at least
   cargo xtask ci                                        every check, as the continuous integration runs it
   cargo xtask ci --cuda                                 kernels and portable programs, by NVIDIA's compiler

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::tree;
 
-/// What a stage is run with.
+/// The arguments of a stage.
 #[derive(Debug, Args)]
 pub(crate) struct StageArgs {
     /// Passed to the stage's binary untouched

@@ -1,4 +1,4 @@
-//! What can be measured, and the words and numbers that it is made from.
+//! The cases that can be measured, and the words and numbers that they are made from.
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -54,7 +54,7 @@ pub(crate) fn normal(dims: &[usize], index: u64) -> anyhow::Result<Tensor> {
     Ok(Tensor::from_vec(numbers, dims, &Device::Cpu)?)
 }
 
-/// The same for activations `[N, C, H, W]`, which lie in memory with channels last.
+/// The same for activations `[N, C, H, W]`, which are stored with channels last.
 pub(crate) fn activations([n, c, h, w]: [usize; 4], index: u64) -> anyhow::Result<Tensor> {
     Ok(normal(&[n, h, w, c], index)?.permute((0, 3, 1, 2))?)
 }

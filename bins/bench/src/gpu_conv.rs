@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Timed samples; their median counts
     #[arg(long, default_value_t = 7, value_parser = value_parser!(u32).range(1..=1000))]
     samples: u32,
-    /// Computations in a sample, queued one behind the other
+    /// Computations in a sample, queued one after the other
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=1000))]
     repeats: u32,
 }
@@ -99,7 +99,7 @@ impl Case {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let backends: &[(&str, ConvBackend)] = if args.device == Device::Cpu {
         if args.precision != Precision::F32 {
-            let message = "--device cpu computes in f32 alone; add --precision f32";
+            let message = "--device cpu computes only in f32; add --precision f32";
             return Err(usage(Exit::Usage, message));
         }
         &[("cpu", ConvBackend::Auto)]
@@ -217,13 +217,13 @@ impl Operands {
     }
 }
 
-/// Who chose, and what for each convolution so far.
+/// The library that chose, and the choice for each convolution so far.
 fn choices(device: &candle_core::Device) -> anyhow::Result<Vec<String>> {
     let choices = convolution_choices(device)?.unwrap_or_default();
     Ok(choices.lines().map(String::from).collect())
 }
 
-/// Activations `[N, C, H, W]`, which lie in memory with channels last.
+/// Activations `[N, C, H, W]`, which are stored with channels last.
 fn activations(
     [n, c, h, w]: [usize; 4],
     dtype: DType,

@@ -24,7 +24,7 @@ use crate::case::Case;
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     moco_ops::Recycler::new(mimalloc::MiMalloc);
 
-/// Times operations and training steps for `cargo xtask bench step`, which runs this beside PyTorch.
+/// Times operations and training steps for `cargo xtask bench step`, which runs this in turns with PyTorch.
 ///
 /// Each line of the input names a case; the answer is one line with the seconds that it took once. A
 /// case that differs from the line before is set up and warmed up first. `memory` answers with the peak

@@ -32,7 +32,7 @@ fn the_report_has_each_convolution_in_each_direction() {
 fn what_a_machine_does_not_have_is_told() {
     for (arguments, code, expected) in [
         ("--device cuda:99", 3, "error: cuda:99 is not available: "),
-        ("--device cpu", 2, "error: --device cpu computes in f32 alone; add --precision f32"),
+        ("--device cpu", 2, "error: --device cpu computes only in f32; add --precision f32"),
     ] {
         let output = gpu_conv(arguments);
         assert_eq!(output.status.code(), Some(code));

@@ -23,9 +23,9 @@ Examples:
   cargo xtask pretrain                                    the default run, under 5 minutes on 2 cores
   cargo xtask pretrain --set run.seed=1 --name seed-1     another seed
   cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml --set data.root=FOLDER
-  cargo xtask pretrain --resume seed-1                    go on where it stopped
+  cargo xtask pretrain --resume seed-1                    continue where it stopped
 
-Exit codes: 0 done, 1 failed, 2 usage or config, 3 data or machine not fit, 4 stopped by a health rule,
+Exit codes: 0 done, 1 failed, 2 usage or config, 3 bad data or missing device, 4 stopped by a health rule,
 75 stopped on request and resumable, 130 second Ctrl-C.";
 
 /// Pretrains an image encoder by Momentum Contrast and measures it at the end.
@@ -40,7 +40,7 @@ struct Args {
     /// Overrides a key of the config; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Goes on with this run from its newest valid checkpoint.
+    /// Continues this run from its newest valid checkpoint.
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
     /// Name of the run; the next number and the config's name if left out.
@@ -118,7 +118,7 @@ fn train(
             let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let runs = runs_argument(&args.runs);
             console.line(&format!(
-                "saved step {global_step}; go on: cargo xtask pretrain --resume {name}{runs}"
+                "saved step {global_step}; continue: cargo xtask pretrain --resume {name}{runs}"
             ));
             Ok(Exit::Saved)
         }

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let json = args.dump.as_ref().map(|file| file.with_extension("json"));
     if json.is_some() && json == args.dump {
-        let text = "--dump names the file of tensors, and the JSON file lies beside it: \
+        let text = "--dump names the file of tensors, and the JSON file is written beside it: \
                     give it another ending, such as .safetensors";
         return Err(usage(Exit::Usage, text));
     }

@@ -9,7 +9,7 @@ use moco_feed::{BadSample, FeedError, OnBadSample, Substitutes, decode, view_str
 use moco_ingest::{EncodedSample, Sampler, Slot, Source};
 use moco_train::PretrainPlan;
 
-/// What is asked for.
+/// The views that were requested.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) step: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Wanted {
 /// A decoded image.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// Where it lies.
+    /// Where it is.
     pub(crate) key: String,
     pub(crate) pixels: RgbImage,
 }
@@ -109,7 +109,7 @@ struct BatchPlace {
 impl BatchPlace {
     fn new(step: u64, index: u64, batch_size: u64) -> anyhow::Result<Self> {
         let too_far = || usage(Exit::Usage, format!("--step {step}: no run is that long"));
-        // The place behind the batch must have a number too.
+        // The place after the batch must have a number too.
         let position = step.checked_mul(batch_size).and_then(|start| start.checked_add(index));
         let position = position.and_then(|position| position.checked_add(batch_size));
         let position = position.ok_or_else(too_far)? - batch_size;

@@ -179,7 +179,7 @@ fn a_substitute_is_shown_as_the_trainer_gets_it() {
     let mut sets = data(folder.path());
     let shard = folder.path().join("train-000000.tar");
     let mut bytes = std::fs::read(&shard).unwrap();
-    // The body of the first image, behind its 512-byte header, no longer starts like a JPEG.
+    // The body of the first image, after its 512-byte header, no longer starts like a JPEG.
     bytes[512..516].copy_from_slice(b"none");
     std::fs::write(shard, bytes).unwrap();
     sets.push("data.verify=\"sizes\"".into());
@@ -263,7 +263,11 @@ fn mistakes_are_told_with_their_exit_code() {
     let cases = [
         ("--index 64", 2, "error: --index 64 is past the batch: it has places 0 to 63"),
         ("--step 18446744073709551615", 2, "error: --step 18446744073709551615: no run is that"),
-        ("--dump a.json", 2, "error: --dump names the file of tensors, and the JSON file lies"),
+        (
+            "--dump a.json",
+            2,
+            "error: --dump names the file of tensors, and the JSON file is written",
+        ),
         ("--images 1000 --draws 100", 2, "error: a picture of 3609156000 pixels is too large, the"),
         ("--index 1 --images 2", 2, "cannot be used with"),
         ("--set moco.temprature=1", 2, "temperature"),

@@ -1,6 +1,6 @@
 """Makes each view of a dump again with Pillow and torchvision and compares the bytes.
 
-usage: repeat_views.py DUMP.safetensors          the JSON file lies beside it
+usage: repeat_views.py DUMP.safetensors          the JSON file is written beside it
 
 Runs with the versions of crates/augment/tests/golden/requirements.txt. Prints a line a view that differs
 and a sum at the end; exits with 1 if any view differs, which is expected of `"fidelity": "fast"`.
@@ -65,7 +65,7 @@ def main():
         if off.any():
             n_off += 1
             print(f"{entry['tensor']}: {off.mean():.1%} of the samples differ")
-    print(f"{len(numbers['views']) - n_off} of {len(numbers['views'])} views are equal to the bit")
+    print(f"{len(numbers['views']) - n_off} of {len(numbers['views'])} views are equal bit for bit")
     sys.exit(1 if n_off else 0)
 
 

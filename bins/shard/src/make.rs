@@ -27,7 +27,7 @@ struct Images {
     metadata: Option<PathBuf>,
 }
 
-/// What goes into a shard.
+/// The contents of a shard.
 struct Sample {
     name: String,
     image: Encoded,
@@ -35,7 +35,7 @@ struct Sample {
     metadata: Option<Vec<u8>>,
 }
 
-/// What became of an image.
+/// The outcome for an image.
 enum Taken {
     Good(Sample),
     /// It cannot go into a shard, and why.
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
             }
             Taken::Bad(error) if n_bad == 0 => {
                 let hint =
-                    "mend or remove it, or give --skip-bad N to leave out up to N such images";
+                    "repair or remove it, or give --skip-bad N to leave out up to N such images";
                 return Err(error.context(format!("an image is bad; {hint}")));
             }
             Taken::Bad(error) => {

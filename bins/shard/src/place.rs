@@ -1,4 +1,4 @@
-//! Opens the place where shards lie: a folder, or a store behind a cache.
+//! Opens the place where shards are: a folder, or a store behind a cache.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub(crate) fn limited(bytes: Vec<u8>, max_side: u32, quality: u8) -> anyhow::Res
     if width.max(height) <= max_side {
         return Ok(Encoded { format, bytes });
     }
-    // The decoder's own limits stand against headers that promise gigabytes.
+    // The decoder's own limits protect against headers that promise gigabytes.
     let image = reader()?.decode().context("cannot decode it")?;
     let small = image.resize(max_side, max_side, FilterType::Lanczos3);
     let rgb = DynamicImage::ImageRgb8(small.into_rgb8());

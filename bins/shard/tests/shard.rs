@@ -133,7 +133,7 @@ fn bad_images_are_skipped_under_a_budget_and_each_is_named() {
         (
             0,
             Some(1),
-            "an image is bad; mend or remove it, or give --skip-bad N to leave out up to N",
+            "an image is bad; repair or remove it, or give --skip-bad N to leave out up to N",
         ),
         (1, Some(1), "more images are bad than the 1 of --skip-bad"),
         (2, Some(0), "skipped: the image in/dog/5.JPEG cannot go into a shard: cannot decode it"),

@@ -98,7 +98,7 @@ fn two_steps_through_files_are_two_steps_within() {
     }
 }
 
-/// What is wrong with an input file, and the error in whole.
+/// Faults of an input file, and the whole error.
 #[test]
 fn a_file_that_does_not_fit_is_refused_by_name() {
     let good: BTreeMap<String, Tensor> = {

@@ -1,7 +1,7 @@
 //! From the bytes of a JPEG or PNG file to RGB, with Pillow's `convert("RGB")` for other pixel types.
 //!
 //! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. Samples are those
-//! of libjpeg-turbo and libpng, to the bit.
+//! of libjpeg-turbo and libpng, bit for bit.
 
 use std::io::Cursor;
 
@@ -75,7 +75,7 @@ fn decode_png(bytes: &[u8]) -> Result<RgbImage, AugmentError> {
 pub(crate) struct Part {
     /// Sides of the whole picture.
     pub(crate) size: (u32, u32),
-    /// Where the part lies in it.
+    /// Where the part is in it.
     pub(crate) region: CropBox,
     pub(crate) pixels: RgbImage,
 }

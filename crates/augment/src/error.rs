@@ -1,4 +1,4 @@
-//! What can go wrong between the bytes of an image file and a view.
+//! Errors between the bytes of an image file and a view.
 
 /// Why an image could not be decoded or a view not be made.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum AugmentError {
     Damaged {
         /// Length of the file.
         n_bytes: usize,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
     /// A JPEG of a rare kind.
@@ -56,7 +56,7 @@ pub enum AugmentError {
     Unsupported {
         /// Length of the file.
         n_bytes: usize,
-        /// What would be needed.
+        /// The requirement.
         feature: &'static str,
     },
     /// The decoder of JPEG files refuses for another reason.
@@ -126,7 +126,7 @@ pub enum AugmentError {
         key: &'static str,
         /// The rule.
         expected: &'static str,
-        /// What came.
+        /// The value that was given.
         got: String,
     },
 }

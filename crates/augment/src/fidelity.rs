@@ -3,10 +3,10 @@
 /// How closely a view follows Pillow, given the same parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fidelity {
-    /// To the bit, decoding included.
+    /// Bit-exact, decoding included.
     #[default]
     Exact,
-    /// Decoded to the bit; resizing has 14-bit weights, and jitter does not round between its blends.
+    /// Decoded bit-exactly; resizing has 14-bit weights, and jitter does not round between its blends.
     /// `docs/augmentation.md` has the differences, `tests/fidelity.rs` asserts them.
     Fast,
 }

@@ -1,6 +1,6 @@
 //! Whether the bytes of a PNG file reach the end of its picture.
 //!
-//! Only the outer structure is walked; the decoder judges what lies inside.
+//! Only the outer structure is walked; the decoder judges what is inside.
 
 /// False if the file breaks off. Bytes after the end are fine; cameras and download tools append some.
 pub(crate) fn has_end(png: &[u8]) -> bool {

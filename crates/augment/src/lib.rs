@@ -1,5 +1,8 @@
 //! Decodes an image once and draws views of it as torchvision and Pillow do.
 //!
+//! The principal type is [`Recipe`], built from a [`RecipeConfig`]: it is the [`Augmentation`] of the papers and draws the
+//! views of an [`RgbImage`]. Implement the trait [`Augmentation`] for your own views.
+//!
 //! Decoding has the samples of libjpeg-turbo, and all that follows the roundings of Pillow 12.3.0 and the
 //! parameter rules of torchvision, so a view with given parameters equals the one they make, bit for bit
 //! (`tests/golden.rs` and `tests/fidelity.rs` hold the proof, the scripts in `tests/golden` the oracle).

@@ -4,7 +4,7 @@ use moco_jpeg::{put_together, take_apart, vectorized};
 
 use crate::RgbImage;
 
-/// An image whose red, green and blue samples lie apart.
+/// An image whose red, green and blue samples are stored separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Planes {
     width: usize,

@@ -142,7 +142,7 @@ impl Recipe {
         self.fidelity
     }
 
-    /// What the recipe was built from.
+    /// The parameters that the recipe was built from.
     #[must_use]
     pub fn config(&self) -> &RecipeConfig {
         &self.config
@@ -233,7 +233,7 @@ pub struct DrawnView {
     pub image_size: u32,
     /// How the square is cut out of the image.
     pub frame: Frame,
-    /// What happens to the square, first to last; a step that was not drawn is absent.
+    /// The steps applied to the square, first to last; a step that was not drawn is absent.
     pub steps: Vec<Step>,
 }
 
@@ -309,7 +309,7 @@ impl DrawnView {
 pub struct Square {
     /// The pixels before the steps.
     pub image: RgbImage,
-    /// What makes them the view, first to last.
+    /// The steps that turn them into the view, first to last.
     pub steps: Vec<Step>,
 }
 

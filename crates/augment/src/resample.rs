@@ -1,4 +1,4 @@
-//! Pillow's antialiased bilinear resampling of u8 images, to the bit.
+//! Pillow's antialiased bilinear resampling of u8 images, bit for bit.
 //!
 //! Rows first, then columns, each with 22-bit fixed-point weights and rounding to u8, as Pillow up to
 //! 12.3 does for every shape (13.0 takes columns first for some portrait shapes, which moves samples by 1).
@@ -21,7 +21,7 @@ pub(crate) struct Size {
 /// Resizes the part of `image` inside `crop` to `size`.
 ///
 /// Pixels outside the crop have no influence: this is crop-then-resize, not `resize(box=…)`.
-/// The crop must lie inside the image.
+/// The crop must be inside the image.
 pub(crate) fn resize_part(
     image: &RgbImage,
     crop: &CropBox,
@@ -156,7 +156,7 @@ struct RowFilter {
     /// `[pixels, n_pairs, 8]`; the last two of the eight are 0.
     weights: Vec<[i32; 8]>,
     n_pairs: usize,
-    /// `[pixels, n_fours, 16]`: the same in 14 bits, four taps at a time; for fast alone.
+    /// `[pixels, n_fours, 16]`: the same in 14 bits, four taps at a time; only for fast.
     short: Vec<[i16; 16]>,
     n_fours: usize,
 }

@@ -1,5 +1,5 @@
 //! Whole recipes from JPEG files to views, against Pillow 12.3.0 and torchvision 0.29.2
-//! (`golden/generate_recipes.py`): exact to the bit, fast within the bounds of `docs/augmentation.md`.
+//! (`golden/generate_recipes.py`): the exact ones bit for bit, the fast ones within the bounds of `docs/augmentation.md`.
 #![expect(clippy::unwrap_used, reason = "a broken golden file must stop the test")]
 
 use moco_augment::{
@@ -12,7 +12,7 @@ use serde_json::Value;
 const JSON: &str = include_str!("golden/recipes.json");
 const BLOB: &[u8] = include_bytes!("golden/recipes.bin");
 
-/// The greatest and the greatest mean difference of a view's samples in `fast`, from each cause alone.
+/// The greatest and the greatest mean difference of a view's samples in `fast`, from each cause separately.
 /// Grayscale, blur and flip are exact.
 const RESIZE_BOUND: (u8, f64) = (1, 0.03);
 const JITTER_BOUND: (u8, f64) = (8, 1.5);

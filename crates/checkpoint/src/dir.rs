@@ -22,7 +22,7 @@ const HINT: &str = "free some space or lower checkpoint.keep";
 #[derive(Debug)]
 pub struct CheckpointDir(Dir<SystemFs>);
 
-/// What [`newest_valid`] found.
+/// The result of [`newest_valid`].
 #[derive(Debug)]
 pub struct Newest {
     /// The newest checkpoint that verifies.
@@ -71,7 +71,7 @@ impl CheckpointDir {
         self.0.newest_valid()
     }
 
-    /// Reads and verifies one checkpoint, wherever it lies and whatever its name.
+    /// Reads and verifies one checkpoint, whatever its folder and name.
     ///
     /// # Errors
     /// [`CheckpointError::Io`], or what is wrong with the file.

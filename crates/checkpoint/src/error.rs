@@ -1,4 +1,4 @@
-//! What can go wrong with a checkpoint, and what to do about it.
+//! Errors of checkpoints, each with a hint for the user.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub enum CheckpointError {
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum CheckpointError {
         path: PathBuf,
         /// Size of the file.
         needed: u64,
-        /// What helps.
+        /// A hint for the user.
         hint: &'static str,
         /// The system's reason.
         source: io::Error,
@@ -54,7 +54,7 @@ pub enum CheckpointError {
     NotACheckpoint {
         /// The file.
         path: PathBuf,
-        /// What its beginning should hold.
+        /// The expected beginning.
         expected: &'static str,
     },
     /// Written by a later release.

@@ -252,7 +252,7 @@ struct Outcome {
     disk: Disk,
 }
 
-/// Opens the folder and saves five times, going on after errors as a training loop does.
+/// Opens the folder and saves five times, continuing after errors as a training loop does.
 fn run(disk: Disk, keep: usize) -> Outcome {
     let disk = Rc::new(RefCell::new(disk));
     let (mut committed, mut first_error) = (0, None);

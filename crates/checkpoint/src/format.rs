@@ -4,8 +4,8 @@
 //! The checksum is the blake3 hash of the file with the checksum's own 64 digits replaced by zeros. It is
 //! the first metadata entry, so its place is known without trusting the header. Against a second file
 //! beside the data: there is nothing that could be lost, left over or swapped, the commit is one rename
-//! even where a step is saved again, and a copy of the file can be verified anywhere. A hash of the
-//! tensors alone would miss damage to the header.
+//! even where a step is saved again, and a copy of the file can be verified anywhere. A hash of
+//! only the tensors would miss damage to the header.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ const METADATA: &str = "__metadata__";
 const CHECKSUM: &str = "blake3";
 const VERSION: &str = "format_version";
 const STEP: &str = "global_step";
-/// What follows the header's length in each checkpoint, up to the checksum.
+/// The bytes between the header's length and the checksum, in each checkpoint.
 const PROLOGUE: &[u8] = br#"{"__metadata__":{"blake3":""#;
 const DIGITS_AT: usize = 8 + PROLOGUE.len();
 const N_DIGITS: usize = 2 * blake3::OUT_LEN;

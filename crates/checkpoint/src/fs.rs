@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// What is asked of a file system. Each method is one point where a crash may happen.
+/// The file system operations in use. Each method is one point where a crash may happen.
 pub(crate) trait Fs {
     type File;
 

@@ -1,6 +1,9 @@
 //! Checkpoints that survive crashes, full disks and flipped bits: safetensors files, written atomically,
 //! synced, and checksummed as a whole.
 //!
+//! The principal type is [`CheckpointDir`]: it saves the [`Checkpoint`]s of a run and finds the newest valid
+//! one; [`newest_valid`] does so in a folder that is only read.
+//!
 //! ```
 //! use std::collections::BTreeMap;
 //! use moco_checkpoint::CheckpointDir;

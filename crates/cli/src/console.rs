@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// The least time between two lines off a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// Where progress goes.
+/// The destination of progress output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsoleKind {
     /// A bar that redraws itself.
@@ -93,7 +93,7 @@ impl Console {
         self.bar.set_position(done);
     }
 
-    /// The text behind the bar; off a terminal a line, not more often than a person wants.
+    /// The text after the bar; off a terminal a line, not more often than a person wants.
     pub fn status(&mut self, done: u64, text: &str) {
         if self.kind == ConsoleKind::Terminal {
             self.bar.set_message(text.to_owned());

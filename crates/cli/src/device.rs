@@ -9,7 +9,7 @@ use moco_train::{EvaluationActivations, PretrainPlan};
 
 use crate::exit::{Exit, usage};
 
-/// Where tensors live.
+/// A device by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
     /// The processor.

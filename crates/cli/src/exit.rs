@@ -14,7 +14,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments or config.
     Usage = 2,
-    /// Data or machine not fit.
+    /// Bad data or a missing device.
     DataOrMachine = 3,
     /// Stopped by a health rule.
     Health = 4,
@@ -68,7 +68,7 @@ fn describe(error: &anyhow::Error) -> (Exit, String) {
         }
     }
     let exit = error.chain().find_map(|cause| {
-        let exit = cause.downcast_ref::<UserError>().map(|exit| exit.exit);
+        let exit = cause.downcast_ref::<UserError>().map(|error| error.exit);
         exit.or_else(|| ErrorKind::of(cause).map(of_kind))
     });
     let mut text = format!("error: {error}");

@@ -1,4 +1,4 @@
-//! What the binaries share: exit codes, signals, device names, and the console, also while data is opened.
+//! Shared by the binaries: exit codes, signals, device names, and the console, also while data is opened.
 #![forbid(unsafe_code)]
 
 mod console;

@@ -1,4 +1,4 @@
-//! What happens in a run, in words.
+//! Prints the events of a run.
 
 use std::collections::BTreeSet;
 
@@ -99,7 +99,7 @@ pub fn watch<'a>(
             }
             Event::BitsVary { convolutions } => {
                 let text = format!(
-                    "warning: this run cannot be repeated to the bit: the device computes {} convolutions by algorithms whose bits vary",
+                    "warning: this run cannot be reproduced bit for bit: the device computes {} convolutions by algorithms whose bits vary",
                     convolutions.len(),
                 );
                 convolutions.iter().for_each(|convolution| log(convolution));
@@ -108,7 +108,7 @@ pub fn watch<'a>(
             }
             Event::ChosenAnew { outdated: OutdatedChoices { chosen_by, here } } => {
                 let text = format!(
-                    "warning: the algorithms of convolutions are measured anew, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
+                    "warning: the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
                 );
                 log(&text);
                 console.line(&text);
@@ -228,7 +228,7 @@ mod tests {
             let outdated = OutdatedChoices { chosen_by, here };
             watch(&mut console, &|| false, &mut log)(&Event::ChosenAnew { outdated: &outdated });
         }
-        let expected = "warning: the algorithms of convolutions are measured anew, and bits may differ: the checkpoint has those of A, and here is B";
+        let expected = "warning: the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of A, and here is B";
         assert_eq!(lines, [expected]);
     }
 

@@ -1,4 +1,4 @@
-//! Where a config's images lie makes no difference to what is read, and the order is in windows of shards.
+//! Where a config's images are makes no difference to what is read, and the order is in windows of shards.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -216,7 +216,7 @@ fn archives_of_imagenet_are_both_splits() {
     let missing = folder.path().join("ILSVRC2012_devkit_t12.tar.gz");
     assert_eq!(error.to_string(), format!("cannot open {}", missing.display()));
 
-    // Class 1 of the devkit is n02119789, which sorts behind n02100735.
+    // Class 1 of the devkit is n02119789, which sorts after n02100735.
     let meta = include_bytes!("../../ingest/tests/golden/packed.mat");
     let kit = tar_of(&[
         ("d/data/ILSVRC2012_validation_ground_truth.txt", b"1\n2\n"),
@@ -250,7 +250,7 @@ fn archives_of_imagenet_are_both_splits() {
             missing.display()
         )
     );
-    // Each archive is walked over once, class by class.
+    // Each archive is read once, class by class.
     let n_bytes = cats.len() as u64;
     let [two, one] = [2, 1].map(|n| n * n_bytes);
     let expected = [(n_bytes, two), (two, two), (n_bytes, one)];

@@ -1,14 +1,14 @@
-//! What is wrong with which keys, before it is known where they are set.
+//! Problems of config keys, before it is known where the keys are set.
 
 /// A rule that a config breaks.
 #[derive(Debug)]
 pub(crate) struct Complaint {
     /// The keys involved; the one on the highest layer is shown.
     pub(crate) keys: Vec<String>,
-    /// What of the key is underlined.
+    /// The part of the key that is underlined.
     pub(crate) part: Part,
     pub(crate) message: String,
-    /// Text behind the underline.
+    /// Text after the underline.
     pub(crate) label: String,
     pub(crate) help: Option<String>,
 }

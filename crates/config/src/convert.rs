@@ -24,7 +24,7 @@ use crate::raw::{
     RawSource,
 };
 
-/// Everything that configures a run.
+/// The validated configuration of a run.
 pub(crate) fn convert(
     raw: RawPretrain,
 ) -> Result<(PretrainPlan, DataPlan, (RecipeConfig, Fidelity)), Complaint> {

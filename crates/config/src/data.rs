@@ -1,4 +1,4 @@
-//! Where the images lie: what belongs to a folder, and what to a store.
+//! Where the images are: what belongs to a folder, and what to a store.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub(crate) fn folder(root: PathBuf, kind: &str) -> Result<PathBuf, Complaint> {
     Err(Complaint::value(ROOT, message).and(SOURCE))
 }
 
-/// Where shards lie and how they are reached.
+/// Where shards are and how they are reached.
 pub(crate) fn shards_plan(
     root: PathBuf,
     verify: Option<RawVerify>,

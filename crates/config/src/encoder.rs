@@ -18,7 +18,7 @@ const VIT: &str = "vit";
 /// Keys of ResNets.
 const OF_RESNET: [&str; 4] =
     ["encoder.stem", "encoder.width", "encoder.bn_groups", "encoder.bn_running"];
-/// Keys of vision transformers; those behind the first are of [`VIT`], whose name has no sizes.
+/// Keys of vision transformers; those after the first are of [`VIT`], whose name has no sizes.
 const OF_VIT: [&str; 4] =
     ["encoder.patch_size", "encoder.embed_dim", "encoder.depth", "encoder.n_heads"];
 
@@ -118,7 +118,7 @@ fn check_groups(batch_size: usize, bn_groups: usize) -> Result<(), Complaint> {
     Err(Complaint::value("optim.batch_size", message).and("encoder.bn_groups"))
 }
 
-/// What candle's own operations cannot do on a GPU.
+/// Settings that candle's own operations do not support on a GPU.
 pub(crate) fn check_on_gpu(plan: &PretrainPlan) -> Result<(), Complaint> {
     let EncoderConfig::Vit(_) = plan.encoder else { return Ok(()) };
     if plan.precision == Precision::Bf16 {
@@ -127,7 +127,7 @@ pub(crate) fn check_on_gpu(plan: &PretrainPlan) -> Result<(), Complaint> {
     }
     if plan.cuda_graph {
         let message = "run.cuda_graph must be false with a vision transformer, \
-                       whose operations cannot be recorded";
+                       whose operations cannot be captured";
         return Err(Complaint::value("run.cuda_graph", message).and(ARCH));
     }
     Ok(())

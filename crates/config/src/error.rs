@@ -101,7 +101,7 @@ impl Diagnostic {
         Self(Box::new(Parts { message, place, label, notes: Vec::new(), help: None }))
     }
 
-    /// Text behind the underline.
+    /// Text after the underline.
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.0.label = label.into();
         self

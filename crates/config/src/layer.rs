@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Diagnostic, Place};
 
-/// What the text of an override is called in messages.
+/// The name of an override's text in messages.
 pub(crate) const SET: &str = "--set";
 
 /// One source of keys, parsed.
@@ -29,7 +29,7 @@ impl Layer {
     }
 }
 
-/// Where a key is written.
+/// The location of a key.
 #[derive(Debug, Clone)]
 pub(crate) struct KeySpan {
     /// Dotted path; elements of an array as `path[0]`.

@@ -1,5 +1,8 @@
 //! TOML configs, `extends` and `--set` overrides, checked and turned into the plans of a run.
 //!
+//! The principal function is [`load_pretrain`], which returns a [`LoadedPretrain`] with the plans, or a
+//! [`ConfigError`] that points at the keys at fault; [`check_resume`] compares two configs for a resume.
+//!
 //! ```no_run
 //! use std::path::Path;
 //! let sets = ["moco.queue_size=4096".to_owned()];

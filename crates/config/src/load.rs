@@ -19,7 +19,7 @@ use crate::resolved;
 pub struct LoadedPretrain {
     /// The configuration of the training loop.
     pub plan: PretrainPlan,
-    /// Where the images are.
+    /// The location of the images.
     pub data: DataPlan,
     /// How views are drawn.
     pub recipe: RecipeConfig,

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::error::{ConfigError, Diagnostic, Place};
 use crate::layer::{self, Layer, SET};
 
-/// What the step to a format brought.
+/// The changes in a version of the format.
 struct Migration {
     /// The format that has it.
     to: u32,
@@ -32,7 +32,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
 /// The format of configs without a number.
 const FIRST: u32 = 1;
 
-/// What the comment of an added key names as its origin.
+/// The origin in the comment of an added key.
 const NAME: &str = "older programs";
 
 /// Where the layers come from, which decides what a missing number means.

@@ -11,7 +11,7 @@ use crate::raw::{RawOptim, RawOptimizer};
 /// The batch for which the papers state learning rates.
 const BASE_BATCH: f64 = 256.0;
 
-/// What the section says.
+/// The contents of the section.
 pub(crate) struct Optim {
     pub(crate) batch_size: usize,
     /// Scaled by the batch.
@@ -39,7 +39,7 @@ pub(crate) fn optim(raw: &RawOptim) -> Result<Optim, Complaint> {
 }
 
 impl Optim {
-    /// The schedule behind the warm-up.
+    /// The schedule after the warm-up.
     pub(crate) fn warmed_up(&self, then: Schedule, length: Length) -> Result<Schedule, Complaint> {
         let epochs = self.warmup_epochs;
         if epochs == 0 {
@@ -56,7 +56,7 @@ impl Optim {
     }
 }
 
-/// candle's operations, which LARS uses, and the end-to-end mechanism cannot be recorded.
+/// candle's operations, which LARS uses, and the end-to-end mechanism cannot be captured.
 pub(crate) fn check_recordable(plan: &PretrainPlan) -> Result<(), Complaint> {
     if plan.cuda_graph && plan.moco.mechanism == MechanismKind::EndToEnd {
         let message = "run.cuda_graph must be false with moco.mechanism = \"end_to_end\", \
@@ -66,7 +66,7 @@ pub(crate) fn check_recordable(plan: &PretrainPlan) -> Result<(), Complaint> {
     match plan.optimizer {
         OptimizerConfig::Lars(_) if plan.cuda_graph => {
             let message = "run.cuda_graph must be false with optim.kind = \"lars\", \
-                           whose operations cannot be recorded";
+                           whose operations cannot be captured";
             Err(Complaint::value("run.cuda_graph", message).and("optim.kind"))
         }
         _ => Ok(()),

@@ -15,9 +15,9 @@ pub(crate) struct RawPretrain {
     pub(crate) format: u32,
     /// Seed and length of the run.
     pub(crate) run: RawRun,
-    /// Where the images are and how many threads fetch them.
+    /// The location of the images, and the number of threads that fetch them.
     pub(crate) data: RawData,
-    /// What becomes of an image.
+    /// The augmentation of an image.
     pub(crate) augment: RawAugment,
     /// The network.
     pub(crate) encoder: RawEncoder,
@@ -51,7 +51,7 @@ pub(crate) struct RawRun {
     pub(crate) epochs: Option<u64>,
     /// How activations are stored and multiplied.
     pub(crate) precision: RawPrecision,
-    /// Whether a GPU repeats a step that was recorded once.
+    /// Whether a GPU captures the step as a CUDA graph and replays it.
     pub(crate) cuda_graph: bool,
     /// Which interface of its library a GPU's convolutions go through.
     pub(crate) conv_backend: RawConvBackend,
@@ -93,7 +93,7 @@ pub(crate) struct RawData {
     pub(crate) cache_bytes: Option<u64>,
     /// What of the shards is checked, and when; for shards in a folder only.
     pub(crate) verify: Option<RawVerify>,
-    /// What becomes of a training image that cannot be used.
+    /// The policy for a training image that cannot be used.
     pub(crate) on_bad_sample: RawOnBadSample,
     /// How often one may be skipped in the whole run; for `skip` only.
     pub(crate) bad_sample_budget: Option<u64>,
@@ -136,7 +136,7 @@ pub(crate) struct RawAugment {
     pub(crate) recipe: RawRecipe,
     /// How closely views follow Pillow.
     pub(crate) fidelity: RawFidelity,
-    /// Where views are finished once they were cropped.
+    /// The device that finishes views after cropping.
     pub(crate) finish_on: RawFinishOn,
     /// Side of a view in pixels.
     pub(crate) image_size: u32,
@@ -230,7 +230,7 @@ pub(crate) enum RawRunning {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawMoco {
-    /// Where the negatives come from.
+    /// The source of the negatives.
     pub(crate) mechanism: RawMechanism,
     /// K, the number of negatives.
     pub(crate) queue_size: usize,
@@ -266,7 +266,7 @@ pub(crate) enum RawQueuePrecision {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawOptim {
-    /// What updates the parameters; SGD where it is left out.
+    /// The optimizer; SGD if it is left out.
     pub(crate) kind: RawOptimizer,
     /// Images in a step, over all devices.
     pub(crate) batch_size: usize,

@@ -56,7 +56,7 @@ pub fn changed_keys(old_resolved: &str, new_resolved: &str) -> Result<Vec<KeyCha
     changes_from(&old, new_resolved)
 }
 
-/// Values by their keys, each with the comment behind it.
+/// Values by their keys, each with the comment after it.
 type Values = BTreeMap<String, (Value, String)>;
 
 fn changes_from(old: &Values, new_resolved: &str) -> Result<Vec<KeyChange>, ConfigError> {

@@ -1,4 +1,4 @@
-//! What a resume may change.
+//! The keys that a resume may change.
 
 /// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
 /// section.

@@ -1,4 +1,4 @@
-//! What can be wrong with the files of a data set, each with what to do about it.
+//! Errors in the files of a data set, each with a hint for the user.
 
 use std::{io, path::PathBuf};
 
@@ -17,9 +17,9 @@ pub enum DatasetsError {
     /// A file of the data set is not there.
     #[error("{} is missing; {hint}", path.display())]
     FileMissing {
-        /// Where it was looked for.
+        /// The path that was searched.
         path: PathBuf,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// A file has not the length that its format demands.
@@ -31,7 +31,7 @@ pub enum DatasetsError {
         expected: u64,
         /// Bytes on disk.
         got: u64,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// A file's header says something else than the format demands.
@@ -41,11 +41,11 @@ pub enum DatasetsError {
         path: PathBuf,
         /// The field of the header.
         what: &'static str,
-        /// What the format demands.
+        /// The value that the format requires.
         expected: u32,
-        /// What the file holds.
+        /// The value in the file.
         got: u32,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// A label that the data set does not have.
@@ -55,7 +55,7 @@ pub enum DatasetsError {
         sample: String,
         /// The label.
         got: u8,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// The reader failed although the files passed the checks.

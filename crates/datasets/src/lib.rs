@@ -1,5 +1,7 @@
 //! CIFAR-10 and MNIST files on disk as sample sources.
 //!
+//! [`Cifar10`] and [`Mnist`] open a split and implement [`Source`](moco_ingest::Source).
+//!
 //! The files are read by candle-datasets; this crate checks them first, because those readers neither
 //! name the file that is at fault nor check the labels, and turns the images back into the bytes that
 //! are stored. Images are held in memory.

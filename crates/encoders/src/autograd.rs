@@ -165,7 +165,7 @@ fn candle(what: &str, source: candle_core::Error) -> EncoderError {
     EncoderError::Candle { what: what.to_owned(), source }
 }
 
-/// Where a new variable's value comes from.
+/// The source of a new variable's value.
 enum Values {
     Drawn(Seed),
     Given(ParamStore),

@@ -26,7 +26,7 @@ pub(crate) struct BlockSaved {
     first: Vec<ConvBnSaved>,
     last: ConvBnSaved,
     downsample: Option<ConvBnSaved>,
-    /// What was added before the last ReLU.
+    /// The shortcut that was added before the last ReLU.
     shortcut: Tensor,
 }
 

@@ -1,4 +1,4 @@
-//! What can be chosen about an encoder.
+//! The options of an encoder.
 
 use crate::encoder::EncoderError;
 
@@ -70,7 +70,7 @@ pub struct BnConfig {
     /// Contiguous groups with statistics of their own; the virtual devices of Shuffling BN. 1 = the
     /// whole batch.
     pub groups: usize,
-    /// What the running statistics follow.
+    /// Which groups the running statistics follow.
     pub running: RunningStats,
 }
 
@@ -100,7 +100,7 @@ pub struct VitShape {
 
 impl VitShape {
     /// Each size with its name in configs: DeiT-Ti and DeiT-S (Touvron et al. 2021, Table 1). MoCo v3's
-    /// ViT-S has 12 heads in place of 6.
+    /// ViT-S has 12 heads instead of 6.
     pub const NAMES: [(&'static str, Self); 2] = [
         ("vit_tiny", Self { embed_dim: 192, depth: 12, n_heads: 3 }),
         ("vit_small", Self { embed_dim: 384, depth: 12, n_heads: 6 }),

@@ -22,7 +22,7 @@ pub(crate) struct ConvBn {
     spec: Conv2dSpec,
 }
 
-/// What a backward pass needs.
+/// The values saved for the backward pass.
 #[derive(Debug)]
 pub(crate) struct ConvBnSaved {
     x: Tensor,

@@ -1,4 +1,4 @@
-//! What an encoder is.
+//! The trait [`Encoder`] and its errors.
 
 use std::any::Any;
 
@@ -52,7 +52,7 @@ pub enum EncoderError {
     Op {
         /// The layer, by the name of its parameters.
         layer: String,
-        /// What failed.
+        /// The error of the operation.
         source: OpError,
     },
     /// A parameter is missing or does not fit.
@@ -61,7 +61,7 @@ pub enum EncoderError {
     /// candle failed.
     #[error("{what}: {source}")]
     Candle {
-        /// What was being done.
+        /// The operation that failed.
         what: String,
         /// candle's error.
         source: candle_core::Error,
@@ -74,7 +74,7 @@ pub enum EncoderError {
     Size {
         /// The setting.
         key: &'static str,
-        /// What it may be.
+        /// The allowed values.
         expected: String,
         /// Its value.
         got: usize,
@@ -95,7 +95,7 @@ pub enum EncoderError {
     FeatureShape {
         /// Images and `feature_dim`.
         expected: [usize; 2],
-        /// What the module returned.
+        /// The shape that the module returned.
         got: Vec<usize>,
     },
     /// Automatic differentiation found no way from the features to a parameter.
@@ -139,7 +139,7 @@ pub trait Encoder: Send {
     /// If the images do not fit.
     fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError>;
 
-    /// Features alone; keeps no activations.
+    /// Only the features; keeps no activations.
     ///
     /// # Errors
     /// If the images do not fit.

@@ -17,7 +17,7 @@ pub struct Head {
     params: ParamStore,
 }
 
-/// What a head's backward pass needs: its input, and the hidden layer after ReLU (v2).
+/// The values saved for a head's backward pass: its input, and the hidden layer after ReLU (v2).
 #[derive(Debug)]
 pub struct HeadSaved {
     x: Tensor,

@@ -1,6 +1,9 @@
 //! Encoders: ResNets and projection heads with an explicit forward and backward, vision transformers, and
 //! the adapter for candle autograd modules that they go through.
 //!
+//! The principal type is the trait [`Encoder`], built from an [`EncoderConfig`]; a [`Head`] projects its
+//! features. [`ResNet`] implements it directly, [`AutogradEncoder`] for a candle module.
+//!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use moco_encoders::{Arch, BnConfig, EncoderConfig, Mode, ResNetConfig, RunningStats, Stem};

@@ -168,7 +168,7 @@ impl Encoder for ResNet {
         Ok(self.run(images, mode, None)?.features)
     }
 
-    /// conv1 behind its ReLU (before any pooling), then res2 to res5, which are torchvision's `layer1` to `layer4`;
+    /// conv1 after its ReLU (before any pooling), then res2 to res5, which are torchvision's `layer1` to `layer4`;
     /// global average pooling of the last one gives the features. For images `[N, 3, H, W]`, with the widths of
     /// [`ResNetConfig::width`] 1:
     ///

@@ -31,7 +31,7 @@ pub(crate) fn build(
     AutogradEncoder::new(build, config.shape.embed_dim, seed, dtype, device)
 }
 
-/// Images `[N, 3, S, S]` to the class token `[N, D]` behind the last layer norm.
+/// Images `[N, 3, S, S]` to the class token `[N, D]` after the last layer norm.
 #[derive(Debug)]
 pub(crate) struct Vit {
     image_size: usize,
@@ -105,7 +105,7 @@ impl Module for Vit {
 struct Block {
     n_heads: usize,
     norm1: Norm,
-    /// Queries, keys and values, one behind the other.
+    /// Queries, keys and values, one after the other.
     qkv: Linear,
     proj: Linear,
     norm2: Norm,

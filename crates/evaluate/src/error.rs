@@ -1,4 +1,4 @@
-//! What can go wrong in an evaluation.
+//! Errors of evaluations.
 
 use moco_ops::OpError;
 use moco_optim::OptimError;
@@ -21,11 +21,11 @@ pub enum EvaluateError {
     /// Training and test features differ in width, or there are none.
     #[error("{what}: expected {expected}, got {got}")]
     Mismatch {
-        /// What differs.
+        /// The quantity that differs.
         what: &'static str,
-        /// What is needed.
+        /// The expected value.
         expected: usize,
-        /// What came.
+        /// The value that was given.
         got: usize,
     },
     /// A label is not below the number of classes.
@@ -49,7 +49,7 @@ pub enum EvaluateError {
     /// candle failed.
     #[error("{what}: {source}")]
     Candle {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// candle's error.
         source: candle_core::Error,

@@ -1,5 +1,8 @@
 //! Measures frozen features: the kNN vote and the linear classifier.
 //!
+//! The principal type is [`FeatureSet`]: [`knn_accuracy`] compares two of them, [`train_linear`] fits a
+//! [`LinearProbe`] on one and [`linear_accuracy`] measures it on another.
+//!
 //! Features come in as plain numbers ([`FeatureSet`]), so the same code measures raw pixels, a random
 //! encoder and a trained one. How they are computed from images is the business of `moco-train`. What is
 //! counted in the end, [`top_k_correct`] and [`knn_vote`], works on slices:

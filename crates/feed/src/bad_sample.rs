@@ -8,7 +8,7 @@ use std::fmt;
 pub struct BadSample {
     /// Its number in the split.
     pub sample_index: u64,
-    /// What is wrong with it; names the image.
+    /// The reason; names the image.
     pub reason: String,
 }
 

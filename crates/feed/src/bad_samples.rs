@@ -1,4 +1,4 @@
-//! What takes the place of a training image that cannot be used.
+//! Substitutes for training images that cannot be used.
 
 use std::fmt;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub(crate) struct U8Batch {
 struct U8View {
     /// `[N, H, W, 3]`.
     pixels: Vec<u8>,
-    /// What a GPU is to do to each image; empty for views that are finished.
+    /// The steps that a GPU applies to each image; empty for views that are finished.
     steps: Vec<Vec<ImageStep>>,
 }
 
@@ -115,7 +115,7 @@ impl DeviceBatches {
         Ok(Some(DeviceBatch { views, sample_indices, bad_samples }))
     }
 
-    /// What each stage did so far.
+    /// The work of each stage so far.
     #[must_use]
     pub fn meters(&self) -> Vec<StageReport> {
         self.feed.meters()

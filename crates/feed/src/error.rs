@@ -1,4 +1,4 @@
-//! What can end a feed.
+//! Errors of a feed.
 
 use moco_augment::AugmentError;
 use moco_ingest::IngestError;
@@ -23,9 +23,9 @@ pub enum FeedError {
     /// An image cannot become a view.
     #[error("image {key}: {source}")]
     Image {
-        /// Where the image lies.
+        /// The location of the image.
         key: String,
-        /// What is wrong with it.
+        /// The reason.
         source: AugmentError,
     },
     /// Nothing that was tried can take the place of a bad sample.

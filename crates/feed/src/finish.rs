@@ -1,4 +1,4 @@
-//! What of a view is left to a GPU: everything between cropping and normalization.
+//! The part of a view that is left to a GPU: everything between cropping and normalization.
 
 use moco_augment::{JitterOp, Step};
 use moco_ops::ImageStep;

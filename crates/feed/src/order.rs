@@ -40,7 +40,7 @@ impl TrainingOrder {
         Ok(Self { sampler, position: 0, seed, batch_size })
     }
 
-    /// The same order, from behind the batches of `global_step` steps on.
+    /// The same order, from after the batches of `global_step` steps on.
     #[must_use]
     pub fn after_steps(self, global_step: u64) -> Self {
         Self { position: global_step * self.batch_size as u64, ..self }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 
-/// Where batches go, and the type of the activations that they become.
+/// The device of the batches, and the type of the activations that they become.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// The encoder's device.
@@ -19,7 +19,7 @@ impl Placement {
     }
 }
 
-/// What an image becomes before the encoder.
+/// The preprocessing of an image for the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputPlan {
     /// Side of a view in pixels.
@@ -30,11 +30,11 @@ pub struct InputPlan {
     pub std: [f32; 3],
     /// Which view is the key's.
     pub pairing: Pairing,
-    /// Where training views are finished.
+    /// The device that finishes training views.
     pub finish_on: FinishOn,
 }
 
-/// Where a training view is finished once it was cropped: color jitter, grayscale, blur and flip.
+/// The device that finishes a training view after cropping: color jitter, grayscale, blur and flip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishOn {
     /// In the decoders' threads.
@@ -65,7 +65,7 @@ impl Pairing {
     }
 }
 
-/// What becomes of a training image that cannot be used: that is empty, too large or does not decode.
+/// The policy for a training image that cannot be used: one that is empty, too large or does not decode.
 /// Whatever is wrong with a whole shard ends the run in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBadSample {

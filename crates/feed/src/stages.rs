@@ -29,7 +29,7 @@ type ReadSample = Result<EncodedSample, IngestError>;
 /// The stages from a source to the device: what a view is, how many threads make views, and where they go.
 #[derive(Debug, Clone)]
 pub struct ViewStages {
-    /// What an image becomes before the encoder.
+    /// The preprocessing of an image for the encoder.
     pub input: InputPlan,
     /// Threads of the stages.
     pub workers: WorkerPlan,

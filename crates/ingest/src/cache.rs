@@ -21,7 +21,7 @@ use crate::{
     store::{Part, Store},
 };
 
-/// What one request to the store asks for; a failure costs no more than this.
+/// The size of one request to the store; a failure costs no more than this.
 const CHUNK_BYTES: u64 = 8 << 20;
 /// Shards that may wait for one fetching thread; whoever asks for more waits.
 const WANTED_AHEAD: usize = 64;
@@ -38,7 +38,7 @@ pub struct ShardCache {
     next_fetcher: AtomicUsize,
 }
 
-/// What a cache has done so far.
+/// Counts of a cache's work so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheReport {
     /// Bytes on disk now, with those on their way.
@@ -141,7 +141,7 @@ impl ShardCache {
         self.held.capacity
     }
 
-    /// What was done so far.
+    /// Counts of the work so far.
     #[must_use]
     pub fn report(&self) -> CacheReport {
         self.held.lock().report
@@ -390,7 +390,7 @@ mod tests {
         fs::remove_file(store.path().join("0.tar")).unwrap();
         assert_eq!(content(&mut cache.file(&entries[0]).unwrap()), [0; 1000]);
         let store = Arc::new(FolderStore::new(store.path()));
-        // Somebody who cleans up by hand costs a fetch and no run.
+        // A user who cleans up by hand costs a fetch and no run.
         fs::write(store_folder.path().join("0.tar"), vec![0; 1000]).unwrap();
         fs::remove_file(folder.path().join(&entries[0].blake3)).unwrap();
         assert_eq!(content(&mut cache.file(&entries[0]).unwrap()), [0; 1000]);

@@ -7,7 +7,7 @@ use std::{
 
 use crate::error::IngestError;
 
-/// Syncs `file`, which lies at `temporary`, gives it its final name and syncs the folder.
+/// Syncs `file`, which is at `temporary`, gives it its final name and syncs the folder.
 pub(crate) fn publish(file: &File, temporary: &Path, path: &Path) -> Result<(), IngestError> {
     file.sync_all().map_err(IngestError::io("sync", temporary))?;
     fs::rename(temporary, path).map_err(IngestError::io("rename to", path))?;

@@ -1,4 +1,4 @@
-//! What can be wrong with a manifest, a shard or a request, each with what to do about it.
+//! Errors of manifests, shards and requests, each with a hint for the user.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -11,7 +11,7 @@ pub enum Remedy {
     Regenerate,
     /// The data set comes from elsewhere.
     Download,
-    /// The data set lies on a store.
+    /// The data set is on a store.
     Upload,
 }
 
@@ -32,7 +32,7 @@ pub enum IngestError {
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried, a verb.
+        /// The operation that failed, a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -42,9 +42,9 @@ pub enum IngestError {
     /// The manifest file does not exist.
     #[error("no manifest at {}; {hint}", path.display())]
     ManifestMissing {
-        /// Where it was looked for.
+        /// The path that was searched.
         path: PathBuf,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// The manifest is not what a manifest must be.
@@ -54,9 +54,9 @@ pub enum IngestError {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The reason.
         message: String,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// A manifest in memory cannot be written as TOML.
@@ -82,7 +82,7 @@ pub enum IngestError {
     ShardMissing {
         /// Path of the shard.
         shard: PathBuf,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A shard ends in the middle of something.
@@ -96,7 +96,7 @@ pub enum IngestError {
         needed: u64,
         /// Bytes that are there.
         got: u64,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A shard has not the length that the manifest gives.
@@ -108,7 +108,7 @@ pub enum IngestError {
         expected: u64,
         /// Bytes on disk.
         got: u64,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A shard has the right length and other bytes.
@@ -120,7 +120,7 @@ pub enum IngestError {
         expected: String,
         /// Checksum on disk.
         got: String,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A shard holds another number of samples than the manifest gives.
@@ -132,7 +132,7 @@ pub enum IngestError {
         expected: u64,
         /// Samples on disk.
         got: u64,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A tar header cannot be read.
@@ -144,7 +144,7 @@ pub enum IngestError {
         offset: u64,
         /// The reader's reason.
         source: io::Error,
-        /// What to do.
+        /// A hint for the user.
         remedy: Remedy,
     },
     /// A member that no data set needs and that could do harm.
@@ -194,7 +194,7 @@ pub enum IngestError {
         shard: PathBuf,
         /// Name of the label's member.
         member: String,
-        /// What it holds, cut short.
+        /// Its contents, cut short.
         got: String,
     },
     /// A label that no class of the manifest has.
@@ -216,7 +216,7 @@ pub enum IngestError {
         shard: PathBuf,
         /// Name of the metadata's member.
         member: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
     /// A key that a shard cannot hold.
@@ -230,7 +230,7 @@ pub enum IngestError {
     /// A sample beyond the end of the data set.
     #[error("sample {sample_index} was asked for, but the data set has {n_samples}")]
     SampleIndex {
-        /// What was asked for.
+        /// The requested value.
         sample_index: u64,
         /// Number of samples.
         n_samples: u64,
@@ -238,7 +238,7 @@ pub enum IngestError {
     /// A shard beyond the last one.
     #[error("shard {shard_idx} was asked for, but the data set has {n_shards}")]
     ShardIndex {
-        /// What was asked for.
+        /// The requested value.
         shard_idx: usize,
         /// Number of shards.
         n_shards: usize,
@@ -300,7 +300,7 @@ pub enum IngestError {
     FolderUnfit {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
     /// An archive that is not the one that was expected.
@@ -308,9 +308,9 @@ pub enum IngestError {
     ArchiveUnfit {
         /// The archive or a file of its devkit.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// A hint for the user.
         hint: &'static str,
     },
     /// An index file that does not belong to its shard, or is damaged.
@@ -318,13 +318,13 @@ pub enum IngestError {
     IndexUnfit {
         /// Path or name of the index.
         index: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
     /// More names than an index can hold.
     #[error("{} holds more than 4 GiB of file names; split it", path.display())]
     IndexTooLarge {
-        /// What was indexed.
+        /// The indexed file.
         path: PathBuf,
     },
     /// The store has no such object.
@@ -428,7 +428,7 @@ impl IngestError {
         matches!(self, Self::ImageEmpty { .. } | Self::ImageSize { .. })
     }
 
-    /// Whether the same request may succeed at another time; all else fails until somebody acts.
+    /// Whether the same request may succeed at another time; everything else fails until a person acts.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::StoreFailed { .. })

@@ -35,7 +35,7 @@ pub struct ImageNet {
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 impl ImageNet {
-    /// Opens the training archive. Its headers are walked over once, which an index file beside it saves
+    /// Opens the training archive. Its headers are read once, which an index file beside it saves
     /// the next time.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Where each sample of a shard or archive lies: 16 bytes and a name each, in memory and as a file.
+//! Where each sample of a shard or archive is: 16 bytes and a name each, in memory and as a file.
 
 use std::{
     fs::{self, File},
@@ -32,7 +32,7 @@ struct Row {
     name_end: u32,
 }
 
-/// Where one sample lies.
+/// Where one sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
@@ -41,7 +41,7 @@ pub(crate) struct Place<'a> {
     pub(crate) label: Option<u32>,
 }
 
-/// What an index file belongs to: the checksum of a shard, or of an archive's length and time.
+/// The owner of an index file: the checksum of a shard, or of an archive's length and time.
 pub(crate) type Stamp = [u8; HASH_BYTES];
 
 impl Index {
@@ -80,7 +80,7 @@ impl Index {
         })
     }
 
-    /// The sample with this number in a data set that has this index alone.
+    /// The sample with this number in a data set that has only this index.
     pub(crate) fn find(&self, sample_index: u64) -> Result<Place<'_>, IngestError> {
         let sample_idx = usize::try_from(sample_index).unwrap_or(usize::MAX);
         let n_samples = self.len() as u64;

@@ -2,7 +2,7 @@
 //!
 //! A [`Manifest`] says which shards a data set has and what their bytes must be, a [`ShardWriter`] makes
 //! shards, a [`ShardSet`] reads single samples out of them, and a [`Sampler`] says which sample comes
-//! when. A [`Source`] is anything that hands out [`EncodedSample`]s by index.
+//! when. A [`Source`] is anything that returns [`EncodedSample`]s by index.
 //!
 //! ```
 //! # fn main() -> Result<(), moco_ingest::IngestError> {
@@ -28,12 +28,12 @@
 //! `Sampler::windowed` permutes the shards of an epoch and then the samples within windows of a few
 //! shards; the state of a run is its position. [`read_ahead`] announces to the source which shards the
 //! next window needs. [`ShardSet::lazy`] takes their sizes from the manifest and finds the shard of a sample by
-//! bisection; the shard lies in a folder, in a [`ShardCache`] before a [`Store`], or is read by ranges
+//! bisection; the shard is in a folder, in a [`ShardCache`] before a [`Store`], or is read by ranges
 //! from one. The cache fetches in chunks, checks the checksum, and drops what was not used for the longest
 //! time. A store is a folder, or with the feature `remote` an S3 bucket or a web server; only these
 //! retry: transient faults are distinguished from permanent ones ([`IngestError::is_transient`]).
 //!
-//! Where each sample of a shard lies is found by one walk over the headers, or stands in an index file
+//! The place of each sample in a shard is found by one pass over the headers, or listed in an index file
 //! `SHARD.idx` that a [`ShardWriter`] makes on request.
 //!
 //! What it deliberately lacks: decoding, threads but those that fetch ahead, a shuffle buffer, and skipping a bad sample in silence.

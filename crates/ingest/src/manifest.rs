@@ -57,7 +57,7 @@ struct Shards {
     test: Vec<ShardEntry>,
 }
 
-/// What the manifest says of one shard.
+/// The manifest's entry for one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardEntry {

@@ -21,7 +21,7 @@ const MI_COMPRESSED: u32 = 15;
 const MI_UTF8: u32 = 16;
 const MX_STRUCT: u8 = 2;
 
-/// What a field of a struct holds; all else is left out.
+/// The value of a struct's field; everything else is left out.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Text(String),

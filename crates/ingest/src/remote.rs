@@ -48,7 +48,7 @@ impl Default for Patience {
     }
 }
 
-/// Who asks an S3-compatible store, and which one. The binaries read it from the environment.
+/// The credentials for an S3-compatible store, and its endpoint. The binaries read them from the environment.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct S3Access {
     /// Address of the store; `None` for that of Amazon.
@@ -167,7 +167,7 @@ impl Remote {
         }
     }
 
-    /// What the future gives, or `None` after `limit`.
+    /// The future's output, or `None` after `limit`.
     async fn within<T>(
         &self,
         limit: Duration,

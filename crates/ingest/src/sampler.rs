@@ -14,7 +14,7 @@ use crate::{
 /// Each epoch is a fresh permutation of the data set, and the incomplete last batch of an epoch is
 /// dropped. A run that resumes needs only the position, the number of samples it has consumed.
 ///
-/// A data set of more shards than can be at hand at once is permuted in two steps: its shards, and then
+/// A data set of more shards than can be available at once is permuted in two steps: its shards, and then
 /// the samples within windows of so many shards. No table has an entry for each sample.
 ///
 /// ```
@@ -107,8 +107,8 @@ impl Sampler {
     }
 
     /// The slots of one of `world_size` ranks from `position` on, without end: of each batch the part
-    /// numbered `rank`. All ranks together take what [`Sampler::slots_from`] gives, so that a run goes on
-    /// with another number of ranks at the same batch size.
+    /// numbered `rank`. All ranks together take what [`Sampler::slots_from`] gives, so that a run can
+    /// continue on another number of ranks at the same batch size.
     ///
     /// # Errors
     /// If the batch cannot be split evenly, or there is no such rank.

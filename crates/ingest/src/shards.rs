@@ -33,7 +33,7 @@ pub enum Verify {
     Sizes,
 }
 
-/// Where the shards of a data set lie.
+/// Where the shards of a data set are.
 #[derive(Debug, Clone)]
 pub enum ShardPlace {
     /// In a folder.
@@ -41,7 +41,7 @@ pub enum ShardPlace {
     /// On a store; a whole shard is fetched when a sample of it is needed.
     Cached(Arc<ShardCache>),
     /// On a store, each with its index `SHARD.idx`; samples are fetched one by one. Nothing checks their
-    /// bytes besides the store itself.
+    /// bytes in addition to the store itself.
     Ranges(Arc<dyn Store>),
 }
 
@@ -75,7 +75,7 @@ struct SampleLocation {
 }
 
 impl ShardSet {
-    /// Opens the shards that the manifest lists for a split, which lie in the folder `root`, and compares
+    /// Opens the shards that the manifest lists for a split, which are in the folder `root`, and compares
     /// each with the manifest.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl ShardSet {
         Ok(Self { place, shards, n_samples, n_classes, remedy, indexes })
     }
 
-    /// What the manifest says of the shards, in order.
+    /// The manifest's entries for the shards, in order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &ShardEntry> {
         self.shards.iter().map(|shard| &shard.entry)
     }
@@ -228,7 +228,7 @@ impl ShardSet {
         Ok(found)
     }
 
-    /// What a shard is called in errors.
+    /// The name of a shard in errors.
     fn path(&self, entry: &ShardEntry) -> PathBuf {
         match &self.place {
             ShardPlace::Folder(root) => root.join(&entry.file),

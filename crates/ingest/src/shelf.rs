@@ -35,7 +35,7 @@ impl<T> Shelf<T> {
         Some(Arc::clone(value))
     }
 
-    /// Holds a value of this length, also where it alone is above the bound.
+    /// Holds a value of this length, even if its own length exceeds the bound.
     pub(crate) fn put(&self, number: usize, bytes: usize, value: T) -> Arc<T> {
         let value = Arc::new(value);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The trait of everything that hands out samples by index, and what a sample is.
+//! The trait of everything that returns samples by index, and what a sample is.
 
 use std::fmt;
 
@@ -56,7 +56,7 @@ pub trait Source: Send + Sync {
 /// One image as it is stored, with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSample {
-    /// Where the image lies.
+    /// The location of the image.
     pub key: SampleKey,
     /// Its index within the split.
     pub sample_index: u64,
@@ -80,7 +80,7 @@ pub enum Payload {
     },
 }
 
-/// Where a sample lies: enough for a person to find the image.
+/// Where a sample is: enough for a person to find the image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SampleKey {
     /// File name of the shard.

@@ -1,4 +1,4 @@
-//! Where shards can lie besides the local disk: anything that gives bytes by name and range.
+//! Where shards can be stored other than the local disk: anything that gives bytes by name and range.
 
 use std::{
     fmt,
@@ -56,7 +56,7 @@ impl fmt::Display for Part {
 
 /// A place that holds shards. Waiting, trying again and giving up are its own business: each call ends.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// What a person calls this place.
+    /// The name of this place in messages.
     fn address(&self) -> &str;
 
     /// The bytes of one part of an object.

@@ -11,7 +11,7 @@ use crate::{
     walk::{Section, Walk},
 };
 
-/// What the shards looked at so far hold.
+/// Totals of the shards read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Images.

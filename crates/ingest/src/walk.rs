@@ -1,4 +1,4 @@
-//! Walks over the headers of a tar file, or of one that lies within another.
+//! Reads the headers of a tar file, or of one that is inside another.
 
 use std::{
     fs::File,
@@ -37,7 +37,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) remedy: Remedy,
 }
 
-/// What is done with a member and its content.
+/// The function called with each member and its content.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(Member<'_>, &mut dyn Read) -> Result<(), IngestError>;
 
 impl<'a> Section<'a> {
@@ -165,7 +165,7 @@ impl Walk<'_> {
 /// Extensions that promise an image of a format that is not decoded here.
 const OTHER_IMAGES: [&str; 9] = ["avif", "bmp", "gif", "heic", "pgm", "ppm", "tif", "tiff", "webp"];
 
-/// What a file name promises.
+/// The type of content by the file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Promise {
     Image,
@@ -173,7 +173,7 @@ pub(crate) enum Promise {
     Nothing,
 }
 
-/// What the extension of a file promises, in any case.
+/// The type of content by the file's extension, in any case.
 pub(crate) fn promise(extension: &str) -> Promise {
     let is = |known: &[&str]| known.iter().any(|k| extension.eq_ignore_ascii_case(k));
     if is(&["jpg", "jpeg", "png"]) {

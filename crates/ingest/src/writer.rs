@@ -26,7 +26,7 @@ pub enum ImageFormat {
     Png,
 }
 
-/// Whether a shard gets a file that says where its samples lie.
+/// Whether a shard gets a file that says where its samples are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IndexFiles {
     /// `SHARD.idx` beside each shard: what reads single samples from a store needs it, and what opens a

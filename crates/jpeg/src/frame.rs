@@ -40,7 +40,7 @@ impl Plane {
         &self.samples[y.min(self.height - 1) * self.stride()..][..self.width]
     }
 
-    /// Blocks of a scan of this component alone.
+    /// Blocks of a scan of only this component.
     pub(crate) fn own_blocks(&self) -> (usize, usize) {
         (self.width.div_ceil(SIDE), self.height.div_ceil(SIDE))
     }

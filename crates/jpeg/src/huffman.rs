@@ -11,8 +11,8 @@ pub(crate) const END_OF_BLOCK: usize = 64;
 
 /// What the first bits of the data mean: bytes of a word, so that one load brings all of it.
 ///
-/// The lowest byte is the length of the code and of the coefficient behind it, which the next look waits for,
-/// or 0 if the code is longer than [`LOOK_BITS`]; the next the length of the code alone; the next the zeros
+/// The lowest byte is the length of the code and of the coefficient after it, which the next look waits for,
+/// or 0 if the code is longer than [`LOOK_BITS`]; the next the length of the code itself; the next the zeros
 /// before the coefficient, or [`END_OF_BLOCK`]; the highest the byte that the code stands for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Symbol(u32);
@@ -50,7 +50,7 @@ impl Symbol {
 pub(crate) enum Use {
     /// Runs and coefficients, which follow their codes.
     Coefficients,
-    /// Their bytes alone.
+    /// Only their bytes.
     Bytes,
 }
 
@@ -224,7 +224,7 @@ impl<'a> Bits<'a> {
         self.next_run_and_value(table)
     }
 
-    /// The same behind a [`run_and_value`](Self::run_and_value): the bits that it made count are enough for
+    /// The same after a [`run_and_value`](Self::run_and_value): the bits that it made count are enough for
     /// two, of at most 9 and 15 bits each, and where a code is longer more are brought.
     #[inline(always)]
     pub(crate) fn next_run_and_value(&mut self, table: &Huffman) -> RunAndValue {

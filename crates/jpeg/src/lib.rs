@@ -1,4 +1,4 @@
-//! JPEG to RGB with the samples of libjpeg-turbo, to the bit, in safe code.
+//! JPEG to RGB with the samples of libjpeg-turbo, bit for bit, in safe code.
 //!
 //! [`read_header`] says how large the picture of a file is, and [`decode`] then gives the pixels of a
 //! [`Region`] of it. Baseline, extended and progressive Huffman coding of 8-bit samples in 1, 3 or 4

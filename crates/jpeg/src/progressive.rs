@@ -31,12 +31,12 @@ fn read_first(
     frame: &mut Frame,
     units: std::ops::Range<usize>,
 ) {
-    let alone = scan.parts.len() == 1;
+    let single = scan.parts.len() == 1;
     let mut predicted = [0_i32; 4];
     for unit in units {
         for (plane_idx, dc, _) in &scan.parts {
             let plane = &mut frame.planes[*plane_idx];
-            let (h, v, across) = if alone {
+            let (h, v, across) = if single {
                 (1, 1, plane.own_blocks().0)
             } else {
                 (plane.h, plane.v, frame.n_units.0)

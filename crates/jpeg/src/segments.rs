@@ -22,7 +22,7 @@ pub(crate) struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Those behind the marker that a file begins with.
+    /// Those after the marker that a file begins with.
     pub(crate) fn of(file: &'a [u8]) -> Self {
         Self { file, at: 2 }
     }
@@ -75,7 +75,7 @@ impl<'a> Segments<'a> {
 }
 
 /// Copies entropy-coded data without its stuffing and notes where each restart interval ends. Returns
-/// the length up to the marker behind.
+/// the length up to the next marker.
 fn unstuff(file: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<usize, JpegError> {
     let mut at = 0;
     loop {

@@ -46,13 +46,13 @@ fn read_units(
     frame: &mut Frame,
     units: Range<usize>,
 ) -> Result<(), JpegError> {
-    let alone = parts.len() == 1;
-    let across = if alone { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
+    let single = parts.len() == 1;
+    let across = if single { frame.planes[parts[0].plane].own_blocks().0 } else { frame.n_units.0 };
     let (mut ux, mut uy) = (units.start % across, units.start / across);
     for _ in units {
         for part in parts.iter_mut() {
             let plane = &mut frame.planes[part.plane];
-            let (h, v) = if alone { (1, 1) } else { (plane.h, plane.v) };
+            let (h, v) = if single { (1, 1) } else { (plane.h, plane.v) };
             for y in 0..v {
                 for x in 0..h {
                     read_block(simd, &mut bits, part, plane, ux * h + x, uy * v + y);
@@ -74,10 +74,10 @@ fn read_units(
 
 /// Whether no row of units from `uy` on is needed.
 fn is_enough(parts: &[Part<'_>], frame: &Frame, uy: usize) -> bool {
-    let alone = parts.len() == 1;
+    let single = parts.len() == 1;
     parts.iter().all(|part| {
         let plane = &frame.planes[part.plane];
-        uy * if alone { 1 } else { plane.v } >= plane.down.end
+        uy * if single { 1 } else { plane.v } >= plane.down.end
     })
 }
 

@@ -16,7 +16,7 @@ use crate::model::Moco;
 use crate::shuffle::Shuffle;
 use crate::statistics::PendingStep;
 
-/// What a step computed.
+/// The results of a step.
 #[derive(Debug)]
 pub struct StepOutput {
     /// Queries `[N, C]` of each direction of the loss: one, or two with the symmetric loss.
@@ -57,7 +57,7 @@ impl Moco {
         Ok(output)
     }
 
-    /// All that a step does to tensors. On a GPU it only queues work there, so that it can be captured.
+    /// All tensor work of a step. On a GPU it only queues work there, so that it can be captured.
     pub(crate) fn algorithm_1(&mut self, inputs: &StepInputs) -> Result<StepOutput, MocoError> {
         self.expect_room_in_queue(&inputs.batch)?;
 

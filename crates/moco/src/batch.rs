@@ -1,4 +1,4 @@
-//! What a training step is given: two views, and all else that differs from one step to the next.
+//! The inputs of a training step: two views, and everything else that differs from step to step.
 
 use candle_core::{DType, Tensor};
 
@@ -16,7 +16,7 @@ pub struct Batch {
     pub sample_indices: Vec<u64>,
 }
 
-/// All that differs from one step to the next, as tensors.
+/// The inputs that differ from step to step, as tensors.
 #[derive(Debug)]
 pub(crate) struct StepInputs {
     pub(crate) batch: Batch,

@@ -5,7 +5,7 @@ use candle_core::DType;
 /// Momentum Contrast's own settings (MoCo v1 §3; v2 Table 1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MocoConfig {
-    /// Where the negatives come from.
+    /// The source of the negatives.
     pub mechanism: MechanismKind,
     /// K, the number of negatives; 65536 on ImageNet.
     pub queue_size: usize,

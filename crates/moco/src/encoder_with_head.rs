@@ -19,7 +19,7 @@ impl std::fmt::Debug for EncoderWithHead {
     }
 }
 
-/// What the backward pass of [`EncoderWithHead::forward`] needs.
+/// The values that [`EncoderWithHead::forward`] saves for the backward pass.
 #[derive(Debug)]
 pub struct SavedForward {
     encoder: Saved,

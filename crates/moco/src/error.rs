@@ -1,4 +1,4 @@
-//! What can go wrong in the method.
+//! Errors of the method.
 
 use moco_encoders::EncoderError;
 use moco_ops::OpError;
@@ -24,7 +24,7 @@ pub enum MocoError {
     /// candle failed.
     #[error("{what}: {source}")]
     Candle {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// candle's error.
         source: candle_core::Error,
@@ -42,7 +42,7 @@ pub enum MocoError {
     /// Something that has no GPU kernels.
     #[error("{what} runs on the CPU only; use --device cpu")]
     NeedsCpu {
-        /// What it is.
+        /// The feature that needs a CPU.
         what: &'static str,
     },
     /// The queue's pointer is outside the queue.

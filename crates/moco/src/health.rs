@@ -37,7 +37,7 @@ pub enum Alarm {
 }
 
 impl Alarm {
-    /// What it means and what to do.
+    /// Its meaning, and a hint for the user.
     #[must_use]
     pub fn message(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Alarm {
     }
 }
 
-/// A verdict beside a log line.
+/// A verdict on a log line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HealthReport {
     /// Share of real keys in the queue, in percent. While it is below 100 the queue still holds random keys:
@@ -71,7 +71,7 @@ pub struct HealthReport {
     pub chance_loss: f64,
     /// The least loss to expect.
     pub floor_loss: f64,
-    /// What is wrong now.
+    /// The alarms that are on.
     pub alarms: BTreeSet<Alarm>,
 }
 

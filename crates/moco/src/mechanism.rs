@@ -13,7 +13,7 @@ use crate::statistics::PendingStep;
 /// A mechanism of contrastive learning (MoCo v1 Figure 2): where the negatives come from, and what the
 /// gradient reaches. [`Moco`](crate::Moco) takes them from a queue, [`EndToEnd`](crate::EndToEnd) from the batch.
 ///
-/// A mechanism of one's own goes into the training loop in place of these.
+/// Your own mechanism goes into the training loop instead of these.
 pub trait Mechanism: Debug {
     /// One step of training on a batch.
     ///
@@ -37,7 +37,7 @@ pub trait Mechanism: Debug {
     /// Steps done.
     fn global_step(&self) -> u64;
 
-    /// Where the model computes.
+    /// The model's device.
     fn device(&self) -> &Device;
 
     /// f_q: the encoder that is evaluated and exported.

@@ -75,7 +75,7 @@ impl Moco {
         &self.config
     }
 
-    /// Where the model computes.
+    /// The model's device.
     #[must_use]
     pub fn device(&self) -> &Device {
         self.queue.keys().device()

@@ -52,7 +52,7 @@ impl PendingStep {
     }
 
     /// Refuses a loss that is NaN or infinite, and names the image if one is the cause. On a GPU nothing is
-    /// looked at, since the host would have to wait: [`PendingStep::read`] finds out.
+    /// looked at, since the host would have to wait: [`PendingStep::read`] does.
     pub(crate) fn expect_finite_loss(&self, batch: &Batch) -> Result<(), MocoError> {
         if !self.is_ready() {
             return Ok(());

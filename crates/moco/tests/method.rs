@@ -1,4 +1,4 @@
-//! What the method must do, seen from outside: oracles of the step, the momentum update and the queue.
+//! The method seen from outside: oracles of the step, the momentum update and the queue.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 // Batch norm over activations [groups, rows, c]: rows are the pixels of the images of a group.
 //
 // A block takes a chunk of a group's rows and a tile of channels. Its threads stand in `columns` columns
-// of V channels each; those of a column share its rows. Chunks follow from the shape alone, so sums have
+// of V channels each; those of a column share its rows. Chunks follow only from the shape, so sums have
 // the same bits on every device.
 #pragma once
 #include "vector.cuh"

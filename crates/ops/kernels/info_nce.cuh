@@ -47,7 +47,7 @@ __device__ __forceinline__ void nce_load_rows(const float* x, u32 n, u32 c, u32 
 template <class S>
 __device__ __forceinline__ void nce_load_keys(const S* queue, u32 c, u64 k, u64 first, u32 channel,
                                               float* to) {
-    // Four of either type: eight at a time would not fit into the registers beside the sums.
+    // Four of either type: eight at a time would not fit into the registers next to the sums.
     constexpr u32 PACKS = NCE_KEYS / 4;
     const u64 alignment = 4 * sizeof(S);
     if (k % 4 == 0 && reinterpret_cast<u64>(queue) % alignment == 0 && first + NCE_KEYS <= k) {

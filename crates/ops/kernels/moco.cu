@@ -1,5 +1,5 @@
 // The kernels of the crate as one module. Entries are extern "C": NAME_f32 and NAME_bf16 for kernels
-// that read and write activations or the queue, NAME alone for those that have one type.
+// that read and write activations or the queue, only NAME for those that have one type.
 #include "base.cuh"
 #include "batch_norm.cuh"
 #include "color.cuh"

@@ -25,7 +25,7 @@ pub(crate) fn of_device(op: &'static str, device: &Device) -> Result<Option<Rc<d
     if device.is_cpu() { Ok(None) } else { Err(no_kernels(op, device)) }
 }
 
-/// The GPU that a device is, for operations that make sense on one alone.
+/// The GPU that a device is, for operations that only make sense on one.
 pub(crate) fn expect(op: &'static str, device: &Device) -> Result<Rc<dyn Gpu>, OpError> {
     of_device(op, device)?.ok_or_else(|| no_kernels(op, device))
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Storage, Tensor, WithDType};
 use crate::error::{InOp, OpError};
 use crate::simd::Float;
 
-/// A tensor whose numbers lie in row-major order.
+/// A tensor whose numbers are stored in row-major order.
 #[derive(Debug)]
 pub(crate) struct Dense(Tensor);
 

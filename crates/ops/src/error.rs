@@ -1,4 +1,4 @@
-//! What can go wrong in an op.
+//! Errors of operations.
 
 use candle_core::DType;
 
@@ -13,9 +13,9 @@ pub enum OpError {
         op: &'static str,
         /// The argument.
         tensor: &'static str,
-        /// What the op takes.
+        /// The expected value.
         expected: String,
-        /// What it got.
+        /// The value that was given.
         got: Vec<usize>,
     },
     /// A tensor's numbers are stored in a way that the op does not know, or two tensors differ.
@@ -27,7 +27,7 @@ pub enum OpError {
         op: &'static str,
         /// The argument.
         tensor: &'static str,
-        /// What it got.
+        /// The value that was given.
         got: DType,
     },
     /// A tensor that is not of floating-point numbers has the wrong type.
@@ -37,9 +37,9 @@ pub enum OpError {
         op: &'static str,
         /// The argument.
         tensor: &'static str,
-        /// What the op takes.
+        /// The expected value.
         expected: &'static str,
-        /// What it got.
+        /// The value that was given.
         got: DType,
     },
     /// A number is outside its range.
@@ -49,9 +49,9 @@ pub enum OpError {
         op: &'static str,
         /// The argument.
         argument: &'static str,
-        /// What the op takes.
+        /// The expected value.
         expected: &'static str,
-        /// What it got.
+        /// The value that was given.
         got: f64,
     },
     /// A tensor to be changed in place is a strided view.
@@ -83,7 +83,7 @@ pub enum OpError {
     OnlyGpu {
         /// The op.
         op: &'static str,
-        /// What to call there.
+        /// The function to call instead.
         instead: &'static str,
     },
     /// A tensor is on a GPU, where the op does not exist.
@@ -99,7 +99,7 @@ pub enum OpError {
         op: &'static str,
         /// The entry in the module.
         kernel: String,
-        /// What is wrong.
+        /// The reason.
         what: String,
     },
     /// A library below an op failed.
@@ -109,7 +109,7 @@ pub enum OpError {
         op: &'static str,
         /// The library.
         library: &'static str,
-        /// What it says.
+        /// The message.
         what: String,
     },
     /// candle failed below an op.

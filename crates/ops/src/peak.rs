@@ -1,4 +1,4 @@
-//! What the CPU can do at best.
+//! The peak rate of the CPU.
 
 use crate::simd::{Float, Isa, Portable, Vector, isa};
 

@@ -8,10 +8,10 @@ use crate::gpu::Recorded;
 
 const OP: &str = "recording";
 
-/// Work of a GPU that was recorded once and is queued again by one call (a CUDA graph), so that the host
+/// GPU work that was captured once and is replayed by one call (a CUDA graph), so that the host
 /// spends microseconds on it where it would spend milliseconds.
 ///
-/// Repetitions read and write the memory of the tensors that the work was recorded with, which it keeps.
+/// Replays read and write the memory of the tensors that the work was recorded with, which it keeps.
 pub struct Recording(Box<dyn Recorded>);
 
 impl std::fmt::Debug for Recording {
@@ -34,7 +34,7 @@ impl Recording {
         let gpu = backend::expect(OP, device)?;
         gpu.begin_recording(OP)?;
         let done = work();
-        // Also after a failure, or the device would record for ever.
+        // Also after a failure, or the device would record forever.
         let recorded = gpu.end_recording(OP);
         done?;
         Ok(Self(recorded?))

@@ -8,7 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Smaller blocks are the inner allocator's business alone.
+/// Smaller blocks are left to the inner allocator.
 const SMALLEST: usize = 1 << 16;
 /// Sizes in each doubling: a block is at most an eighth larger than asked for.
 const STEPS: usize = 8;
@@ -76,7 +76,7 @@ impl<A: GlobalAlloc> Recycler<A> {
         Some(block)
     }
 
-    /// What the inner allocator gave.
+    /// The inner allocator's block.
     fn fresh(&self, class: Class, block: *mut u8) -> *mut u8 {
         if block.is_null() {
             self.kept().bytes_in_use -= class.size;

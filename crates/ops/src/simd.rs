@@ -218,7 +218,7 @@ pub(crate) fn vectorize<R>(work: impl FnOnce() -> R) -> R {
         match isa {
             // SAFETY: `isa` found avx512f, the line above dq and vl; avx2 and fma come with them.
             Isa::Avx512 if is_full => unsafe { avx512(work) },
-            // SAFETY: each CPU with avx512f has avx2 and fma; else `isa` found them.
+            // SAFETY: each CPU with avx512f has avx2 and fma; otherwise `isa` found them.
             Isa::Avx512 | Isa::Avx2 => unsafe { avx2(work) },
             Isa::Portable => work(),
         }

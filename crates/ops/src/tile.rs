@@ -18,7 +18,7 @@ pub(crate) struct Span {
     pub(crate) len: usize,
 }
 
-/// What happens to what `out` held.
+/// Whether results replace the contents of `out` or are added to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write {
     /// It is overwritten.

@@ -43,7 +43,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
     x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A result's numbers as they lie in memory: those of a gradient of a weight in their order, others with
+/// A result's numbers in the order of memory: those of a gradient of a weight in their order, others with
 /// channels last.
 fn in_memory(x: &Tensor) -> Tensor {
     let x = if x.is_contiguous() { x.clone() } else { x.permute((0, 2, 3, 1)).unwrap() };

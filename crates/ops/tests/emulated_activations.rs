@@ -114,7 +114,7 @@ fn sums_are_those_of_the_cpu() {
     }
 }
 
-/// Every value of every channel, to the bit in f32.
+/// Every value of every channel, bit for bit in f32.
 #[test]
 fn images_are_those_of_the_cpu() {
     let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);

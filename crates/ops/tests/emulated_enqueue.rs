@@ -1,4 +1,4 @@
-//! Enqueueing on the emulated GPU: to the bit what the CPU writes and rounding makes of it, where squares
+//! Enqueueing on the emulated GPU: bit for bit what the CPU writes and rounding makes of it, where squares
 //! of keys and channels begin and end, and where the ring does.
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -27,7 +27,7 @@ fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     x.to_dtype(dtype).and_then(|x| x.to_dtype(DType::F32)).unwrap()
 }
 
-/// The gradient, and the statistics, which are not at hand before somebody asks for them.
+/// The gradient, and the statistics, which are computed only when they are read.
 fn emulated(
     q: &Tensor,
     k: &Tensor,

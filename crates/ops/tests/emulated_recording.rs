@@ -1,4 +1,4 @@
-//! Work that a GPU, or the emulator in its place, records and repeats, against the same work done at once.
+//! Work that a GPU, or the emulator in its place, records and replays, against the same work done eagerly.
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -35,7 +35,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// What the work reads and changes.
+/// The memory that the work reads and changes.
 struct Memory {
     x: Tensor,
     order: Tensor,
@@ -182,7 +182,7 @@ fn a_cpu_records_nothing() {
     assert!(error.starts_with("recording: no kernels for tensors on"), "{error}");
 }
 
-/// A result that outlives the recording would be overwritten by each repetition; a device finds out.
+/// A result that outlives the recording would be overwritten by each replay; a device notices.
 #[cfg(feature = "device-tests")]
 #[test]
 fn a_result_that_is_kept_is_an_error() {

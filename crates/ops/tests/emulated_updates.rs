@@ -1,4 +1,4 @@
-//! In-place updates on the emulated GPU against the same on the CPU, to the bit.
+//! In-place updates on the emulated GPU against the same on the CPU, bit for bit.
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

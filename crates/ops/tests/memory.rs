@@ -1,4 +1,4 @@
-//! How much memory `info_nce` takes, counted by the allocator of this test alone.
+//! How much memory `info_nce` takes, counted by the allocator of only this test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -40,12 +40,12 @@ fn unit(index: u64, rows: usize, c: usize) -> Tensor {
     l2_normalize(&Tensor::from_vec(numbers, (rows, c), &Device::Cpu).unwrap()).unwrap()
 }
 
-/// Peak of the bytes allocated during a call, less those before it. One test alone, since the tests of a
+/// Peak of the bytes allocated during a call, less those before it. Only one test, since the tests of a
 /// file run side by side.
 #[test]
 fn info_nce_never_holds_the_logits() {
     const MIB: usize = 1 << 20;
-    // The logits alone would take 64 MiB, 32 MiB (and its transposed queue 32 MiB more) and 8 MiB.
+    // Just the logits would take 64 MiB, 32 MiB (and its transposed queue 32 MiB more) and 8 MiB.
     for (n, c, n_negatives, is_strided, most) in [
         (256, 128, 65_536, false, 16 * MIB),
         (128, 128, 65_536, true, 16 * MIB),

@@ -1,4 +1,4 @@
-//! What can go wrong in an update.
+//! Errors of updates.
 
 use moco_ops::OpError;
 use moco_params::ParamError;
@@ -18,7 +18,7 @@ pub enum OptimError {
     Op {
         /// The parameter.
         name: String,
-        /// What does not fit.
+        /// The mismatch.
         source: OpError,
     },
     /// candle failed.

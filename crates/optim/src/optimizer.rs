@@ -1,4 +1,4 @@
-//! What an optimizer is, and what all of them share.
+//! The trait [`Optimizer`], and what all optimizers share.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

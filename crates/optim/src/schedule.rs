@@ -33,7 +33,7 @@ pub enum Schedule {
     Warmup {
         /// Length of the rise; at least 1.
         epochs: u64,
-        /// What follows; no other warm-up.
+        /// The schedule after it; no other warm-up.
         then: Box<Schedule>,
     },
 }

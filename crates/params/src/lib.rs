@@ -1,5 +1,8 @@
 //! Named tensors in name order, trainable parameters and buffers distinguished.
 //!
+//! The principal type is [`ParamStore`], which keeps each tensor with its [`Role`]; [`Gradients`] go by the same
+//! names.
+//!
 //! Parameters are what the optimizer, weight decay and the momentum update touch; buffers (running
 //! statistics of batch norm) are changed only by forward passes.
 //!

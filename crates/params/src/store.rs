@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 /// Gradients by parameter name.
 pub type Gradients = BTreeMap<String, Tensor>;
 
-/// What a tensor is to training.
+/// The role of a tensor in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Has a gradient; changed by the optimizer or the momentum update.

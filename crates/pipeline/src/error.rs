@@ -1,4 +1,4 @@
-//! What a stage may return, what the consumer gets, and how a panic becomes an error.
+//! The errors of stages and of the consumer, and how a panic becomes an error.
 
 use std::any::Any;
 use std::error::Error;
@@ -19,7 +19,7 @@ pub enum PipelineError {
     Failed {
         /// The thread's name, such as `decode-1`.
         stage: String,
-        /// What the function returned.
+        /// The error that the function returned.
         source: Cause,
     },
     /// A stage's function panicked.

@@ -1,5 +1,8 @@
 //! Stages on named threads joined by bounded channels; end, failure and cancellation distinguished.
 //!
+//! The principal type is [`Pipeline`], whose stages pass items through [`Lanes`] to the [`Feed`] that the
+//! consumer reads. A [`Sink`] works in the other direction: it processes what it is sent on its own thread.
+//!
 //! Item s travels through lane s mod n and whoever reads the lanes takes them in strict round robin,
 //! so the order never depends on the number of workers and no reorder buffer can grow.
 //!

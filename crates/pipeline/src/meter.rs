@@ -69,7 +69,7 @@ struct Totals {
     waiting_out: Duration,
 }
 
-/// What a span of time was spent on.
+/// The kind of activity in a span of time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Spent {
     Busy,

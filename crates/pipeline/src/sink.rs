@@ -26,17 +26,17 @@ pub struct Sink<T> {
 /// How often a flush looks whether the thread has failed.
 const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
-/// What travels to the thread.
+/// A message to the thread.
 #[derive(Debug)]
 enum Message<T> {
     Item(T),
-    /// Answered once everything before it has been worked off.
+    /// Answered once everything before it has been processed.
     Flush(Sender<()>),
 }
 
 impl<T: Send + 'static> Sink<T> {
     /// Starts a thread called `name` that gives each item to `work` until the first error. A `capacity`
-    /// of 0 is a rendezvous: [`Sink::send`] then waits until the item before has been worked off.
+    /// of 0 is a rendezvous: [`Sink::send`] then waits until the item before has been processed.
     ///
     /// # Errors
     /// The thread cannot start.
@@ -120,7 +120,7 @@ impl<T: Send + 'static> Sink<T> {
         self.fault.get().cloned().unwrap_or_else(|| PipelineError::closed(&self.name))
     }
 
-    /// Waits until everything sent has been worked off.
+    /// Waits until everything sent has been processed.
     ///
     /// # Errors
     /// What made the thread end before that.
@@ -129,7 +129,7 @@ impl<T: Send + 'static> Sink<T> {
         self.fault.get().cloned().map_or(Ok(()), Err)
     }
 
-    /// What the thread has done so far.
+    /// The work of the thread so far.
     #[must_use]
     pub fn meter(&self) -> StageReport {
         self.meter.report()

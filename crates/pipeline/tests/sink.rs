@@ -63,7 +63,7 @@ fn flush_tells_the_failure_also_where_it_waits_behind_the_failing_item() {
     for _ in 0..50 {
         let sink = Sink::spawn("metrics", 16, failing_at(3)).unwrap();
         for item in 0..6 {
-            // Items behind the failing one may be refused already.
+            // Items after the failing one may be refused already.
             drop(sink.send(item));
         }
         let failure = sink.flush().unwrap_err().to_string();
@@ -88,7 +88,7 @@ fn dropping_it_works_off_the_rest() {
     assert_eq!((n_done.load(Ordering::SeqCst), Arc::strong_count(&n_done)), (50, 1));
 }
 
-/// The thread holds each item until the sender has filled the channel behind it, and fails if more fit.
+/// The thread holds each item until the sender has filled the channel after that, and fails if more fit.
 #[test]
 fn a_full_sink_makes_the_sender_wait() {
     const N_ITEMS: u64 = 200;

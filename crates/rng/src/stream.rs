@@ -7,7 +7,7 @@ use rand_core::{Rng, SeedableRng};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
-/// What a stream is used for; two purposes never share numbers. The discriminants are part of the
+/// The purpose of a stream; two purposes never share numbers. The discriminants are part of the
 /// format of every result: they never change, new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -26,11 +26,11 @@ pub enum Purpose {
     Textures = 6,
     /// The linear classifier's initial weights and order.
     LinearProbe = 7,
-    /// What takes the place of a sample that cannot be used; `index` is the position, `view` the attempt.
+    /// The substitute for a sample that cannot be used; `index` is the position, `view` the attempt.
     Substitute = 8,
 }
 
-/// Where within a purpose a stream is used.
+/// The coordinate of a stream within a purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct At {
     /// Epoch, from 0.

@@ -1,4 +1,4 @@
-//! What can go wrong while a run is being recorded.
+//! Errors of logs and metrics.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ pub enum TelemetryError {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// On which file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum TelemetryError {
         path: PathBuf,
         /// The line, from 1.
         line_number: usize,
-        /// What the parser found.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The step of a line of metrics is not a whole number.
@@ -50,7 +50,7 @@ pub enum TelemetryError {
         path: PathBuf,
         /// The line, from 1.
         line_number: usize,
-        /// What stands in its place.
+        /// The text in its place.
         got: String,
     },
     /// The directives that choose which events are logged do not parse.
@@ -58,13 +58,13 @@ pub enum TelemetryError {
     Filter {
         /// The directives.
         filter: String,
-        /// What is wrong with them.
+        /// The reason.
         source: tracing_subscriber::filter::ParseError,
     },
     /// Something in this process already receives the events.
     #[error("logging is already set up: {source}")]
     AlreadyInitialized {
-        /// What tracing says.
+        /// The error of tracing.
         source: tracing::subscriber::SetGlobalDefaultError,
     },
     /// The operating system does not report the peak memory.

@@ -1,5 +1,8 @@
 //! Metrics as JSON lines, run logs, throughput and ETA.
 //!
+//! A [`MetricsWriter`] appends JSON objects to a file, a [`RunLog`] appends lines of text, and [`Throughput`]
+//! and [`Eta`] measure how fast a run is.
+//!
 //! ```
 //! use std::time::Duration;
 //!

@@ -1,4 +1,4 @@
-//! The most memory this process has ever held.
+//! Peak memory of this process.
 
 use std::path::Path;
 

@@ -102,7 +102,7 @@ impl Eta {
         }
     }
 
-    /// What is left at `now`; none until a step has been measured.
+    /// The remaining time at `now`; none until a step has been measured.
     #[must_use]
     pub fn remaining(&self, now: Duration) -> Option<Duration> {
         let n_left = self.n_steps.saturating_sub(self.steps_at_last_tick);

@@ -1,4 +1,4 @@
-//! What can go wrong while the data set is written.
+//! Errors while the data set is written.
 
 use moco_ingest::IngestError;
 use moco_pipeline::PipelineError;

@@ -1,8 +1,10 @@
 //! The embedded data set: labeled printed textures, generated from a seed.
 //!
+//! [`render()`] draws one [`Texture`]; [`write()`] draws the data set of a [`TexturesConfig`] into shards.
+//!
 //! 16 classes of two-color textures under nuisances that neither pixels nor a random encoder see
 //! through: position, scale, mirroring, a smooth warp, two random colors, a gradient of light and noise.
-//! An image is a pure function of the seed and its index, to the bit and on each platform.
+//! An image is a pure function of the seed and its index, bit for bit, on every platform.
 //!
 //! ```
 //! use moco_rng::Seed;

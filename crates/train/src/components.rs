@@ -16,7 +16,7 @@ use crate::sources::{DataAccess, Sources, open_sources};
 pub struct Components {
     /// Images.
     pub sources: Sources,
-    /// What makes two views of an image.
+    /// The augmentation, which makes two views of an image.
     pub augmentation: Arc<dyn Augmentation>,
     /// The backbone with its initial values, on the device that is to train it; the head comes from the
     /// plan.
@@ -74,7 +74,7 @@ pub fn build_encoder(
     Ok(plan.encoder.build(plan.seed, dtype, device)?)
 }
 
-/// What makes the training views of a config.
+/// The augmentation of a config's training views.
 ///
 /// # Errors
 /// If its numbers are out of range.

@@ -1,4 +1,4 @@
-//! What can end a run, and which kind of trouble it is.
+//! The errors that end a run, and their kinds.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ pub enum TrainError {
     /// The device is a CPU, and a setting of the plan asks for more.
     #[error("{setting} needs --device cuda:N")]
     NeedsGpu {
-        /// The setting, as it stands in a config.
+        /// The setting, as it is in a config.
         setting: &'static str,
     },
     /// Features of labeled images were asked for, and there are none.
@@ -76,7 +76,7 @@ pub enum TrainError {
     /// More training images were replaced than the plan allows.
     #[error(
         "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
-         the last one was {last}; mend the data, or raise the budget and resume"
+         the last one was {last}; repair the data, or raise the budget and resume"
     )]
     BadSampleBudget {
         /// How many may be replaced.
@@ -101,7 +101,7 @@ pub enum TrainError {
     /// A file of the run folder cannot be written or read.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum TrainError {
     },
     /// A new run would overwrite an old one.
     #[error(
-        "{} exists already; choose another --name, or go on with --resume {name}", path.display()
+        "{} exists already; choose another --name, or continue it with --resume {name}", path.display()
     )]
     RunExists {
         /// The folder.
@@ -137,13 +137,13 @@ pub enum TrainError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The reason.
         what: String,
     },
     /// candle failed.
     #[error("{what}: {source}")]
     Candle {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// candle's error.
         source: candle_core::Error,

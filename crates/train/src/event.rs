@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The run begins or goes on.
+    /// The run begins or resumes.
     Started {
         /// Steps done before.
         global_step: u64,
@@ -73,25 +73,25 @@ pub enum Event<'a> {
         sample: &'a BadSample,
     },
     /// A GPU computes convolutions whose bits differ from one time to the next, so that a run cannot be
-    /// repeated to the bit.
+    /// reproduced bit for bit.
     BitsVary {
         /// The convolutions, and the numbers of their algorithms.
         convolutions: &'a [&'a str],
     },
-    /// The algorithms of a GPU's convolutions are measured anew, since those of the checkpoint were chosen by
+    /// The algorithms of a GPU's convolutions are measured again, since those of the checkpoint were chosen by
     /// another library or for another device; their bits may differ.
     ChosenAnew {
-        /// Who chose then, and who chooses here.
+        /// The libraries that chose then and that choose here.
         outdated: &'a OutdatedChoices,
     },
-    /// The evaluation at the end goes on to this.
+    /// The final evaluation starts this part.
     Evaluating {
         /// Pixels, random encoder or trained encoder.
         what: &'static str,
     },
 }
 
-/// A log line, as it stands in `metrics.jsonl`: means since the line before, except where it says otherwise.
+/// A log line, as it is in `metrics.jsonl`: means since the line before, except where it says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogLine {
     /// The loss and how it came about.

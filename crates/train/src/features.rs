@@ -14,7 +14,7 @@ use crate::error::{During, TrainError};
 /// Images of a batch where nothing depends on its size.
 const BATCH: usize = 100;
 
-/// What an evaluation reads: images with labels and how they become the encoder's input.
+/// The input of an evaluation: images with labels, and how they become the encoder's input.
 #[derive(Clone)]
 pub(crate) struct Images<'a> {
     pub(crate) source: &'a Arc<dyn Source>,

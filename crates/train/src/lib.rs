@@ -1,7 +1,8 @@
 //! The training loop, its checkpoints and its evaluations.
 //!
-//! [`pretrain()`] is what `cargo xtask pretrain` runs. Its [`Components`] are where a source of
-//! images, an augmentation or an encoder of your own goes in.
+//! The principal function is [`pretrain()`], which `cargo xtask pretrain` runs: it takes a [`PretrainPlan`] and
+//! [`Components`], reports [`Event`]s and returns an [`Outcome`]. Your own source of images, augmentation or
+//! encoder goes into the [`Components`].
 #![forbid(unsafe_code)]
 
 mod components;

@@ -26,7 +26,7 @@ const CALIBRATION_BATCHES: usize = 50;
 pub struct Labeled {
     /// The bank of the kNN vote and the training set of the linear classifier.
     pub train: Arc<dyn Source>,
-    /// What accuracy is measured on.
+    /// The images that accuracy is measured on.
     pub test: Arc<dyn Source>,
 }
 

@@ -34,7 +34,7 @@ pub struct PretrainPlan {
     pub encoder: EncoderConfig,
     /// The projection.
     pub head: HeadKind,
-    /// What an image becomes before the encoder.
+    /// The preprocessing of an image for the encoder.
     pub input: InputPlan,
     /// Shards whose samples are mixed at a time; 0 = all.
     pub window_shards: usize,
@@ -44,7 +44,7 @@ pub struct PretrainPlan {
     pub cuda_graph: bool,
     /// Which interface of its library a GPU's convolutions go through.
     pub conv_backend: ConvBackend,
-    /// What becomes of a training image that cannot be used.
+    /// The policy for a training image that cannot be used.
     pub on_bad_sample: OnBadSample,
     /// Workers of the data stages.
     pub workers: WorkerPlan,
@@ -165,12 +165,12 @@ pub struct HealthPlan {
     pub stop_on_collapse: bool,
 }
 
-/// Where the images are.
+/// The location of the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataPlan {
     /// Tar shards listed in a manifest.
     Shards {
-        /// Where they lie.
+        /// Their location.
         place: ShardsPlan,
         /// The manifest, a file on this machine.
         manifest: PathBuf,
@@ -200,7 +200,7 @@ pub enum DataPlan {
     },
 }
 
-/// What of shards in a folder is compared with the manifest.
+/// The properties of shards in a folder that are compared with the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardCheck {
     /// All bytes, before the run.
@@ -212,14 +212,14 @@ pub enum ShardCheck {
     WhenRead,
 }
 
-/// Where tar shards lie.
+/// The location of tar shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardsPlan {
     /// In a folder.
     Folder {
         /// The folder.
         root: PathBuf,
-        /// What is compared with the manifest, and when.
+        /// The properties that are compared with the manifest, and when.
         check: ShardCheck,
     },
     /// On a store, from which whole shards are fetched to a local disk.

@@ -357,7 +357,7 @@ impl Session<'_> {
     }
 }
 
-/// Reports what a GPU cannot reproduce to the bit; each convolution has its algorithm after a step.
+/// Reports what a GPU cannot reproduce bit for bit; each convolution has its algorithm after a step.
 fn report_varying_bits(model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
     let choices = convolution_choices(model.device())?.unwrap_or_default();
     let convolutions = varying_convolutions(&choices);

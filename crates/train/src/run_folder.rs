@@ -25,7 +25,7 @@ pub struct RunFolder {
 pub struct Resume {
     /// Its folder.
     pub folder: RunFolder,
-    /// Where it stopped.
+    /// The checkpoint at which it stopped.
     pub newest: Newest,
 }
 
@@ -186,7 +186,7 @@ mod tests {
         std::fs::write(root.path().join("first/metrics.jsonl"), "{}").unwrap();
         let folder = RunFolder::create(root.path(), "first", "seed = 2\n").unwrap();
         assert_eq!(std::fs::read_to_string(folder.file("config.toml")).unwrap(), "seed = 2\n");
-        assert!(!folder.file("metrics.jsonl").exists(), "a run without a checkpoint starts anew");
+        assert!(!folder.file("metrics.jsonl").exists(), "a run without a checkpoint starts again");
         let foreign = root.path().join("foreign");
         std::fs::create_dir(&foreign).unwrap();
         let message = RunFolder::create(root.path(), "foreign", "").unwrap_err().to_string();

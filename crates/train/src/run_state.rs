@@ -1,4 +1,4 @@
-//! What a checkpoint holds of a run besides its tensors.
+//! The state of a run that a checkpoint holds in addition to the tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ const BAD_SAMPLES: &str = "bad_samples";
 /// Metadata key of the algorithms of a GPU's convolutions.
 const CONVOLUTIONS: &str = "convolutions";
 
-/// What a checkpoint holds of a run besides its tensors, written and read back as a whole.
+/// The state of a run that a checkpoint holds in addition to the tensors, written and read back as a whole.
 ///
 /// A checkpoint that lacks a value is older than the value: each field says what that means. A value that
 /// does not read is an error.
@@ -34,7 +34,7 @@ pub(crate) struct RunState {
     pub(crate) wall_seconds: f64,
     /// Bad samples in the batches that were trained on; 0 if missing, for such a run skipped none.
     pub(crate) n_bad_samples: u64,
-    /// The algorithms of a GPU's convolutions, which another process would choose anew and perhaps with
+    /// The algorithms of a GPU's convolutions, which another process would choose again and perhaps with
     /// other bits; `None` on a CPU and if missing.
     pub(crate) convolutions: Option<String>,
 }

@@ -21,7 +21,7 @@ const FETCHERS: usize = 4;
 /// The images of a run.
 #[derive(Clone)]
 pub struct Sources {
-    /// What the encoder is trained on; its labels are not looked at.
+    /// The training images; their labels are not read.
     pub train: Arc<dyn Source>,
     /// The splits for evaluation, where there are labels.
     pub labeled: Option<Labeled>,
@@ -40,7 +40,7 @@ pub type OpenStore<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Store>, TrainError>;
 /// Called with what is prepared before it can be read, how much is done, and how much there is.
 pub type Preparing<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
-/// What opening data needs of the program that does it.
+/// The callbacks of the program that opens data.
 pub struct DataAccess<'a> {
     /// Opens stores; [`no_store`] where there are none.
     pub open_store: OpenStore<'a>,

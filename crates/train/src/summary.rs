@@ -15,7 +15,7 @@ pub struct Trio {
     pub trained: Option<f64>,
 }
 
-/// What a finished run amounts to.
+/// The summary of a finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// kNN accuracy.

@@ -36,7 +36,7 @@ impl Clock {
     }
 }
 
-/// What a log line says of its last step besides the statistics.
+/// The parts of a log line about its last step other than the statistics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepContext {
     pub(crate) epoch: u64,

@@ -1,4 +1,4 @@
-//! Somebody's own encoder crate: an ordinary candle module that knows nothing of MoCo.
+//! A user's own encoder crate: an ordinary candle module that knows nothing of MoCo.
 #![forbid(unsafe_code)]
 
 use candle_core::{Result, Tensor};

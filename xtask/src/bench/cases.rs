@@ -1,4 +1,4 @@
-//! What `bench step` measures, with the floating-point operations of each case.
+//! The cases of `bench step`, with the floating-point operations of each.
 
 /// A case in the words of `bench --help`.
 #[derive(Debug, Clone, PartialEq)]

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Keys in the queue
     #[arg(long, default_value_t = 65_536)]
     queue_size: u32,
-    /// Ours repeats one recorded step (a CUDA graph)
+    /// Ours replays one captured step (a CUDA graph)
     #[arg(long)]
     cuda_graph: bool,
     /// Steps in a timed block

@@ -1,4 +1,4 @@
-//! What the sides of `bench gpu` reported, side by side.
+//! The table of `bench gpu`: the reports of both sides.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::median::median;
 
-/// Who computes the step.
+/// The program that computes the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
     Ours,
@@ -57,7 +57,7 @@ const QUANTITIES: [Quantity; 9] = [
     Quantity { name: "peak memory, GiB", places: &["/peak_memory_bytes"], scale: GIB },
 ];
 
-/// Rates of ours that have no peer but the rate of ours on views that lie on the device.
+/// Rates of ours that have no peer but the rate of ours on views that are on the device already.
 const FEEDS: [Quantity; 2] = [
     Quantity {
         name: "images a second through the pipeline",
@@ -65,7 +65,7 @@ const FEEDS: [Quantity; 2] = [
         scale: 1.0,
     },
     Quantity {
-        name: "images a second, the pipeline alone",
+        name: "images a second, only the pipeline",
         places: &["/feed/alone_images_per_second"],
         scale: 1.0,
     },
@@ -99,7 +99,7 @@ impl Reports {
         (!listed.is_empty()).then(|| listed.join(", "))
     }
 
-    /// What was computed where.
+    /// The device and the settings.
     pub(super) fn title(&self) -> String {
         let Some(report) = self.reports.values().flatten().next() else {
             return "no side ran".into();
@@ -190,7 +190,7 @@ impl Reports {
         table
     }
 
-    /// How busy each stage of the pipeline is when it runs alone, in the last trial.
+    /// How busy each stage of the pipeline is when only the pipeline runs, in the last trial.
     fn busy_stages(&self) -> String {
         let last = self.reports.get(&Side::Ours).and_then(|reports| reports.last());
         let stages = last.and_then(|report| report["feed"]["busy"].as_object());
@@ -270,7 +270,7 @@ optimizer, ms                25.00     50.00   0.50
 sum of the phases, ms        75.00    150.00   0.50
 peak memory, GiB              2.00      4.00   0.50
 images a second through the pipeline: 4864.0, 95.0 % of the above
-images a second, the pipeline alone: 10240.0, 200.0 % of the above
+images a second, only the pipeline: 10240.0, 200.0 % of the above
 its stages are busy for batch 99 %, upload 12 % of their time
 ours: step ms 40.00 50.00 90.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250
 eager: step ms 80.00 100.00 180.00; loss 1.500 to 0.250, 1.500 to 0.250, 1.500 to 0.250

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: ours and a peer's, interleaved in one run on one machine; and a model of what no
-//! machine at hand can measure.
+//! available machine can measure.
 
 mod cases;
 mod data;
@@ -18,14 +18,14 @@ use crate::stage::{self, StageArgs};
 
 pub(crate) use self::gpu::Unfit;
 
-/// What is measured.
+/// The benchmarks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// Training steps and single operations on the CPU, beside PyTorch
+    /// Training steps and single operations on the CPU, compared with PyTorch
     Step(step::Args),
-    /// Decoding and augmentation, beside torchvision and DALI
+    /// Decoding and augmentation, compared with torchvision and DALI
     Data(data::DataArgs),
-    /// Training steps on a GPU, whole and in phases, beside PyTorch eager and compiled
+    /// Training steps on a GPU, whole and in phases, compared with PyTorch eager and compiled
     Gpu(gpu::Args),
     /// A model of what a step costs an H100; needs no GPU
     #[command(disable_help_flag = true)]

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     only: String,
 }
 
-/// What one side needed.
+/// The measurements of one side.
 struct Times {
     name: &'static str,
     seconds: Vec<f64>,

@@ -8,7 +8,7 @@ official builder.py (line numbers of facebookresearch/moco), it is in PyTorch's 
 - the momentum update is one multi-tensor operation instead of a loop over the parameters (55-63), and SGD
   one fused operation;
 - the permutations of Shuffling BN are drawn on the device instead of on the host (96-99);
-- the views lie on the device in channels-last order and in the type that the convolutions take.
+- the views are on the device in channels-last order and in the type that the convolutions take.
 
 Everything up to the cross-entropy is inside autocast, so the logits are bf16 there and the loss f32.
 Phases are timed in steps of their own with a wait for the device on each side; there the gradient to the
@@ -100,7 +100,7 @@ class Step:
         )
 
     def encoder(self, torchvision):
-        """builder.py 31-41: the MLP head of v2 in place of the classifier."""
+        """builder.py 31-41: the MLP head of v2 instead of the classifier."""
         nn = self.torch.nn
         encoder = getattr(torchvision.models, self.args.arch)(num_classes=DIM)
         hidden = encoder.fc.weight.shape[1]

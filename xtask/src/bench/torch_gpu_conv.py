@@ -1,6 +1,6 @@
 """PyTorch's side of `bench gpu-conv`: the same convolutions in the same directions, one JSON object.
 
-Activations and weights lie in channels-last order in the type of the convolution, and cuDNN's engine is
+Activations and weights are in channels-last order in the type of the convolution, and cuDNN's engine is
 searched for (torch.backends.cudnn.benchmark). Each sample is timed between two events on the device's stream.
 On the other side a computation also reorders the weight, or its gradient, to and from f32: a few
 microseconds, which PyTorch spends outside its convolutions.

@@ -56,7 +56,7 @@ def conv(n, c, size, c_out, k, stride, which):
 
 
 def forward_or_backward(function, inputs, which):
-    """PyTorch's backward pass alone: the graph is kept and walked again."""
+    """Only PyTorch's backward pass: the graph is kept and traversed again."""
     if which == "forward":
         def run():
             with torch.no_grad():

@@ -150,8 +150,8 @@ fn an_item_that_was_begun_and_not_ended_has_failed() {
         ("exit 0", "add/f32: exit code 0 in the middle of it"),
         // Compared, and then the device was gone.
         (
-            r#"echo '{"item": "add/f32", "passed": true}'; echo 'error: the device is lost behind add/f32' >&2; exit 1"#,
-            "add/f32: exit code 1: error: the device is lost behind add/f32",
+            r#"echo '{"item": "add/f32", "passed": true}'; echo 'error: the device is lost after add/f32' >&2; exit 1"#,
+            "add/f32: exit code 1: error: the device is lost after add/f32",
         ),
     ];
     for (fault, expected_text) in cases {

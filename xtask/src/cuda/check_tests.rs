@@ -45,7 +45,7 @@ fn a_program_that_is_killed_is_named_a_fresh_one_goes_on_and_the_sanitizer_is_as
         "compute-sanitizer: Invalid __global__ write of size 4 bytes at add_f32+0x70",
     ];
     expect(&error, &expected);
-    // The item behind the lost one was done all the same.
+    // The item after the lost one was done all the same.
     assert_eq!(pack.part("items")["details"]["items"]["sgd/f32"]["passed"], true);
 }
 
@@ -55,7 +55,7 @@ fn a_device_that_is_lost_is_told_with_the_item_before() {
     pack.items(
         r#"if [ $name = relu/f32 ]; then
         echo '{"item": "relu/f32", "passed": false, "error": "relu: the CUDA driver: CUDA_ERROR_ILLEGAL_ADDRESS"}'
-        echo 'error: the device is lost behind relu/f32' >&2; exit 1; fi"#,
+        echo 'error: the device is lost after relu/f32' >&2; exit 1; fi"#,
     );
     let (code, output) = pack.check("--only items");
     assert_eq!(code, Some(1), "{output}");
@@ -120,7 +120,7 @@ fn parts_are_chosen_by_name_and_an_unknown_one_is_answered_with_all() {
     }
 }
 
-/// Both ways to cuDNN beside PyTorch, of which one fails for one convolution.
+/// Both ways to cuDNN compared with PyTorch, of which one fails for one convolution.
 #[test]
 fn convolutions_are_added_up_by_interface_and_a_failure_is_named() {
     let pack = Pack::new("convolutions");

@@ -19,7 +19,7 @@ const COMPRESSION: &str = "xz --threads=1 --x86 --lzma2=preset=3,dict=192MiB";
 const REHEARSAL_SECONDS: &str = "600";
 /// Of our programs those that the script starts.
 const PROGRAMS: [&str; 3] = ["bench", "pretrain", "step"];
-/// The tests run on a device in place of the emulator. Programs get these features too, since then nothing
+/// The tests run on a device instead of the emulator. Programs get these features too, since then nothing
 /// is built twice; they change only what tests call.
 const FEATURES: &str = "moco-ops/device-tests,moco-tests/device-tests,cuda,cudnn,nccl";
 /// Their tests that a device takes part in.
@@ -100,7 +100,7 @@ fn strip(programs: impl Iterator<Item = PathBuf>) -> anyhow::Result<()> {
 }
 
 fn compress(folder: &Path, archive: &Path) -> anyhow::Result<()> {
-    // Programs stand beside each other, so that what they share is near.
+    // Programs are next to each other, so that what they share is near.
     call(
         Command::new("tar")
             .args(["--create", "--sort=name", "--use-compress-program", COMPRESSION])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Losses of our steps beside those of PyTorch's from the same weights, views and permutations.
+"""Losses of our steps compared with PyTorch's from the same weights, views and permutations.
 
 PyTorch trains several times, each from weights that differ by a rounding, which shows how far runs of the same
 kind drift apart; ours has to stay as near to their mean. Prints one JSON object; the exit code is 0 only if it
@@ -102,7 +102,7 @@ def ours(start, queue, steps, args):
         command += ["--gradients", "0", "--device", args.device]
         command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    # The last lines are what a reader sees first, so what the program said comes behind its command.
+    # The last lines are what a reader sees first, so what the program said comes after its command.
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\nit ended with {done.returncode}:\n{done.stderr}")
     losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]

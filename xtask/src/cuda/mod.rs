@@ -1,5 +1,5 @@
-//! Building for CUDA on a machine that has none of NVIDIA's software: a kit of pinned packages, or for
-//! checks alone a stand-in for the compiler.
+//! Building for CUDA on a machine that has none of NVIDIA's software: a kit of pinned packages, or only
+//! for checks a stand-in for the compiler.
 //!
 //! Each kit has a target folder of its own: a build script that caches by the source would take the empty
 //! kernels of a check for real ones.
@@ -43,7 +43,7 @@ pub(crate) struct SetupArgs {
     check_only: bool,
 }
 
-/// What a build for CUDA needs.
+/// The prerequisites of a build for CUDA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kit {
     /// Type checks: a compiler that writes empty kernels.
@@ -76,7 +76,7 @@ impl Kit {
         self.folder().join("kit").join("nvcc")
     }
 
-    /// Where NVIDIA's packages lie.
+    /// Where NVIDIA's packages are.
     fn home(self) -> PathBuf {
         self.folder().join("kit").join("cuda")
     }

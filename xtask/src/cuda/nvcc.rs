@@ -45,7 +45,7 @@ pub(crate) fn install(path: &Path) -> anyhow::Result<()> {
     fs::rename(&new, path).with_context(|| format!("writing {}", path.display()))
 }
 
-/// What a call asks for.
+/// The task that a call asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Task {
     Version,
@@ -145,7 +145,7 @@ fn object(source: &Path, to: &Path) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { bail!("cc: {status}") }
 }
 
-/// The names behind `pub fn`, each once.
+/// The names after `pub fn`, each once.
 fn functions(declared: &str) -> Vec<&str> {
     let mut names: Vec<&str> = declared
         .lines()

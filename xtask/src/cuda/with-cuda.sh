@@ -1,6 +1,6 @@
 #!/bin/sh
 # with-cuda PROGRAM [ARGUMENTS]: starts a program with the CUDA 13 libraries of this machine: those that
-# PyTorch brought, so that both compute with the same versions, else those of an installed CUDA. PYTHON names
+# PyTorch brought, so that both compute with the same versions, otherwise those of an installed CUDA. PYTHON names
 # the interpreter that has PyTorch.
 set -eu
 if [ $# -eq 0 ]; then

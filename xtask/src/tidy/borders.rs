@@ -1,4 +1,4 @@
-//! What only some libraries may do: parse outside formats, start threads.
+//! Abilities of only some libraries: parsing outside formats, starting threads.
 
 use super::{Problem, lexer};
 use crate::tree::SourceFile;

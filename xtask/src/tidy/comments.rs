@@ -25,12 +25,12 @@ pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
         return Vec::new();
     }
     let lines: Vec<&str> = file.text().lines().map(str::trim).collect();
-    let alone = |idx: usize| {
+    let single = |idx: usize| {
         let before = idx.checked_sub(1).is_some_and(|before| lines[before].starts_with("//"));
         is_comment(lines[idx]) && !before && !lines[idx + 1].starts_with("//")
     };
     (0..lines.len().saturating_sub(1))
-        .filter(|idx| alone(*idx) && restates(lines[*idx], lines[*idx + 1]))
+        .filter(|idx| single(*idx) && restates(lines[*idx], lines[*idx + 1]))
         .map(|idx| Problem::in_line(file, idx, format!("`{}` restates the next line", lines[idx])))
         .collect()
 }

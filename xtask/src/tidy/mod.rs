@@ -11,6 +11,7 @@ mod layers;
 mod lexer;
 mod links;
 mod owners;
+mod plain;
 mod problem;
 mod shape;
 mod signatures;
@@ -46,6 +47,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
         problems.extend(shape::check(file));
         problems.extend(signatures::check(file));
         problems.extend(words::check(file));
+        problems.extend(plain::check(file));
         problems.extend(borders::check(file));
         problems.extend(comments::check(file));
     }

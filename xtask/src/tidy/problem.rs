@@ -1,4 +1,4 @@
-//! What a rule finds.
+//! The finding of a rule.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::tree::SourceFile;
 pub(crate) struct Problem {
     /// File, or crate, with a line where there is one.
     pub(super) place: String,
-    /// What is wrong and what is wanted.
+    /// The problem, and what to do instead.
     text: String,
 }
 

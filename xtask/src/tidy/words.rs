@@ -78,7 +78,7 @@ fn banned_word(line: &str) -> Option<&'static str> {
 }
 
 /// Whether `word` occurs with no letter before or after it.
-fn has_word(line: &str, word: &str) -> bool {
+pub(super) fn has_word(line: &str, word: &str) -> bool {
     let letter = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
         !line[..at].ends_with(letter) && !line[at + word.len()..].starts_with(letter)

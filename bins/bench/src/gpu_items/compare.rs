@@ -1,4 +1,4 @@
-//! What a device computed beside what the CPU did.
+//! What a device computed, compared with the CPU.
 
 use anyhow::bail;
 use candle_core::{DType, Device, Tensor};
@@ -85,9 +85,9 @@ mod tests {
         let near = of(&[0.0, 1.0, 2.5, 3.0, 4.0, f32::NAN]);
         assert_eq!(all(&near, &expected, 0.25).unwrap(), 0.25);
         let error = all(&of(&[0.5, 1.0, 2.0, 3.0, 8.0, f32::NAN]), &expected, 0.25).unwrap_err();
-        let expected = "y [2, 3]: 2 of 6 numbers differ by more than 2.5e-1; first at [0, 0]: 0.5 and not 0; \
+        let message = "y [2, 3]: 2 of 6 numbers differ by more than 2.5e-1; first at [0, 0]: 0.5 and not 0; \
                     worst at [1, 1]: 8 and not 4";
-        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.to_string(), message);
         let error =
             all(&of(&[0.0, f32::NAN, 2.0, 3.0, 4.0, 1.0]), &expected, 9.0).unwrap_err().to_string();
         assert!(

@@ -12,7 +12,7 @@ use moco_ops::{
 
 use super::side::Side;
 
-/// What an item gives, by name.
+/// The results of an item, by name.
 pub(super) type Results = anyhow::Result<Vec<(&'static str, Tensor)>>;
 
 /// An item for one way to store activations.

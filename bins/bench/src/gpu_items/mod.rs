@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Where to compute: cuda:N, or cpu to try the program out
     #[arg(long, default_value = "cuda:0")]
     device: Device,
-    /// Begins behind this item
+    /// Begins after this item
     #[arg(long, value_name = "NAME")]
     after: Option<String>,
     /// Does the items whose name begins so
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         print_result(&report.to_string());
         device
             .synchronize()
-            .with_context(|| format!("the device is lost behind {}", item.name()))?;
+            .with_context(|| format!("the device is lost after {}", item.name()))?;
     }
     Ok(if all_passed { Exit::Done } else { Exit::Failed })
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::case::normal;
 
-/// Where an item is done, and how activations are stored there.
+/// The device that runs an item, and how it stores activations.
 #[derive(Debug)]
 pub(super) struct Side {
     pub(super) device: Device,

@@ -1,4 +1,4 @@
-//! What an operation costs at least on a device.
+//! A lower bound on an operation's cost on a device.
 
 /// Peaks of a device, per second.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ const ATTAINABLE_SIMT: f64 = 0.5;
 const ATTAINABLE_BANDWIDTH: f64 = 0.9;
 
 impl Device {
-    /// What good kernels reach.
+    /// The rates that good kernels reach.
     pub(super) fn attainable(self) -> Self {
         Self {
             tensor_flops: self.tensor_flops * ATTAINABLE_TENSOR,
@@ -54,7 +54,7 @@ pub(super) enum Phase {
     Update,
 }
 
-/// What an operation is.
+/// The kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Images,
@@ -71,7 +71,7 @@ pub(super) enum Kind {
     Update,
 }
 
-/// Where products are computed.
+/// The units that compute products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     Tensor,

@@ -7,7 +7,7 @@ use candle_core::DType;
 use moco_encoders::{Arch, BnConfig, Encoder as _, ResNet, ResNetConfig, RunningStats, Stem};
 use moco_rng::Seed;
 
-/// A convolution and the batch norm behind it, for one image.
+/// A convolution and the batch norm after it, for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Conv {
     pub(super) c_in: u64,
@@ -150,7 +150,7 @@ impl Network {
         std::iter::once(&self.stem).chain(self.blocks.iter().flat_map(Block::convs))
     }
 
-    /// Numbers of an image behind the max pooling.
+    /// Numbers of an image after the max pooling.
     pub(super) fn pooled(&self) -> u64 {
         self.stem.c_out * pooled(self.stem.side_out()).pow(2)
     }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     /// Parameters and multiply-adds as torchvision's documentation of its weights has them (`num_params`,
-    /// `GFLOPS`), for models with a classifier of 1000 classes behind the features.
+    /// `GFLOPS`), for models with a classifier of 1000 classes after the features.
     #[test]
     fn sizes_are_the_published_ones() {
         for (arch, parameters, giga_multiply_adds) in [

@@ -31,7 +31,7 @@ pub(super) const MLPERF_H100: Published = Published {
     images_per_second: 56_080.0 / 8.0,
 };
 
-/// A throughput beside the model.
+/// A throughput compared with the model.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judged {
     /// Measured time in floors of the same work on the same device.

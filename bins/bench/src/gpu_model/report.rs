@@ -106,7 +106,7 @@ fn bound(total: &Total) -> String {
     format!("{side} {:.0} %", 100.0 * share)
 }
 
-/// What runs beside the kernels, what a cache may save, and what their fusion does.
+/// The work other than kernels, what a cache may save, and what fusion does.
 fn beside(step: &Step, ops: &[Op]) -> String {
     let all = Total::of(ops, H100);
     let supervised = Total::of(&step.supervised_ops(), H100);

@@ -9,7 +9,7 @@ const BF16: u64 = 2;
 /// Bytes of a number of anything else.
 const F32: u64 = 4;
 
-/// What a step works on.
+/// The sizes of a step.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) network: Network,
@@ -19,7 +19,7 @@ pub(super) struct Step {
     pub(super) dim: u64,
 }
 
-/// What follows a batch norm in its kernels.
+/// The operation fused after a batch norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Nothing,
@@ -42,7 +42,7 @@ impl Step {
         ops
     }
 
-    /// The same network trained with labels: what queries cost alone.
+    /// The same network trained with labels: what only the queries cost.
     pub(super) fn supervised_ops(&self) -> Vec<Op> {
         let mut ops = self.forward(Phase::QueryForward);
         ops.extend(self.backward());
@@ -125,7 +125,7 @@ impl Step {
             // The bias.
             ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * c_out, 1));
         }
-        // ReLU between the layers, L2 normalization behind them.
+        // ReLU between the layers, L2 normalization after them.
         ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * network.feature_dim, 1));
         ops.push(Op::stream(phase, Kind::Head, 2 * F32 * n * self.dim, 1));
         ops
@@ -275,7 +275,7 @@ mod tests {
         Total::of(ops.iter().filter(|op| of(op)), H100)
     }
 
-    /// From published numbers alone: 4.089 G multiply-adds and 2,048,000 of them in the classifier, 118 M
+    /// From published numbers only: 4.089 G multiply-adds and 2,048,000 of them in the classifier, 118 M
     /// in the stem, 53 convolutions.
     #[test]
     fn products_of_resnet50_are_the_published_ones() {

@@ -15,7 +15,7 @@ const CONV_BACKENDS: [(&str, ConvBackend); 3] =
 /// device's memory, and the losses of the first and the last step.
 ///
 /// Whole steps are queued without waiting for the device; phases are timed one by one with a wait on
-/// each side, in steps of their own. The views lie on the device already, except with --feed.
+/// each side, in steps of their own. The views are on the device already, except with --feed.
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {

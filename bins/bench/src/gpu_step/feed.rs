@@ -34,7 +34,7 @@ pub(super) struct Feed {
     training_ms: f64,
     /// With nothing done with it: the most that the pipeline can do.
     alone_ms: f64,
-    /// The share of its time that a stage's threads work while the pipeline runs alone: the busiest is
+    /// The share of its time that a stage's threads work while only the pipeline runs: the busiest is
     /// what bounds it.
     busy: BTreeMap<String, f64>,
 }

@@ -1,5 +1,5 @@
 //! `bench gpu-step`: how long a training step takes on a device, whole and in parts, and how fast the
-//! pipeline feeds it. `cargo xtask bench gpu` runs it beside PyTorch.
+//! pipeline feeds it. `cargo xtask bench gpu` runs it in turns with PyTorch.
 
 mod args;
 mod feed;
@@ -21,7 +21,7 @@ pub(crate) use self::timing::median;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.device == Device::Cpu && args.precision != Precision::F32 {
-        return Err(usage(Exit::Usage, "--device cpu computes in f32 alone; add --precision f32"));
+        return Err(usage(Exit::Usage, "--device cpu computes only in f32; add --precision f32"));
     }
     for (given, flag) in [(args.cuda_graph, "--cuda-graph"), (args.kernels, "--kernels")] {
         if args.device == Device::Cpu && given {
@@ -116,7 +116,7 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         let error = run(&args("--device cpu").unwrap()).unwrap_err().to_string();
-        assert_eq!(error, "--device cpu computes in f32 alone; add --precision f32");
+        assert_eq!(error, "--device cpu computes only in f32; add --precision f32");
     }
 
     /// Types and shapes as on a device: bf16 activations, everything else f32, own kernels for all.

@@ -1,4 +1,4 @@
-//! What is trained on what.
+//! The model, the views and the device of a measured step.
 
 use candle_core::{DType, Device};
 use moco::{Batch, EncoderWithHead, MechanismKind, Moco, MocoConfig, Queue, QueuePrecision};
@@ -45,7 +45,7 @@ impl Setup {
         Ok(Moco::new(Box::new(self.encoder()?), HeadKind::Mlp, config, SGD, SEED)?)
     }
 
-    /// f_q alone, for phases that are called one by one.
+    /// Only f_q, for phases that are called one by one.
     pub(super) fn branch(&self) -> anyhow::Result<EncoderWithHead> {
         let encoder = self.encoder()?;
         let mut head = Head::new(HeadKind::Mlp, encoder.feature_dim(), DIM, SEED, DType::F32)?;
@@ -79,7 +79,7 @@ impl Setup {
         Ok(Batch { im_q: view(0)?, im_k: view(1)?, sample_indices: Vec::new() })
     }
 
-    /// What the driver calls the device.
+    /// The driver's name of the device.
     pub(super) fn device_name(&self) -> anyhow::Result<String> {
         Ok(match &self.device {
             #[cfg(feature = "cuda")]

@@ -7,7 +7,7 @@ use super::args::Args;
 use super::stepper::Stepper;
 use super::timing::timed;
 
-/// What whole steps took.
+/// Measurements of whole steps.
 #[derive(Debug)]
 pub(super) struct Whole {
     /// Milliseconds of a step in each block.

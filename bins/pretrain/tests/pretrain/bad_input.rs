@@ -50,7 +50,7 @@ fn shards_that_are_missing_cut_or_changed() {
 fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
     let bench = Bench::new();
     let mut bytes = std::fs::read(shard(&bench)).unwrap();
-    // The body of the first image, behind its 512-byte header, no longer starts like a JPEG.
+    // The body of the first image, after its 512-byte header, no longer starts like a JPEG.
     bytes[512..516].copy_from_slice(b"none");
     std::fs::write(shard(&bench), bytes).unwrap();
     let sets = ["--set", "data.verify=sizes"];
@@ -203,7 +203,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("step-0000000040.safetensors was passed over"), "{stderr}");
-    assert!(stderr.contains("going on from step 35"), "{stderr}");
+    assert!(stderr.contains("continuing from step 35"), "{stderr}");
     assert!(bench.state("whole") == whole);
 }
 

@@ -37,7 +37,8 @@ fn numbers(bench: &Bench, run: &str) -> Vec<(u64, String)> {
     let log = std::fs::read_to_string(bench.path("runs").join(run).join("metrics.jsonl")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let measured = lines.filter(|line| line["loss"].is_number() || line["knn"].is_number());
-    measured.map(|line| (line["step"].as_u64().unwrap(), format!("{} {}", line["loss"], line["knn"])))
+    measured
+        .map(|line| (line["step"].as_u64().unwrap(), format!("{} {}", line["loss"], line["knn"])))
         .collect()
 }
 

@@ -1,4 +1,4 @@
-//! What a finished run leaves and prints.
+//! The files and the output of a finished run.
 
 use crate::common::{Bench, text};
 

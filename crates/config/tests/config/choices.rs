@@ -107,7 +107,7 @@ fn keys_of_one_network_are_refused_with_another() {
         (
             &TINY,
             &["run.cuda_graph=true"],
-            "run.cuda_graph must be false with a vision transformer, whose operations cannot be recorded",
+            "run.cuda_graph must be false with a vision transformer, whose operations cannot be captured",
         ),
     ] {
         let sets: Vec<&str> = sets.iter().chain(more).copied().collect();
@@ -173,7 +173,7 @@ fn impossible_optimizers_and_warm_ups_are_refused() {
         ),
         (
             &["optim.kind=lars", "run.cuda_graph=true"],
-            "run.cuda_graph must be false with optim.kind = \"lars\", whose operations cannot be recorded",
+            "run.cuda_graph must be false with optim.kind = \"lars\", whose operations cannot be captured",
         ),
     ] {
         assert_eq!(error_of(sets), format!("error: {expected}"));

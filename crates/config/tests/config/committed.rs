@@ -64,7 +64,7 @@ fn the_base_holds_every_key_once_behind_a_comment() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
         }
-        // A key that each recipe decides stands behind a `#`, with an example.
+        // A key that each recipe decides follows a `#`, with an example.
         let assignment = line.strip_prefix("# ").unwrap_or(line).split_once(" = ");
         let is_name = |word: &str| {
             word.bytes().all(|b| b.is_ascii_lowercase() || b"_0123456789".contains(&b))
@@ -78,7 +78,7 @@ fn the_base_holds_every_key_once_behind_a_comment() {
         above = if line.starts_with('[') { "" } else { line };
     }
     let once: BTreeSet<(String, String)> = seen.iter().cloned().collect();
-    assert_eq!(seen.len(), once.len(), "a key stands twice");
+    assert_eq!(seen.len(), once.len(), "a key occurs twice");
     let top = load("default.toml", &["no_such_key=0"]).unwrap_err().render();
     let (_, names) = top.rsplit_once("= help: allowed: ").unwrap();
     let mut expected = BTreeSet::from([(String::new(), "format".to_owned())]);
@@ -217,7 +217,7 @@ fn ig1b_reads_a_store_in_windows() {
     assert_eq!(loaded.plan.window_shards, 64);
     // Two windows are on disk at a time, of about 1 GB a shard.
     assert!(cache_bytes >= 2 * 64 * 1_000_000_000, "{cache_bytes}");
-    // A folder in place of the store brings the keys of folders back.
+    // A folder instead of the store brings the keys of folders back.
     let folder = ["data.root=shards", "data.verify=when_read"];
     load("moco-v1-ig1b.toml", &folder).unwrap_or_else(|error| panic!("{}", error.render()));
 }

@@ -17,14 +17,14 @@ pub(crate) const BATCH_SIZE: usize = 4;
 pub(crate) const SKIP: OnBadSample = OnBadSample::Skip { budget: 1 };
 const IMAGE_SIZE: u32 = 2;
 
-/// What is wrong with an image.
+/// The fault of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     None,
     CutJpeg,
     NoImage,
     Empty,
-    /// Not the image's own: that of all beside it too.
+    /// Not only the image's own: that of all others too.
     NoShard,
 }
 

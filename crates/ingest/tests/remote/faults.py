@@ -32,7 +32,7 @@ def next_mode():
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # The body is written behind the header; else it would wait 40 ms for the other side's delayed ACK.
+    # The body is written after the header; otherwise it would wait 40 ms for the other side's delayed ACK.
     disable_nagle_algorithm = True
 
     def do_GET(self):

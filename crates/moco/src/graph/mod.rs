@@ -29,9 +29,9 @@ struct Captured {
     shape: Shape,
     /// The model's generation when the step was captured.
     generation: u64,
-    /// What each replay reads.
+    /// The tensors that each replay reads.
     inputs: StepInputs,
-    /// What each replay writes.
+    /// The tensors that each replay writes.
     statistics: Vec<PendingStatistics>,
     step: Recording,
 }

@@ -55,7 +55,7 @@ pub(super) fn statistics<T: Float>(
     Ok(lend!(OP, T, [x] => kernel::moments(x, Rows::new(x.len(), c, groups))))
 }
 
-/// What a forward pass normalizes by: mean and 1/σ, `[groups, C]`.
+/// The statistics that a forward pass normalizes by: mean and 1/σ, `[groups, C]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moments<'a> {
     pub(super) origin: Origin,

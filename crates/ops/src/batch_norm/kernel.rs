@@ -292,7 +292,7 @@ pub(super) struct Sums {
     pub(super) with_x_hat: Vec<f64>,
 }
 
-/// Where mean and variance come from.
+/// The source of mean and variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// From the input, which has a gradient through them.

@@ -1,4 +1,4 @@
-//! What a forward pass keeps.
+//! The values that a forward pass saves.
 
 use super::cpu::HostStatistics;
 use super::gpu;

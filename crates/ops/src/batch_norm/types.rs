@@ -1,10 +1,10 @@
-//! What a batch norm is made of, and what it gives.
+//! The inputs and results of a batch norm.
 
 use candle_core::Tensor;
 
 pub(super) const OP: &str = "batch_norm";
 
-/// What a batch norm is made of.
+/// The parameters of a batch norm.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm<'a> {
     /// Scale γ `[C]`.
@@ -17,7 +17,7 @@ pub struct BatchNorm<'a> {
     pub groups: usize,
 }
 
-/// What follows the normalization in the same pass.
+/// The operation fused after the normalization.
 #[derive(Debug, Clone, Copy)]
 pub enum After<'a> {
     /// Nothing.
@@ -41,7 +41,7 @@ pub struct BatchNormGradients {
     pub beta: Tensor,
 }
 
-/// What a batch norm remembers of the batches that it saw.
+/// The running statistics of a batch norm.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
     /// `[C]`.

@@ -133,7 +133,7 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Float> Rows<T> {
-    /// For each pixel the runs of what it meets, one behind the other.
+    /// For each pixel the runs of what it meets, one after the other.
     pub(super) fn copy(from: &[T], pixels: &[Pixel], runs: &[Run]) -> Self {
         let depth: usize = runs.iter().map(|run| run.len).sum();
         let stride = depth.next_multiple_of(SKEW) + SKEW;
@@ -202,12 +202,12 @@ fn copy_run<T: Float>(from: &[T], to: &mut [MaybeUninit<T>]) {
 }
 
 impl Geometry {
-    /// What is convolved.
+    /// The plane of the input.
     pub(super) fn input_plane(&self) -> Plane {
         Plane { h: self.h, w: self.w, c: self.c, first: 0 }
     }
 
-    /// What comes out.
+    /// The plane of the output.
     pub(super) fn output_plane(&self) -> Plane {
         Plane { h: self.ho, w: self.wo, c: self.co, first: 0 }
     }

@@ -1,6 +1,6 @@
 //! The gradient of a convolution's weights: sums over pixels.
 //!
-//! The sum is cut into parts whose number depends on the shapes alone, and the parts are added in order,
+//! The sum is cut into parts whose number depends only on the shapes, and the parts are added in order,
 //! so the result has the same bits for any number of threads.
 
 use std::ops::Range;
@@ -72,7 +72,7 @@ fn put_in_order<T: Float>(from: &[T], [columns, channels, taps]: [usize; 3], to:
             Axis { len: taps, from: channels * columns, to: 1 },
             Axis { len: n_channels, from: columns, to: taps },
         ];
-        // SAFETY: columns and channels of this task alone, inside both matrices.
+        // SAFETY: columns and channels of only this task, inside both matrices.
         unsafe {
             reorder(
                 from.as_ptr().add(channel * columns + column),

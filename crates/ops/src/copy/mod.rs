@@ -39,7 +39,7 @@ pub fn upload(x: &Tensor, device: &Device) -> Result<Tensor, OpError> {
     Ok(on_device)
 }
 
-/// The numbers one after the other as they lie in memory.
+/// The numbers one after the other in the order of memory.
 fn in_memory_order(name: &'static str, x: &Tensor) -> Result<Tensor, OpError> {
     let x = if x.rank() == 4 { x.permute((0, 2, 3, 1)).in_op(OP)? } else { x.clone() };
     expect_contiguous(OP, name, &x)?;

@@ -28,7 +28,7 @@ pub(super) struct Cudnn {
     pub(super) identity: String,
 }
 
-/// What cuDNN knows of a convolution.
+/// cuDNN's descriptors of a convolution.
 pub(super) struct Descriptors {
     direction: Direction,
     x: sys::cudnnTensorDescriptor_t,

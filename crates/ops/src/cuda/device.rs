@@ -15,10 +15,10 @@ use crate::device::ConvBackend;
 use crate::error::{InOp, OpError};
 
 const OP: &str = "opening a CUDA device";
-/// What NVIDIA names for Hopper; older devices need less.
+/// NVIDIA's recommendation for Hopper; older devices need less.
 const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 
-/// What devices were opened with, for every thread that computes on them.
+/// The options that devices were opened with, for every thread that computes on them.
 static BACKENDS: Mutex<Vec<(DeviceId, ConvBackend)>> = Mutex::new(Vec::new());
 
 /// The CUDA device of this number, with one stream of its own, whose convolutions go through an interface

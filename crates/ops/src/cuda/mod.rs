@@ -68,7 +68,7 @@ fn opened(op: &'static str, device: &CudaDevice) -> Result<Rc<Cuda>, OpError> {
     })
 }
 
-/// What this thread's convolutions were planned to be computed by.
+/// The planned algorithms of this thread's convolutions.
 pub(crate) fn convolution_choices(device: &CudaDevice) -> Result<String, OpError> {
     opened(CHOICES, device)?.with_plans(CHOICES, |plans| Ok(plans.choices()))
 }
@@ -174,7 +174,7 @@ impl Cuda {
         Ok(self.peak_before.get().max(device::peak_memory_bytes(&self.device)?))
     }
 
-    /// Does `queue`, with marks around it if somebody wants to know how long it takes.
+    /// Calls `queue`, with marks around it if its time is to be measured.
     fn watched<R>(
         &self,
         work: impl FnOnce() -> Work,
@@ -337,7 +337,7 @@ impl Gpu for Cuda {
         let tape = self.tape.take().ok_or(OpError::Library {
             op,
             library: "the CUDA driver",
-            what: "no recording is under way".into(),
+            what: "no recording is in progress".into(),
         })?;
         let plans = self.plans.borrow();
         let workspace = plans.as_ref().and_then(|plans| plans.workspace());

@@ -1,7 +1,7 @@
 //! Work as a CUDA graph.
 //!
 //! What is allocated while the stream records is memory of the graph, and has to be given back before the
-//! recording ends: then the graph's memory is as large as a step's, and the step can be repeated. All
+//! recording ends: then the graph's memory is as large as a step's, and the step can be replayed. All
 //! other tensors that the work touches are held, so that their memory stays theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use crate::gpu::Recorded;
 /// Room for the tables of a recording; those of ResNet-50 take 40 kB.
 const TABLE_BYTES: usize = 4 << 20;
 
-/// A recording under way.
+/// A recording in progress.
 pub(super) struct Tape {
     stream: Arc<CudaStream>,
     /// Where tensors of the recording itself were allocated.
@@ -86,7 +86,7 @@ impl Tape {
     }
 }
 
-/// Recorded work with all that it touches.
+/// Captured work with all that it touches.
 pub(super) struct Graph {
     stream: Arc<CudaStream>,
     graph: CudaGraph,
@@ -109,7 +109,7 @@ impl Recorded for Graph {
 }
 
 impl Graph {
-    /// Fails if a tensor that was made in the recording outlives it: repetitions would overwrite it.
+    /// Fails if a tensor that was made in the recording outlives it: replays would overwrite it.
     fn expect_own_memory_back(&self, op: &'static str) -> Result<(), OpError> {
         let kinds = self.kinds().map_err(|status| failed(op, &format!("{status:?}")))?;
         let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
@@ -125,7 +125,7 @@ impl Graph {
         Err(failed(op, &what))
     }
 
-    /// What each node does.
+    /// The kind of each node.
     fn kinds(&self) -> Result<Vec<sys::CUgraphNodeType>, sys::CUresult> {
         let checked = |status: sys::CUresult| match status {
             sys::CUresult::CUDA_SUCCESS => Ok(()),

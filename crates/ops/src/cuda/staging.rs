@@ -91,7 +91,7 @@ impl Pinned {
             std::slice::from_raw_parts(piece, bytes.len())
         };
         self.stream.context().bind_to_thread().map_err(driver(op))?;
-        // SAFETY: the device's tensor has as many bytes, and the pinned memory is freed behind the copy.
+        // SAFETY: the device's tensor has as many bytes, and the pinned memory is freed after the copy.
         unsafe { memcpy_htod_async(to, piece, self.stream.cu_stream()) }.map_err(driver(op))
     }
 }

@@ -23,12 +23,12 @@ impl Trace {
         Self { stream, marks: Vec::new() }
     }
 
-    /// A mark behind all that was queued.
+    /// A mark after all that was queued.
     pub(super) fn mark(&self) -> Result<CudaEvent, OpError> {
         self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(driver(OP))
     }
 
-    /// `work` was queued behind a mark.
+    /// `work` was queued after a mark.
     pub(super) fn queued(&mut self, work: Work, before: CudaEvent) -> Result<(), OpError> {
         let after = self.mark()?;
         self.marks.push((work, before, after));

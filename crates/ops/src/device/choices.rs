@@ -25,9 +25,9 @@ pub fn varying_convolutions(choices: &str) -> Vec<&str> {
 /// Choices of algorithms that are not taken, since another library or device made them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutdatedChoices {
-    /// Who made them: the interface, the version of its library, and the device.
+    /// The library that made them: the interface, its version, and the device.
     pub chosen_by: String,
-    /// Who chooses here.
+    /// The library that chooses here.
     pub here: String,
 }
 

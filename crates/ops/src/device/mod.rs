@@ -1,4 +1,4 @@
-//! What a run wants to know of its device.
+//! Queries about the device of a run.
 
 pub(crate) mod choices;
 mod precision;

@@ -163,7 +163,7 @@ impl Gpu for Emulator {
     }
 }
 
-/// What was recorded.
+/// The captured jobs.
 struct Jobs(Vec<Job>);
 
 impl Recorded for Jobs {

@@ -1,4 +1,4 @@
-//! What an emulator keeps for its tests.
+//! The emulator's log of launches, for its tests.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -12,7 +12,7 @@ use crate::update::{expect_contiguous, expect_own_memory};
 const OP: &str = "enqueue";
 
 /// Writes keys, `[N, C]` each, one tensor after the other into columns of the queue `[C, K]` in place, from
-/// column `ptr` on and with column 0 behind the last (MoCo v1 §3.2; official `builder.py:65-79`). `ptr` is u32
+/// column `ptr` on and with column 0 after the last (MoCo v1 §3.2; official `builder.py:65-79`). `ptr` is u32
 /// `[1]` where the queue is, so that a recorded launch finds another one each time. On a GPU keys are f32,
 /// and a queue of bf16 rounds them to nearest.
 ///

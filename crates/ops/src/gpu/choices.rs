@@ -9,7 +9,7 @@ use crate::conv::Geometry;
 use crate::device::OutdatedChoices;
 use crate::device::choices::BITS_VARY;
 
-/// Begins the first line. Texts of before it existed are taken as they are: their algorithms have no
+/// Begins the first line. Older texts without it are taken unchanged: their algorithms have no
 /// words, so another interface finds none of them among its own.
 const CHOSEN_BY: &str = "chosen by ";
 
@@ -49,7 +49,7 @@ pub(super) fn line(convolution: &str, algorithm: &str, note: &str) -> String {
     format!("{convolution}: {algorithm}{note}\n")
 }
 
-/// What was chosen.
+/// The choices read from a text.
 pub(super) enum Saved {
     /// The algorithm of each convolution.
     Choices(BTreeMap<String, String>),

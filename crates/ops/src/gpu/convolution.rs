@@ -1,4 +1,4 @@
-//! What a GPU's library is asked to convolve.
+//! The description of a convolution for a GPU's library.
 
 use candle_core::DType;
 
@@ -14,7 +14,7 @@ pub(crate) struct Convolution {
 }
 
 impl Convolution {
-    /// What it gives, channels last.
+    /// Shape of the output, stored channels last.
     pub(crate) fn output_dims(&self) -> [usize; 4] {
         let g = &self.geometry;
         match self.direction {

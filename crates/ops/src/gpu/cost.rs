@@ -1,4 +1,4 @@
-//! What an operation moves and multiplies at least: a trace compares its time with that.
+//! The least that an operation must move and multiply: a trace compares its time with that.
 
 use candle_core::Tensor;
 

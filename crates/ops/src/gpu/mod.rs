@@ -1,5 +1,5 @@
 //! What a GPU offers ([`Gpu`]): memory, kernels and convolutions. Each operation's GPU half is written once
-//! against it and lies beside its CPU half; which GPU it runs on is known to `backend` only. A CUDA device
+//! against it and is next to its CPU half; which GPU it runs on is known to `backend` only. A CUDA device
 //! offers it to tensors that live there; the emulator, for tests, to tensors of the CPU, so that the launches
 //! and the kernels' arithmetic are proven on any machine.
 //!
@@ -34,12 +34,12 @@ pub(crate) const THREADS: u32 = 256;
 /// Blocks that fill a multiprocessor's 2048 threads.
 const BLOCKS_A_MULTIPROCESSOR: u32 = 8;
 
-/// What a GPU offers.
+/// The operations of a GPU.
 pub(crate) trait Gpu {
     /// Memory for a result, contiguous; what is in it is undefined.
     fn alloc(&self, op: &'static str, dims: &[usize], dtype: DType) -> Result<Tensor, OpError>;
 
-    /// Queues a kernel behind all that was queued before.
+    /// Queues a kernel after all that was queued before.
     fn launch(
         &self,
         op: &'static str,
@@ -69,10 +69,10 @@ pub(crate) trait Gpu {
     /// Queues the replacement of a contiguous tensor by another one of its size.
     fn copy(&self, op: &'static str, to: &Tensor, from: &Tensor) -> Result<(), OpError>;
 
-    /// What is asked for from here on is recorded and not done; see [`crate::Recording`].
+    /// Starts recording: subsequent calls are captured, not executed; see [`crate::Recording`].
     fn begin_recording(&self, op: &'static str) -> Result<(), OpError>;
 
-    /// What was asked for since.
+    /// Ends recording and returns the captured work.
     fn end_recording(&self, op: &'static str) -> Result<Box<dyn Recorded>, OpError>;
 
     /// Multiprocessors of the device; more blocks than they hold at a time bring nothing to kernels that

@@ -17,16 +17,16 @@ use crate::device::choices::BITS_VARY;
 /// Workspace that algorithms may ask for at most. ResNet-50's fastest at 256 images of 224² ask for less.
 pub(crate) const WORKSPACE_LIMIT: usize = 1 << 30;
 
-/// What a convolution library offers.
+/// The interface of a convolution library.
 pub(crate) trait Library {
     /// Memory on the device, given back when dropped.
     type Workspace;
-    /// What describes a convolution to the library.
+    /// The library's descriptors of a convolution.
     type Descriptors;
     /// How it names an algorithm.
     type Algorithm: Clone;
 
-    /// What it is, with all that its algorithms' names depend on: interface, version and device.
+    /// Its name, with everything that its algorithms' names depend on: interface, version and device.
     fn identity(&self) -> String;
 
     /// Describes a convolution.
@@ -66,11 +66,11 @@ pub(crate) struct Operands {
     pub(crate) out: u64,
 }
 
-/// What a measurement found.
+/// The result of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured<A> {
     pub(crate) candidates: Vec<Candidate<A>>,
-    /// What cannot be used, each with the reason.
+    /// The algorithms that cannot be used, each with the reason.
     pub(crate) skipped: Vec<String>,
 }
 

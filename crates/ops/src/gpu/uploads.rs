@@ -7,7 +7,7 @@
 //! - the copy starts once the computation that reads the device's memory is done;
 //! - the computation starts once the copy is done.
 //!
-//! There are as many buffers as ever were under way at a time, so that a steady state allocates none.
+//! There are as many buffers as the most uploads pending at one time, so that a steady state allocates none.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ pub(crate) trait Transfers {
     /// Pinned memory, memory on the device, and the marks.
     type Buffer;
 
-    /// A buffer of so many bytes; its marks lie behind its allocation.
+    /// A buffer of so many bytes; its marks come after its allocation.
     fn buffer(&self, bytes: usize) -> Result<Self::Buffer, OpError>;
 
     /// Bytes of a buffer.
@@ -39,7 +39,7 @@ pub(crate) trait Transfers {
     /// Makes further computation wait for the copy.
     fn computation_waits_for_copy(&self, buffer: &Self::Buffer) -> Result<(), OpError>;
 
-    /// Sets the mark of the computation behind all that was queued.
+    /// Sets the mark of the computation after all that was queued.
     fn mark_computation(&self, buffer: &Self::Buffer) -> Result<(), OpError>;
 }
 

@@ -1,4 +1,4 @@
-//! Changes of images between cropping and normalization, on a GPU alone: on a CPU, views are finished by
+//! Changes of images between cropping and normalization, only on a GPU: on a CPU, views are finished by
 //! the crate `augment` where they are cut out, while they are in the cache.
 
 use candle_core::{DType, Tensor};

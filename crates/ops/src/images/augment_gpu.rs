@@ -73,7 +73,7 @@ fn one_round(gpu: &dyn Gpu, pixels: &Tensor, rows: &[Row]) -> Result<Tensor, OpE
     Ok(y)
 }
 
-/// What the kernels can do to an image at once: color changes with one mean at most, then a blur.
+/// The steps that the kernels apply in one pass: color changes with one mean at most, then a blur.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     colors: [Option<Color>; N_COLORS],

@@ -13,7 +13,7 @@ const KEYS: usize = 32;
 const SLAB: usize = 128;
 const THREADS: u32 = 128;
 /// About as many blocks as an H100 holds of this kernel at a time. It is a constant so that the parts,
-/// and with them the bits of the result, depend on the shapes alone.
+/// and with them the bits of the result, depend only on the shapes.
 const BLOCKS: usize = 512;
 /// Blocks of keys of a part: fewer do not pay for the start of a part, more would let the rounding of f32
 /// sums grow.

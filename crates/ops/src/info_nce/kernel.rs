@@ -30,7 +30,7 @@ pub(super) struct Panel<T> {
     shape: TileShape,
     vectors: usize,
     c: usize,
-    /// Where in the batch its queries are; the columns behind the last are zero.
+    /// Where in the batch its queries are; the columns after the last are zero.
     pub(super) first: usize,
     pub(super) n: usize,
     /// `[C, width]`.
@@ -120,7 +120,7 @@ struct Matrix<'a, T> {
     columns: usize,
 }
 
-/// What is known of a panel's softmax after a part of the queue.
+/// The partial softmax of a panel after a part of the queue.
 pub(super) struct Partial<T> {
     /// Cosine that exponents are relative to `[width]`: at first the positive's, then the largest seen
     /// when one exceeded it by too much.

@@ -98,7 +98,7 @@ fn closed_form<T: Float>(
     Ok(InfoNce { dq: tensor(OP, dq, (n, c))?, statistics })
 }
 
-/// For each panel what each part of the queue gives, in order. The parts depend on the shapes alone, so
+/// For each panel what each part of the queue gives, in order. The parts depend only on the shapes, so
 /// that the bits of the result do not depend on the number of threads.
 fn all_parts<T: Float>(
     panels: &[Panel<T>],
@@ -131,7 +131,7 @@ fn all_parts<T: Float>(
     Ok(of_panels)
 }
 
-/// What comes out for one query.
+/// The results for one query.
 struct Query {
     loss: f64,
     positive_rank: u32,

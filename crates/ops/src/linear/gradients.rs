@@ -1,4 +1,4 @@
-//! What a linear layer's backward pass gives.
+//! The gradients of a linear layer.
 
 use candle_core::Tensor;
 

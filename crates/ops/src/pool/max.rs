@@ -89,7 +89,7 @@ impl<const M: usize> Pixels<M> {
         pixels
     }
 
-    /// The same pixels this many elements further on; cheaper than anew.
+    /// The same pixels this many elements further on; cheaper than computing them again.
     fn shift(&mut self, elements: usize) {
         for (start, _) in &mut self.all {
             *start += elements;
@@ -171,7 +171,7 @@ fn lanes<T: Copy, const L: usize>(row: &[T], start: usize) -> [T; L] {
 
 /// The largest of `L` channels over pixels of the input, and its tap.
 ///
-/// With `if` in place of `select_unpredictable` the compiler branches for each lane, 12 times slower.
+/// With `if` instead of `select_unpredictable` the compiler branches for each lane, 12 times slower.
 #[inline(always)]
 fn largest<T: Float, const L: usize>(
     start: usize,

@@ -1,4 +1,4 @@
-//! What a trace says of an operation.
+//! The entry of a trace for one operation.
 
 /// One operation that a device did, and what it has to do at least.
 #[derive(Debug, Clone, PartialEq)]

@@ -59,7 +59,7 @@ pub(crate) fn expect_contiguous(
     if x.is_contiguous() { Ok(()) } else { Err(OpError::Strided { op, tensor }) }
 }
 
-/// Fails unless each tensor to be changed has memory that no other tensor given here has; else the order
+/// Fails unless each tensor to be changed has memory that no other tensor given here has; otherwise the order
 /// of the updates would show in the result, and two locks of one memory would wait for each other.
 pub(crate) fn expect_own_memory<'t>(
     op: &'static str,

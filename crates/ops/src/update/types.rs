@@ -1,4 +1,4 @@
-//! What is updated, checked to fit.
+//! The tensors of an update, with their shapes checked.
 
 use candle_core::Tensor;
 
@@ -18,7 +18,7 @@ pub struct SgdUpdate<'a> {
 }
 
 impl<'a> SgdUpdate<'a> {
-    /// Checks that they fit; changes nothing. The gradient alone may be a strided view.
+    /// Checks that they fit; changes nothing. Only the gradient may be a strided view.
     ///
     /// # Errors
     /// If the shapes or types differ, or the parameter or the buffer is strided.
@@ -48,7 +48,7 @@ pub struct EmaUpdate<'a> {
 }
 
 impl<'a> EmaUpdate<'a> {
-    /// Checks that they fit; changes nothing. `query` alone may be a strided view.
+    /// Checks that they fit; changes nothing. Only `query` may be a strided view.
     ///
     /// # Errors
     /// If the shapes or types differ, or `key` is strided.

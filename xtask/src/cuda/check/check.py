@@ -76,7 +76,7 @@ def chosen(all_parts, args):
 
 
 def attempt(part, context):
-    """What a part found. Its own fault, or one of its repetition, must not cost the parts behind it."""
+    """What a part found. Its own fault, or one of its repetition, must not cost the parts after it."""
     try:
         outcome = part.work(context)
     except Exception as error:

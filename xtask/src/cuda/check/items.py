@@ -6,7 +6,7 @@ from tools import Outcome, failed, json_lines, libraries
 
 
 class Found:
-    """What the processes reported, beside the names that were to be reported."""
+    """What the processes reported, compared with the names that were to be reported."""
 
     def __init__(self, names):
         self.names, self.reports, self.behind = names, {}, []
@@ -31,7 +31,7 @@ class Found:
 
     def ended_behind(self, done, new):
         """Whether the process or the device was lost, which may show only after the item was compared."""
-        explained = any(line.get("passed") is False for line in new) and "is lost behind" not in done.err
+        explained = any(line.get("passed") is False for line in new) and "is lost after" not in done.err
         return done.code != 0 and not (done.code == 1 and explained)
 
 
@@ -62,16 +62,16 @@ def verdict(context, command, found, done, ends, loaded):
     wrong = [report for report in reports.values() if "left_out" not in report and report.get("passed") is not True]
     passed = [report for report in reports.values() if report.get("passed") is True]
     figure = f"{len(passed)} of {len(passed) + len(wrong) + len(missing)} items"
-    wrongs = [f"{report['item']}: {report.get('error') or report.get('process') or 'no verdict'}" for report in wrong]
-    wrongs += ends
+    errors = [f"{report['item']}: {report.get('error') or report.get('process') or 'no verdict'}" for report in wrong]
+    errors += ends
     if missing:
-        wrongs.append(f"never ran: {', '.join(missing)}")
+        errors.append(f"never ran: {', '.join(missing)}")
     if found.behind:
-        wrongs.append(f"fresh processes continued after {', '.join(found.behind)}")
+        errors.append(f"fresh processes continued after {', '.join(found.behind)}")
     details = {"items": reports, "never_ran": missing, "libraries": loaded}
     if passed and not wrong and not missing and not ends and done.code == 0:
         return Outcome(True, figure, details=details)
-    wrongs = wrongs or [done.why() or "it did nothing"]
+    errors = errors or [done.why() or "it did nothing"]
     first = wrong[0]["item"] if wrong else (missing or found.names)[0]
     details |= {"command": done.command(), "err": done.err[-8000:], "repeat": [*command, "--only", first]}
-    return Outcome(False, figure, error="\n".join(wrongs), details=details)
+    return Outcome(False, figure, error="\n".join(errors), details=details)

@@ -48,13 +48,13 @@ def tests(context, program, names=(), threads=4):
     details = {"tests": results}
     if done.code == 0 and not wrong:
         return Outcome(True, figure, details=details)
-    messages_found = [f"{name}: {said.get(name) or results[name]}" for name in wrong if name in results]
+    errors = [f"{name}: {said.get(name) or results[name]}" for name in wrong if name in results]
     if running:
-        messages_found.append(f"{' or '.join(running)}: {done.why() or 'no result'}")
-    messages_found = messages_found or [f"each passes by itself, but together: {done.why()}" if silent else done.why()]
+        errors.append(f"{' or '.join(running)}: {done.why() or 'no result'}")
+    errors = errors or [f"each passes by itself, but together: {done.why()}" if silent else done.why()]
     repeat = [path, "--test-threads=1", *(["--exact", wrong[0]] if wrong else names)]
     details |= {"command": done.command(), "out": done.out[-MOST_OUT:], "err": done.err[-8000:], "repeat": repeat}
-    return Outcome(False, figure, error="\n".join(messages_found), details=details)
+    return Outcome(False, figure, error="\n".join(errors), details=details)
 
 
 def together(context, programs):

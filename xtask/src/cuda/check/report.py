@@ -104,19 +104,19 @@ def cut(text):
 def halves(row):
     """What became of a part, and the first line of its error."""
     outcome = row.outcome
-    described = (outcome.error.strip().splitlines() or [""])[0]
+    problem = (outcome.error.strip().splitlines() or [""])[0]
     bar = f" (bar {outcome.bar})" if outcome.bar else ""
     figure = f"{outcome.figure}{bar}  " if outcome.figure or bar else ""
-    return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", described
+    return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", problem
 
 
 def lines(row):
     """What the table has of a part: a line, and below it the error of one that failed where it does not fit."""
-    start, described = halves(row)
-    if row.outcome.passed is not False or len(start + described) <= MOST_COLUMNS:
-        return [cut(start + described)]
+    start, problem = halves(row)
+    if row.outcome.passed is not False or len(start + problem) <= MOST_COLUMNS:
+        return [cut(start + problem)]
     indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    return [cut(start), *textwrap.wrap(described, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
+    return [cut(start), *textwrap.wrap(problem, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
 
 
 def table(rows, context):
@@ -146,11 +146,11 @@ def slowest(context):
     if found is None or context.ceilings is None:
         return []
     above = sorted(((kernel["ms"] - floor_ms(kernel, context.ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
-    described = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
+    found_lines = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
     for excess, kernel in above[:MOST_KERNELS]:
         floor = kernel["ms"] - excess
-        described.append(cut(f"  {excess:7.3f} above {floor:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"))
-    return described
+        found_lines.append(cut(f"  {excess:7.3f} above {floor:7.3f}: {kernel['calls']:3} x {kernel['kernel']} {kernel['shape']}"))
+    return found_lines
 
 
 def sanitizer():

@@ -17,7 +17,7 @@ def words(*sets):
 
 
 def interrupted(context, precision):
-    """A run that is stopped in the middle and goes on, beside one that goes on from its first checkpoint.
+    """A run that is stopped in the middle and resumed, compared with one resumed from its first checkpoint.
 
     Both end with the same tensors. Two runs from the start might not: each measures the algorithms of its
     convolutions, and a checkpoint names those that were chosen.
@@ -62,7 +62,7 @@ def same_tensors(a, b):
 
 
 def repeated(context, precision):
-    """A run that goes on by replaying a captured step ends as the eager one."""
+    """A run that continues by replaying a captured step ends as the eager one."""
     whole = context.wholes.get(precision)
     if whole is None:
         # Not of an earlier start, whose programs may have been others.

@@ -1,4 +1,4 @@
-"""The parts that time ours beside PyTorch."""
+"""The parts that time ours against PyTorch."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def beside_pytorch(context, precision):
 
 
 def another_way(context, name, *words):
-    """A step done otherwise, beside the eager one if that was measured."""
+    """A step done otherwise, compared with the eager one if that was measured."""
     done, found = turn(context, "ours", "bf16", *words)
     if found is None:
         return no_turn(context, "ours", done)
@@ -91,7 +91,7 @@ def another_way(context, name, *words):
 
 
 def compiled(context):
-    """PyTorch's compiled steps beside the fastest of ours, which are measured here if they were not before."""
+    """PyTorch's compiled steps compared with the fastest of ours, which are measured here if they were not before."""
     done, found = turn(context, "torch", "bf16", "--compile")
     if found is None:
         return no_turn(context, "torch", done)
@@ -146,7 +146,7 @@ def convolutions(context):
 
 
 def curve(context, precision):
-    """Losses beside those of PyTorch from nearly the same weights. The script's exit code is its verdict."""
+    """Losses compared with those of PyTorch from nearly the same weights. The script's exit code is its verdict."""
     steps = ["--steps", "3"] if context.device == "cpu" else []
     words = ["--device", context.device, "--precision", precision, *steps, "--", *context.with_cuda, "./step"]
     done = context.run([PYTHON, "gpu_curve.py", *words])

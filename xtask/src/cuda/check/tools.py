@@ -135,7 +135,7 @@ def panicked(lines):
 
 
 def telling(text):
-    """The line that says what went wrong: warnings and the command often come before it, help behind."""
+    """The line that says what went wrong: warnings and the command often come before it, help after it."""
     lines = text.splitlines()
     errors = [line.strip() for line in lines if line.lower().startswith("error:")]
     others = [line.strip() for line in lines if line.strip()]

@@ -119,7 +119,7 @@ impl Parser {
         opens && self.word(at + 4 + all) == Some("test") && !self.sign(at + 5 + all, '=')
     }
 
-    /// Goes behind the attribute and the item that it is about.
+    /// Goes after the attribute and the item that it is about.
     fn skip_test_item(&mut self) {
         while self.sign(self.at, '#') {
             self.skip_brackets(self.at + 1);
@@ -143,7 +143,7 @@ impl Parser {
         }
     }
 
-    /// Goes behind the bracket that closes the one at `open`.
+    /// Goes after the bracket that closes the one at `open`.
     fn skip_brackets(&mut self, open: usize) {
         let mut depth = 0_usize;
         for at in open..self.tokens.len() {

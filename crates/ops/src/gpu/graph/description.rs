@@ -10,7 +10,7 @@ use crate::gpu::sizes::Sizes;
 
 /// Bytes that every tensor's address is a multiple of: what vectorized loads of an engine need.
 pub(super) const ALIGNMENT: u64 = 16;
-/// What x, weight and y (or their gradients) are called when their addresses are handed over.
+/// The identifiers of x, weight and y (or their gradients) when their addresses are passed.
 const IDS: [i64; 3] = [1, 2, 3];
 
 /// A descriptor before the library knows it.
@@ -183,7 +183,7 @@ pub(super) fn heuristics(graph: u64, mode: HeuristicsMode) -> Description {
     }
 }
 
-/// What computes a graph by an engine and its settings.
+/// A plan: it computes a graph by an engine and its settings.
 pub(super) fn execution_plan(config: u64) -> Description {
     Description {
         kind: Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,

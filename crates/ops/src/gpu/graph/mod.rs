@@ -85,7 +85,7 @@ pub(crate) trait Calls {
     fn seconds(&self) -> f64;
 }
 
-/// What products of f32 may be rounded to.
+/// The precision that products of f32 may be rounded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum F32Products {
     Exact,
@@ -174,7 +174,7 @@ impl<C: Calls> Listed<C> {
 }
 
 impl<C: Calls> Graph<C> {
-    /// What the heuristics name, the likely fastest first.
+    /// The engines that the heuristics name, the likely fastest first.
     fn listed(&self, what: &Described<C>, mode: HeuristicsMode) -> Result<Vec<Listed<C>>, String> {
         const RESULTS: Attribute = Attribute::CUDNN_ATTR_ENGINEHEUR_RESULTS;
         let description = description::heuristics(what.graph.descriptor, mode);

@@ -36,7 +36,7 @@ macro_rules! names {
 }
 
 names! {
-    /// What a descriptor describes.
+    /// The type of a descriptor.
     Kind of cudnnBackendDescriptorType_t:
     CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR = 1,
     CUDNN_BACKEND_ENGINE_DESCRIPTOR = 2,
@@ -120,7 +120,7 @@ names! {
 }
 
 names! {
-    /// Who lists engines, the likely fastest first.
+    /// The heuristics that list engines, the likely fastest first.
     HeuristicsMode of cudnnBackendHeurMode_t:
     CUDNN_HEUR_MODE_A = 3,
     CUDNN_HEUR_MODE_B = 1,
@@ -128,7 +128,7 @@ names! {
 }
 
 names! {
-    /// What an engine does to numbers.
+    /// The numerical properties of an engine.
     Note of cudnnBackendNumericalNote_t:
     CUDNN_NUMERICAL_NOTE_TENSOR_CORE = 0,
     CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS = 1,

@@ -8,7 +8,7 @@ use crate::Conv2dSpec;
 use crate::conv::Geometry;
 use crate::gpu::plans::{Plans, Table as _};
 
-/// What stands in for an engine.
+/// A fake engine.
 #[derive(Debug, Clone)]
 struct Fake {
     index: i64,
@@ -30,7 +30,7 @@ impl Fake {
     }
 }
 
-/// What is behind a descriptor.
+/// The contents of a descriptor.
 #[derive(Debug, Clone)]
 enum Behind {
     Mode(i64),
