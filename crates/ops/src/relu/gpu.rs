@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::error::OpError;
 use crate::gpu::{Arg, Gpu, Grid, Kernel, elements, expect_dtype, rows};
 
-/// See [`crate::relu`].
+/// See [`crate::relu()`].
 pub(crate) fn relu(gpu: &dyn Gpu, x: &Tensor) -> Result<Tensor, OpError> {
     const OP: &str = "relu";
     let x = rows(OP, "x", x)?;
