@@ -91,7 +91,11 @@ const STEPS: [Step; 7] = [
     Step {
         name: "doc",
         work: Work::Cargo {
-            args: "doc --release --workspace --no-deps --document-private-items --locked",
+            args: concat!(
+                "doc --release --workspace --no-deps --document-private-items --features ",
+                features!(),
+                " --locked"
+            ),
             env: Environment::Checks,
         },
     },

@@ -74,7 +74,41 @@ pub(crate) fn programs(messages: &str) -> impl Iterator<Item = (Value, PathBuf)>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// The crates that a package is built from, each with its features.
+    fn built(package: &str) -> BTreeMap<String, String> {
+        let output = Command::new("cargo")
+            .args(["tree", "--locked", "--edges=normal,build", "--prefix=none"])
+            .args(["--format={p}: {f}", "--package", package])
+            .current_dir(tree::root())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|line| line.trim_end_matches(" (*)"));
+        lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, features)| (name.to_owned(), features.to_owned()))
+            .collect()
+    }
+
+    /// Cargo builds a crate once for two programs where both want the same features of it; else the
+    /// first `cargo xtask pretrain` waits for xtask's own copies before the program's build begins.
+    #[test]
+    fn what_xtask_and_pretrain_both_need_is_built_once() {
+        let (ours, theirs) = (built("xtask"), built("moco-pretrain"));
+        let twice: Vec<String> = ours
+            .iter()
+            .filter_map(|(name, features)| Some((name, features, theirs.get(name)?)))
+            .filter(|(_, ours, theirs)| ours != theirs)
+            .map(|(name, ours, theirs)| format!("{name}: xtask {ours}; pretrain {theirs}"))
+            .collect();
+        assert!(ours.len() > 20 && theirs.len() > 150, "{} {}", ours.len(), theirs.len());
+        assert_eq!(twice, Vec::<String>::new(), "xtask/Cargo.toml has to name these features");
+    }
 
     #[test]
     fn the_binary_is_found_among_the_messages() {
