@@ -1,6 +1,6 @@
 //! JPEG to RGB with the samples of libjpeg-turbo, bit for bit, in safe code.
 //!
-//! [`read_header`] says how large the picture of a file is, and [`decode`] then gives the pixels of a
+//! [`read_header`] says how large the picture of a file is, and [`decode()`] then gives the pixels of a
 //! [`Region`] of it. Baseline, extended and progressive Huffman coding of 8-bit samples in 1, 3 or 4
 //! components are decoded. The inverse cosine transform is libjpeg's `islow`, chroma is interpolated as its
 //! "fancy upsampling" does, and colors are converted in its 16-bit fixed point: the defaults, which Pillow
