@@ -81,4 +81,4 @@ pub use model::Moco;
 pub use queue::Queue;
 pub use shuffle::Shuffle;
 pub use state::MocoState;
-pub use statistics::{PendingStep, StepStatistics};
+pub use statistics::{MeanStatistics, PendingStep, StepStatistics};

@@ -8,7 +8,7 @@ use crate::error::MocoError;
 
 /// Statistics of a step, or their means over several steps. One record serves the training loop, the
 /// health rules and the line of `metrics.jsonl`, where `global_step` is called `step`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct StepStatistics {
     /// Steps done, this one included.
     #[serde(rename = "step")]
@@ -87,19 +87,39 @@ impl PendingStep {
     }
 }
 
-impl StepStatistics {
-    /// The means over these steps, with the number of the last one; `None` if there is no step.
-    #[must_use]
-    pub fn mean(steps: &[Self]) -> Option<Self> {
-        let last = steps.last()?;
-        let mean = |f: fn(&Self) -> f64| steps.iter().map(f).sum::<f64>() / count(steps.len());
-        Some(Self {
-            global_step: last.global_step,
-            loss: mean(|s| s.loss),
-            pretext_top1: mean(|s| s.pretext_top1),
-            pretext_top5: mean(|s| s.pretext_top5),
-            positive_cosine: mean(|s| s.positive_cosine),
-            negative_cosine: mean(|s| s.negative_cosine),
+/// The mean of the statistics of steps, in constant memory for any number of them.
+#[derive(Debug, Default)]
+pub struct MeanStatistics {
+    n_steps: usize,
+    /// The numbers are sums over the steps; `global_step` is that of the last one.
+    sums: StepStatistics,
+}
+
+impl MeanStatistics {
+    /// Adds a step.
+    pub fn add(&mut self, step: &StepStatistics) {
+        self.n_steps += 1;
+        self.sums = StepStatistics {
+            global_step: step.global_step,
+            loss: self.sums.loss + step.loss,
+            pretext_top1: self.sums.pretext_top1 + step.pretext_top1,
+            pretext_top5: self.sums.pretext_top5 + step.pretext_top5,
+            positive_cosine: self.sums.positive_cosine + step.positive_cosine,
+            negative_cosine: self.sums.negative_cosine + step.negative_cosine,
+        };
+    }
+
+    /// The mean, with the number of the last step, and a fresh start; `None` if no step was added.
+    pub fn take(&mut self) -> Option<StepStatistics> {
+        let Self { n_steps, sums } = std::mem::take(self);
+        let n = count(n_steps);
+        (n_steps > 0).then(|| StepStatistics {
+            global_step: sums.global_step,
+            loss: sums.loss / n,
+            pretext_top1: sums.pretext_top1 / n,
+            pretext_top5: sums.pretext_top5 / n,
+            positive_cosine: sums.positive_cosine / n,
+            negative_cosine: sums.negative_cosine / n,
         })
     }
 }
@@ -125,5 +145,31 @@ fn summarize(global_step: u64, loss: f64, directions: &[InfoNceStatistics]) -> S
         pretext_top5: top(5),
         positive_cosine: mean(|d| d.positive_cosine),
         negative_cosine: mean(|d| d.negative_cosine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_starts_afresh_and_keeps_the_last_step() {
+        let step = |global_step: u64, x: f64| StepStatistics {
+            global_step,
+            loss: x,
+            pretext_top1: 10.0 * x,
+            pretext_top5: 20.0 * x,
+            positive_cosine: 0.25 * x,
+            negative_cosine: 0.125 * x,
+        };
+        let mut mean = MeanStatistics::default();
+        assert_eq!(mean.take(), None);
+        for (global_step, x) in [(7, 1.0), (8, 3.0), (9, 5.0)] {
+            mean.add(&step(global_step, x));
+        }
+        assert_eq!(mean.take(), Some(step(9, 3.0)));
+        mean.add(&step(10, 4.0));
+        assert_eq!(mean.take(), Some(step(10, 4.0)));
+        assert_eq!(mean.take(), None);
     }
 }

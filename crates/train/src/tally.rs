@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moco::{Health, HealthReport, StepStatistics};
+use moco::{Health, HealthReport, MeanStatistics, StepStatistics};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
@@ -14,8 +14,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Tally {
     health: Health,
-    /// Statistics since the last log line.
-    steps: Vec<StepStatistics>,
+    /// Of the steps since the last log line.
+    mean: MeanStatistics,
     waited: Duration,
     line_began: Duration,
     clock: Clock,
@@ -57,7 +57,7 @@ impl Tally {
     pub(crate) fn new(health: Health, steps: StepRange) -> Self {
         Self {
             health,
-            steps: Vec::new(),
+            mean: MeanStatistics::default(),
             waited: Duration::ZERO,
             line_began: Duration::ZERO,
             clock: Clock { before: Duration::ZERO, since: Instant::now() },
@@ -89,7 +89,7 @@ impl Tally {
 
     /// The statistics of a step are there.
     pub(crate) fn observe(&mut self, step: &StepStatistics) -> HealthReport {
-        self.steps.push(*step);
+        self.mean.add(step);
         self.health.observe(step)
     }
 
@@ -100,7 +100,7 @@ impl Tally {
 
     /// The line, and the start of the next one; `None` if no step was observed since the last.
     pub(crate) fn line(&mut self, context: StepContext, health: HealthReport) -> Option<LogLine> {
-        let statistics = StepStatistics::mean(&self.steps)?;
+        let statistics = self.mean.take()?;
         let now = self.clock.now();
         let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
         let line = LogLine {
@@ -113,7 +113,6 @@ impl Tally {
             time_left: self.eta.remaining(now),
             health,
         };
-        self.steps.clear();
         self.waited = Duration::ZERO;
         self.line_began = now;
         Some(line)
