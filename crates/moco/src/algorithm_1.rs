@@ -37,7 +37,7 @@ impl Moco {
     /// key in the queue was updated). On a GPU a loss that is not finite is an error of
     /// [`PendingStep::read`], after the update.
     pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<StepOutput, MocoError> {
-        self.step_shuffled(batch, &self.shuffles(batch)?, lr)
+        self.run_step(batch, &self.shuffles(batch)?, lr)
     }
 
     /// One step with given permutations of the key images, one for each direction of the loss (only the
@@ -49,6 +49,15 @@ impl Moco {
         &mut self,
         batch: &Batch,
         shuffles: &[Shuffle; 2],
+        lr: f64,
+    ) -> Result<StepOutput, MocoError> {
+        self.run_step(batch, &shuffles[..self.config.n_directions()], lr)
+    }
+
+    fn run_step(
+        &mut self,
+        batch: &Batch,
+        shuffles: &[Shuffle],
         lr: f64,
     ) -> Result<StepOutput, MocoError> {
         let inputs = self.inputs(batch, shuffles, lr)?.upload(self.device())?;

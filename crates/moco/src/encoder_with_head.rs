@@ -1,9 +1,10 @@
 //! An encoder with its projection head: f_q or f_k.
 
-use candle_core::Tensor;
-use moco_encoders::{Encoder, Head, HeadSaved, Mode, Saved};
+use candle_core::{DType, Device, Tensor};
+use moco_encoders::{Encoder, Head, HeadKind, HeadSaved, Mode, Saved};
 use moco_ops::{EmaUpdate, add, ema_, l2_normalize, l2_normalize_backward};
 use moco_params::{Gradients, ParamStore};
+use moco_rng::Seed;
 
 use crate::error::MocoError;
 
@@ -28,10 +29,20 @@ pub struct SavedForward {
 }
 
 impl EncoderWithHead {
-    /// Puts a head on an encoder.
-    #[must_use]
-    pub fn new(encoder: Box<dyn Encoder>, head: Head) -> Self {
-        Self { encoder, head }
+    /// An encoder with a new head of `dim` outputs, of the encoder's type and on its device.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn new(
+        encoder: Box<dyn Encoder>,
+        head: HeadKind,
+        dim: usize,
+        seed: Seed,
+    ) -> Result<Self, MocoError> {
+        let (dtype, device) = dtype_and_device(encoder.as_ref());
+        let mut head = Head::new(head, encoder.feature_dim(), dim, seed, dtype)?;
+        head.params_mut().to_device(device)?;
+        Ok(Self { encoder, head })
     }
 
     /// A copy with memory of its own; f_k starts as one of f_q.
@@ -40,6 +51,16 @@ impl EncoderWithHead {
     /// If memory cannot be had.
     pub fn fork(&self) -> Result<Self, MocoError> {
         Ok(Self { encoder: self.encoder.fork()?, head: self.head.fork()? })
+    }
+
+    /// Type of the parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        dtype_and_device(self.encoder()).0
+    }
+
+    /// The device that holds the parameters.
+    pub(crate) fn device(&self) -> &Device {
+        dtype_and_device(self.encoder()).1
     }
 
     /// The backbone.
@@ -111,6 +132,11 @@ impl EncoderWithHead {
         }
         Ok(ema_(&updates, key_momentum)?)
     }
+}
+
+/// Type and device of an encoder's parameters; f32 on the CPU if it has none.
+fn dtype_and_device(encoder: &dyn Encoder) -> (DType, &Device) {
+    encoder.params().dtype_and_device().unwrap_or((DType::F32, &Device::Cpu))
 }
 
 /// Adds the gradients of one direction of the loss to those of the directions before.

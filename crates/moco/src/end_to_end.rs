@@ -2,7 +2,7 @@
 //! batch, and the gradient reaches both encoders. There is no queue and no momentum encoder.
 
 use candle_core::{DType, Device, Tensor};
-use moco_encoders::{Encoder, Head, HeadKind};
+use moco_encoders::{Encoder, HeadKind};
 use moco_ops::{InfoNceStatistics, PendingStatistics};
 use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_params::Gradients;
@@ -42,13 +42,10 @@ impl EndToEnd {
         optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
-        let of_parameters = encoder.params().dtype_and_device();
-        let (dtype, device) = of_parameters.unwrap_or((DType::F32, &Device::Cpu));
-        if !device.is_cpu() {
+        let encoder_q = EncoderWithHead::new(encoder, head, config.dim, seed)?;
+        if !encoder_q.device().is_cpu() {
             return Err(MocoError::NeedsCpu { what: "the end-to-end mechanism" });
         }
-        let head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
-        let encoder_q = EncoderWithHead::new(encoder, head);
         let encoder_k = encoder_q.fork()?;
         let optimizer = optimizer.into();
         let optimizer_q = optimizer.build(&encoder_q.stores())?;
@@ -61,40 +58,38 @@ impl EndToEnd {
         let name = self.optimizer_q.name();
         [name.to_owned(), format!("{name}_k")]
     }
-
-    /// The permutations of this step's key images, one for each direction of the loss.
-    fn shuffles(&self, batch: &Batch) -> Result<Vec<Shuffle>, MocoError> {
-        let n = batch.im_q.dims()[0];
-        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
-        (0..2).take(self.config.n_directions()).map(shuffle).collect()
-    }
 }
 
 impl Mechanism for EndToEnd {
     fn step(&mut self, batch: &Batch, lr: f64) -> Result<PendingStep, MocoError> {
-        let shuffles = self.shuffles(batch)?;
+        let (n, n_directions) = (batch.im_q.dims()[0], self.config.n_directions());
+        let shuffles = Shuffle::of_directions(self.seed, self.global_step, n_directions, n)?;
         let (mut gradients_q, mut gradients_k) = (Gradients::new(), Gradients::new());
         let mut directions = Vec::new();
         for Direction { im_q, im_k, shuffle } in batch.directions(&shuffles) {
+            let shuffle = self.config.shuffle_bn.then_some(shuffle);
+            let shuffled = |x: &Tensor| match shuffle {
+                Some(shuffle) => shuffle.apply(x),
+                None => Ok(x.clone()),
+            };
             let (q, saved_q) = self.encoder_q.forward(im_q)?; // [N, C]
-            let im_k = if self.config.shuffle_bn { shuffle.apply(im_k)? } else { im_k.clone() };
-            let (k, saved_k) = self.encoder_k.forward(&im_k)?; // [N, C]
-            let k = if self.config.shuffle_bn { shuffle.undo(&k)? } else { k };
+            let (k, saved_k) = self.encoder_k.forward(&shuffled(im_k)?)?; // [N, C]
+            let k = match shuffle {
+                Some(shuffle) => shuffle.undo(&k)?,
+                None => k,
+            };
 
             let InBatch { dq, dk, statistics } =
                 in_batch_info_nce(&q, &k, self.config.temperature)?;
             directions.push(PendingStatistics::ready(statistics));
 
             // The gradient of the inverse permutation is the permutation.
-            let dk = if self.config.shuffle_bn { shuffle.apply(&dk)? } else { dk };
             accumulate(&mut gradients_q, self.encoder_q.backward(saved_q, &dq)?)?;
-            accumulate(&mut gradients_k, self.encoder_k.backward(saved_k, &dk)?)?;
+            accumulate(&mut gradients_k, self.encoder_k.backward(saved_k, &shuffled(&dk)?)?)?;
         }
         let statistics = PendingStep { global_step: self.global_step, directions };
         statistics.expect_finite_loss(batch)?;
-        let of_parameters = self.encoder_q.encoder().params().dtype_and_device();
-        let dtype = of_parameters.map_or(DType::F32, |(dtype, _)| dtype);
-        let lr = learning_rate(lr, dtype, &Device::Cpu)?;
+        let lr = learning_rate(lr, self.encoder_q.dtype(), &Device::Cpu)?;
         self.optimizer_q.step(&self.encoder_q.stores(), &gradients_q, &lr)?;
         self.optimizer_k.step(&self.encoder_k.stores(), &gradients_k, &lr)?;
         self.global_step += 1;

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::{DType, Device};
-use moco_encoders::{Encoder, Head, HeadKind};
+use candle_core::Device;
+use moco_encoders::{Encoder, HeadKind};
 use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_rng::Seed;
 
@@ -41,14 +41,10 @@ impl Moco {
         optimizer: impl Into<OptimizerConfig>,
         seed: Seed,
     ) -> Result<Self, MocoError> {
-        let of_parameters = encoder.params().dtype_and_device();
-        let (dtype, device) = of_parameters.unwrap_or((DType::F32, &Device::Cpu));
-        let mut head = Head::new(head, encoder.feature_dim(), config.dim, seed, dtype)?;
-        head.params_mut().to_device(device)?;
-        let queue_dtype = config.queue_precision.dtype(dtype);
+        let encoder_q = EncoderWithHead::new(encoder, head, config.dim, seed)?;
+        let queue_dtype = config.queue_precision.dtype(encoder_q.dtype());
         let queue = Queue::random(seed, config.dim, config.queue_size, queue_dtype)?;
-        let queue = queue.to_device(device)?;
-        let encoder_q = EncoderWithHead::new(encoder, head);
+        let queue = queue.to_device(encoder_q.device())?;
         let encoder_k = encoder_q.fork()?;
         let optimizer = optimizer.into().build(&encoder_q.stores())?;
         Ok(Self {
@@ -105,26 +101,24 @@ impl Moco {
         &self.queue
     }
 
-    /// The permutations of the next step's key images, one for each view.
-    pub(crate) fn shuffles(&self, batch: &Batch) -> Result<[Shuffle; 2], MocoError> {
-        let n = batch.im_q.dims()[0];
-        let shuffle = |view| Shuffle::of_step(self.seed, self.global_step, view, n);
-        Ok([shuffle(0)?, shuffle(1)?])
+    /// The permutations of the next step's key images, one for each direction of the loss.
+    pub(crate) fn shuffles(&self, batch: &Batch) -> Result<Vec<Shuffle>, MocoError> {
+        let (n, n_directions) = (batch.im_q.dims()[0], self.config.n_directions());
+        Shuffle::of_directions(self.seed, self.global_step, n_directions, n)
     }
 
-    /// The next step's inputs; all but the views are in host memory.
+    /// The next step's inputs, with one permutation for each direction of the loss; all but the views are in
+    /// host memory.
     pub(crate) fn inputs(
         &self,
         batch: &Batch,
         shuffles: &[Shuffle],
         lr: f64,
     ) -> Result<StepInputs, MocoError> {
-        let parameters = self.encoder_q.encoder().params().dtype_and_device();
-        let dtype = parameters.map_or(DType::F32, |(dtype, _)| dtype);
         Ok(StepInputs {
             batch: batch.clone(),
-            shuffles: shuffles.iter().take(self.config.n_directions()).cloned().collect(),
-            lr: learning_rate(lr, dtype, &Device::Cpu)?,
+            shuffles: shuffles.to_vec(),
+            lr: learning_rate(lr, self.encoder_q.dtype(), &Device::Cpu)?,
             queue_ptr: self.queue.ptr_tensor()?,
         })
     }

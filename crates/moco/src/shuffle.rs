@@ -29,6 +29,20 @@ impl Shuffle {
         Self::new(&order)
     }
 
+    /// The permutations of a step, one for each direction of the loss.
+    ///
+    /// # Errors
+    /// As [`Shuffle::new`].
+    pub(crate) fn of_directions(
+        seed: Seed,
+        global_step: u64,
+        n_directions: usize,
+        n: usize,
+    ) -> Result<Vec<Self>, MocoError> {
+        let views = (0..).take(n_directions);
+        views.map(|view| Self::of_step(seed, global_step, view, n)).collect()
+    }
+
     /// This permutation, on the CPU: the image at place i is `order[i]`.
     ///
     /// # Errors

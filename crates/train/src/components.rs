@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use moco::{Execution, Mechanism, build_mechanism};
 use moco_augment::{Augmentation, Fidelity, Recipe, RecipeConfig};
 use moco_encoders::Encoder;
 use moco_feed::FinishOn;
@@ -72,6 +73,16 @@ pub fn build_encoder(
     device: &Device,
 ) -> Result<Box<dyn Encoder>, TrainError> {
     Ok(plan.encoder.build(plan.seed, dtype, device)?)
+}
+
+/// The plan's model at its start: `encoder` with a new head, and all else that the mechanism holds.
+pub(crate) fn build_model(
+    plan: &PretrainPlan,
+    encoder: Box<dyn Encoder>,
+    execution: Execution,
+) -> Result<Box<dyn Mechanism>, TrainError> {
+    let PretrainPlan { head, moco, optimizer, seed, .. } = plan;
+    Ok(build_mechanism(encoder, *head, moco.clone(), *optimizer, *seed, execution)?)
 }
 
 /// The augmentation of a config's training views.

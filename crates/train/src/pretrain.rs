@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moco::{
-    Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep, build_mechanism,
-};
+use moco::{Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep};
 use moco_checkpoint::Newest;
 use moco_feed::{BadSample, DeviceBatches, OnBadSample};
 use moco_ops::{
@@ -16,7 +14,7 @@ use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
-use crate::components::Components;
+use crate::components::{Components, build_model};
 use crate::error::TrainError;
 use crate::event::Event;
 use crate::features::placement_of;
@@ -88,14 +86,8 @@ pub fn pretrain(
         None => None,
     };
     let mut random = encoder.fork()?;
-    let mut model = build_mechanism(
-        encoder,
-        plan.head,
-        plan.moco.clone(),
-        plan.optimizer,
-        plan.seed,
-        if plan.cuda_graph { Execution::Captured } else { Execution::Eager },
-    )?;
+    let execution = if plan.cuda_graph { Execution::Captured } else { Execution::Eager };
+    let mut model = build_model(plan, encoder, execution)?;
     let metrics_file = folder.file("metrics.jsonl");
     let (mut seconds_before, mut n_bad_samples) = (0.0, 0);
     if let Some(newest) = newest {

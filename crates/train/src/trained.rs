@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use moco::{Execution, Mechanism, build_mechanism};
+use moco::{Execution, Mechanism};
 use moco_evaluate::FeatureSet;
 use moco_feed::Placement;
 
-use crate::components::build_encoder;
+use crate::components::{build_encoder, build_model};
 use crate::error::TrainError;
 use crate::features::encode;
 use crate::measure::evaluation_recipe;
@@ -41,14 +41,7 @@ impl TrainedEncoder {
         placement: Placement,
     ) -> Result<Self, TrainError> {
         let encoder = build_encoder(&plan, candle_core::DType::F32, &placement.device)?;
-        let mut model = build_mechanism(
-            encoder,
-            plan.head,
-            plan.moco.clone(),
-            plan.optimizer,
-            plan.seed,
-            Execution::Eager,
-        )?;
+        let mut model = build_model(&plan, encoder, Execution::Eager)?;
         model.load_state(&saved.tensors, saved.global_step)?;
         Ok(Self { model, plan, data, placement })
     }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use moco::{Batch, EncoderWithHead, MechanismKind, Moco, MocoConfig, Queue, QueuePrecision};
 use moco_encoders::{
-    Arch, BnConfig, Encoder as _, Head, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
+    Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
 };
 use moco_ops::ImageUpload;
 use moco_optim::SgdConfig;
@@ -47,10 +47,7 @@ impl Setup {
 
     /// Only f_q, for phases that are called one by one.
     pub(super) fn branch(&self) -> anyhow::Result<EncoderWithHead> {
-        let encoder = self.encoder()?;
-        let mut head = Head::new(HeadKind::Mlp, encoder.feature_dim(), DIM, SEED, DType::F32)?;
-        head.params_mut().to_device(&self.device)?;
-        Ok(EncoderWithHead::new(Box::new(encoder), head))
+        Ok(EncoderWithHead::new(Box::new(self.encoder()?), HeadKind::Mlp, DIM, SEED)?)
     }
 
     pub(super) fn queue(&self) -> anyhow::Result<Queue> {
