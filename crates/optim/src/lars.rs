@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use moco_ops::SgdUpdate;
 use moco_params::{Gradients, ParamStore};
 
 use crate::error::OptimError;
@@ -82,19 +81,11 @@ impl Optimizer for Lars {
         lr: &Tensor,
     ) -> Result<(), OptimError> {
         let mut updates = Vec::new();
-        for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {
-            let missing = || OptimError::NoGradient { name: name.to_owned() };
-            let gradient = gradients.get(name).ok_or_else(missing)?;
-            let v = self.momenta.0.get(name).ok_or_else(missing)?;
-            let fits = |gradient| {
-                SgdUpdate::new(parameter, gradient, v)
-                    .map_err(|source| OptimError::Op { name: name.to_owned(), source })
-            };
-            fits(gradient)?;
-            let scaled = self.scaled(parameter, gradient, lr);
-            let scaled =
-                scaled.map_err(|e| OptimError::Candle { name: name.to_owned(), source: e });
-            updates.push(fits(&scaled?)?);
+        for slot in self.momenta.slots(stores, gradients)? {
+            // A gradient that does not fit is refused as such, before anything is computed with it.
+            slot.update(slot.gradient)?;
+            let scaled = self.scaled(slot.parameter, slot.gradient, lr);
+            updates.push(slot.update(&scaled.map_err(|error| slot.candle(error))?)?);
         }
         // SGD with the rate 1 and no decay: v ← sgd_momentum·v + scaled, w ← w − v.
         let one = lr.ones_like().map_err(OptimError::LearningRate)?;

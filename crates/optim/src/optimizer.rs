@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use candle_core::{DType, Device, Tensor};
+use moco_ops::SgdUpdate;
 use moco_params::{Gradients, ParamError, ParamStore, Role};
 
 use crate::error::OptimError;
@@ -50,7 +51,44 @@ pub fn learning_rate(lr: f64, dtype: DType, device: &Device) -> Result<Tensor, O
 #[derive(Debug)]
 pub(crate) struct Momenta(pub(crate) BTreeMap<String, Tensor>);
 
+/// A parameter with its gradient and its momentum.
+pub(crate) struct Slot<'a> {
+    name: &'a str,
+    pub(crate) parameter: &'a Tensor,
+    pub(crate) gradient: &'a Tensor,
+    momentum: &'a Tensor,
+}
+
+impl<'a> Slot<'a> {
+    /// The update by `gradient`, which may be another one than the parameter's own.
+    pub(crate) fn update(&self, gradient: &Tensor) -> Result<SgdUpdate<'a>, OptimError> {
+        SgdUpdate::new(self.parameter, gradient, self.momentum)
+            .map_err(|source| OptimError::Op { name: self.name.to_owned(), source })
+    }
+
+    /// An error of candle at this parameter.
+    pub(crate) fn candle(&self, source: candle_core::Error) -> OptimError {
+        OptimError::Candle { name: self.name.to_owned(), source }
+    }
+}
+
 impl Momenta {
+    /// Every parameter with its gradient and its momentum.
+    pub(crate) fn slots<'a>(
+        &'a self,
+        stores: &[&'a ParamStore],
+        gradients: &'a Gradients,
+    ) -> Result<Vec<Slot<'a>>, OptimError> {
+        let parameters = stores.iter().flat_map(|store| store.parameters());
+        let slot = |(name, parameter): (&'a str, &'a Tensor)| {
+            let missing = || OptimError::NoGradient { name: name.to_owned() };
+            let gradient = gradients.get(name).ok_or_else(missing)?;
+            let momentum = self.0.get(name).ok_or_else(missing)?;
+            Ok(Slot { name, parameter, gradient, momentum })
+        };
+        parameters.map(slot).collect()
+    }
+
     pub(crate) fn zeros(stores: &[&ParamStore]) -> Result<Self, OptimError> {
         let mut buffers = BTreeMap::new();
         for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {

@@ -51,15 +51,9 @@ impl Optimizer for Sgd {
         lr: &Tensor,
     ) -> Result<(), OptimError> {
         let SgdConfig { sgd_momentum, weight_decay } = self.config;
-        let mut updates = Vec::new();
-        for (name, parameter) in stores.iter().flat_map(|store| store.parameters()) {
-            let missing = || OptimError::NoGradient { name: name.to_owned() };
-            let gradient = gradients.get(name).ok_or_else(missing)?;
-            let buffer = self.momenta.0.get(name).ok_or_else(missing)?;
-            let update = SgdUpdate::new(parameter, gradient, buffer);
-            updates
-                .push(update.map_err(|source| OptimError::Op { name: name.to_owned(), source })?);
-        }
+        let slots = self.momenta.slots(stores, gradients)?;
+        let updates = slots.iter().map(|slot| slot.update(slot.gradient));
+        let updates: Vec<SgdUpdate<'_>> = updates.collect::<Result<_, _>>()?;
         moco_ops::sgd_(&updates, lr, [sgd_momentum, weight_decay]).map_err(OptimError::Update)
     }
 
