@@ -21,7 +21,7 @@ pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
     if !library || !file.has_extension("rs") {
         return Vec::new();
     }
-    let code = lexer::code_only(lexer::without_tests(file.text()));
+    let code = lexer::code_only(&lexer::without_tests(file.text()));
     let find = |words: &[&str], allowed: &[&str], text: &'static str| {
         let exempt = allowed.iter().any(|start| file.path.starts_with(start));
         let lines = code.lines().enumerate();

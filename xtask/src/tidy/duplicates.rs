@@ -28,14 +28,15 @@ fn is_test(path: &str) -> bool {
 
 /// The name and the body, without white space and comments, of each function of some length.
 fn functions(text: &str) -> Vec<(String, String)> {
-    let text: Vec<char> = lexer::without_tests(text).chars().collect();
-    let code: Vec<char> = lexer::code_only(&text.iter().collect::<String>()).chars().collect();
+    let text = lexer::without_tests(text);
+    let code: Vec<char> = lexer::code_only(&text).chars().collect();
+    let text: Vec<char> = text.chars().collect();
     let mut found = Vec::new();
     for (name_at, name) in names(&code) {
         let Some(open) = (name_at..code.len()).find(|at| matches!(code[*at], '{' | ';')) else {
             continue;
         };
-        let close = closing_brace(&code, open);
+        let close = (lexer::closing(&code, open) + 1).min(code.len());
         let n_lines = code[open..close].iter().filter(|c| **c == '\n').count();
         if code[open] == '{' && n_lines + 1 >= MIN_LINES {
             found.push((name, normalized(&text[open..close], &code[open..close])));
@@ -56,20 +57,6 @@ fn names(code: &[char]) -> Vec<(usize, String)> {
             (at + 3 + name.chars().count(), name)
         })
         .collect()
-}
-
-/// Just past the brace that closes the one at `open`.
-fn closing_brace(code: &[char], open: usize) -> usize {
-    let mut depth = 0_usize;
-    for (at, c) in code.iter().enumerate().skip(open) {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 1 => return at + 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    code.len()
 }
 
 /// The body without white space; strings stay, since bodies that differ in a string differ.

@@ -82,9 +82,59 @@ fn raw_string_end(chars: &[char], start: usize) -> usize {
     (find(chars, open + 1, |rest| rest.starts_with(&close)) + close.len()).min(chars.len())
 }
 
-/// The part of a file before its unit tests.
-pub(super) fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
+/// The text with each item under `#[cfg(test)]` blanked; characters and lines keep their places.
+pub(super) fn without_tests(text: &str) -> String {
+    let code: Vec<char> = code_only(text).chars().collect();
+    let attribute: Vec<char> = "#[cfg(test)]".chars().collect();
+    let mut kept: Vec<char> = text.chars().collect();
+    let mut at = 0;
+    while at < code.len() {
+        if !code[at..].starts_with(&attribute) {
+            at += 1;
+            continue;
+        }
+        let end = item_end(&code, at + attribute.len());
+        kept[at..end].iter_mut().filter(|c| **c != '\n').for_each(|c| *c = ' ');
+        at = end;
+    }
+    kept.into_iter().collect()
+}
+
+/// The end of the item that begins at `start`: of its body, its semicolon, or what holds it.
+fn item_end(code: &[char], start: usize) -> usize {
+    let mut at = start;
+    while at < code.len() {
+        match code[at] {
+            '{' => return (closing(code, at) + 1).min(code.len()),
+            ';' => return at + 1,
+            '}' => return at,
+            '(' | '[' => at = closing(code, at),
+            _ => {}
+        }
+        at += 1;
+    }
+    code.len()
+}
+
+/// Where the bracket at `open` is closed; the end if it is not.
+pub(super) fn closing(code: &[char], open: usize) -> usize {
+    let mut depth = 0_usize;
+    for (at, c) in code.iter().enumerate().skip(open) {
+        depth = depth_after(depth, *c);
+        if depth == 0 {
+            return at;
+        }
+    }
+    code.len()
+}
+
+/// How many brackets are open after `c`, if so many were before it.
+pub(super) fn depth_after(depth: usize, c: char) -> usize {
+    match c {
+        '(' | '[' | '{' => depth + 1,
+        ')' | ']' | '}' => depth.saturating_sub(1),
+        _ => depth,
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +159,18 @@ mod tests {
 
     #[test]
     fn tests_are_cut() {
-        assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {}"), "a\n");
+        for (text, kept) in [
+            ("a\n#[cfg(test)]\nmod tests {}", "a"),
+            ("#[cfg(test)]\nmod tests { fn f() {} }\nb", "b"),
+            ("#[cfg(test)]\nmod tests;\nb", "b"),
+            ("#[cfg(test)]\nfn f(x: [u8; 2]) { c(\"}\") }\nb", "b"),
+            ("enum E { A, #[cfg(test)] B }", "enum E { A, }"),
+            ("\"#[cfg(test)]\" b", "\"#[cfg(test)]\" b"),
+        ] {
+            let got = without_tests(text);
+            assert_eq!(got.split_whitespace().collect::<Vec<_>>().join(" "), kept, "{text}");
+            let places = |text: &str| (text.chars().count(), text.matches('\n').count());
+            assert_eq!(places(&got), places(text), "{text}");
+        }
     }
 }

@@ -6,48 +6,16 @@ use crate::tree::SourceFile;
 const TEXT: &str =
     "a tuple pattern in a signature; name the group by a struct, or pass its values one by one";
 
-const TEST_ONLY: &str = "#[cfg(test)]";
-
 /// One problem for each tuple pattern in a signature; tests and closures are free.
 pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
     let tests = file.path.split('/').any(|part| part == "tests" || part == "tests.rs");
     if tests || !file.has_extension("rs") {
         return Vec::new();
     }
-    let code = without_test_items(&lexer::code_only(file.text()));
+    let code = lexer::code_only(&lexer::without_tests(file.text()));
     let line_idx = |at: usize| code[..at].matches('\n').count();
     let patterns = signatures(&code).into_iter().flat_map(|open| tuple_patterns(&code, open));
     patterns.map(|at| Problem::in_line(file, line_idx(at), TEXT)).collect()
-}
-
-/// The code with each item under `#[cfg(test)]` blanked; lines stay lines.
-fn without_test_items(code: &str) -> String {
-    let mut kept = String::with_capacity(code.len());
-    let mut rest = code;
-    while let Some(start) = rest.find(TEST_ONLY) {
-        let body = start + TEST_ONLY.len();
-        let end = match rest[body..].find(['{', ';']) {
-            Some(at) if rest[body + at..].starts_with('{') => closing(rest, body + at),
-            Some(at) => body + at,
-            None => rest.len(),
-        };
-        kept.push_str(&rest[..start]);
-        kept.extend(rest[start..end].chars().filter(|c| *c == '\n'));
-        rest = &rest[end..];
-    }
-    kept + rest
-}
-
-/// Where the bracket at `open` is closed; the end if it is not.
-fn closing(code: &str, open: usize) -> usize {
-    let mut depth = 0_usize;
-    for (at, c, _) in signs(code, open) {
-        depth = depth_after(depth, c);
-        if depth == 0 {
-            return at;
-        }
-    }
-    code.len()
 }
 
 /// The characters from `start`, each with its place and the one before it; the `>` of `->` and `=>` is left
@@ -57,14 +25,6 @@ fn signs(code: &str, start: usize) -> impl Iterator<Item = (usize, char, char)> 
     let all = code[start..].char_indices().zip(before);
     all.map(move |((at, c), before)| (start + at, c, before))
         .filter(|(_, c, before)| *c != '>' || !matches!(before, '-' | '='))
-}
-
-fn depth_after(depth: usize, c: char) -> usize {
-    match c {
-        '(' | '[' | '{' => depth + 1,
-        ')' | ']' | '}' => depth.saturating_sub(1),
-        _ => depth,
-    }
 }
 
 /// Where the argument list of each named function opens.
@@ -109,7 +69,7 @@ fn tuple_patterns(code: &str, open: usize) -> Vec<usize> {
         if tuple && depth > 0 && in_pattern {
             found.push(at);
         }
-        depth = depth_after(depth, c);
+        depth = lexer::depth_after(depth, c);
         match c {
             ':' if depth == 1 => in_pattern = false,
             '<' if !in_pattern => angles += 1,
