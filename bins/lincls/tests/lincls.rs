@@ -1,6 +1,8 @@
 //! The binary gives the number that the run itself measured at its end.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/old_row.rs"]
+mod old_row;
 #[path = "../../../tests/old_run.rs"]
 mod old_run;
 #[path = "../../../tests/small_run.rs"]
@@ -26,18 +28,5 @@ fn a_run_is_measured_again() {
 /// The binary measures a run of an older revision as that revision did.
 #[test]
 fn a_run_without_a_format_is_measured() {
-    let root = tempfile::tempdir().unwrap();
-    old_run::old_run(root.path(), 3);
-    // In its `summary.json`, of the trained encoder.
-    let expected: f64 = 9.375;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lincls"));
-    let output = command.current_dir(root.path()).args(["runs/old"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    let row: Vec<&str> = stdout.lines().nth(1).unwrap().split_whitespace().collect();
-    let got: f64 = row[row.len() - 2].parse().unwrap();
-    // With another instruction set, one of the 32 images may be on the edge; two decimals are printed.
-    let tolerance = if old_run::has_the_same_bits() { 0.006 } else { 100.0 / 32.0 + 0.006 };
-    assert!((got - expected).abs() < tolerance, "{got} instead of {expected}");
-    assert_eq!(row[0], "3");
+    old_row::check_measured(env!("CARGO_BIN_EXE_lincls"), &[], 9.375);
 }

@@ -2,29 +2,11 @@
 //! decoder panic is tested in `crates/jpeg`.
 #![expect(clippy::unwrap_used, reason = "the golden files are there")]
 
+#[path = "../../../tests/jpeg_files.rs"]
+mod jpeg_files;
+
+use jpeg_files::{file, find};
 use moco_augment::RgbImage;
-use serde_json::Value;
-
-const JSON: &str = include_str!("golden/views.json");
-const BLOB: &[u8] = include_bytes!("golden/views.bin");
-
-/// The file of this name: `waves_420`, `waves_progressive`, `waves_restart`, `gray`, …
-fn file(name: &str) -> Vec<u8> {
-    let golden: Value = serde_json::from_str(JSON).unwrap();
-    let case = golden["jpeg"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
-    let [offset, length] =
-        [0, 1].map(|i| usize::try_from(case["file"][i].as_u64().unwrap()).unwrap());
-    BLOB[offset..offset + length].to_vec()
-}
-
-/// Where the segment of this marker begins.
-fn find(file: &[u8], marker: u8) -> usize {
-    let mut at = 2;
-    while file[at + 1] != marker {
-        at += 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
-    }
-    at
-}
 
 #[test]
 fn the_reason_is_named() {

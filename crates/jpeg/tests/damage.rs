@@ -1,31 +1,14 @@
 //! Damaged files: an error that says what is wrong, or a picture; never a panic.
 #![expect(clippy::unwrap_used, reason = "the golden files are there")]
 
-use moco_jpeg::{BelowRegion, JpegError, Region, decode, read_header};
-use serde_json::Value;
+#[path = "../../../tests/jpeg_files.rs"]
+mod jpeg_files;
 
-const JSON: &str = include_str!("../../augment/tests/golden/views.json");
-const BLOB: &[u8] = include_bytes!("../../augment/tests/golden/views.bin");
+use jpeg_files::{file, find};
+use moco_jpeg::{BelowRegion, JpegError, Region, decode, read_header};
+
 /// A header that promises more than this is not followed.
 const MAX_PIXELS: u64 = 1 << 20;
-
-/// The file of this name: `waves_420`, `waves_progressive`, `waves_restart`, `gray`, …
-fn file(name: &str) -> Vec<u8> {
-    let golden: Value = serde_json::from_str(JSON).unwrap();
-    let case = golden["jpeg"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
-    let [offset, length] =
-        [0, 1].map(|i| usize::try_from(case["file"][i].as_u64().unwrap()).unwrap());
-    BLOB[offset..offset + length].to_vec()
-}
-
-/// Where the segment of this marker begins.
-fn find(file: &[u8], marker: u8) -> usize {
-    let mut at = 2;
-    while file[at + 1] != marker {
-        at += 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
-    }
-    at
-}
 
 /// The number of pixels, and the pixels if they are few.
 fn pixels(file: &[u8], below: BelowRegion) -> Result<(u64, Option<Vec<u8>>), JpegError> {

@@ -1,52 +1,24 @@
 //! The end-to-end mechanism, seen from outside.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
-use moco::{Batch, EndToEnd, Health, Mechanism, MechanismKind, MocoConfig, QueuePrecision};
-use moco_encoders::{Arch, BnConfig, HeadKind, ResNet, ResNetConfig, RunningStats, Stem};
-use moco_optim::SgdConfig;
-use moco_rng::{At, Purpose, Seed};
-
-const N: usize = 8;
-
-fn images(index: u64) -> Tensor {
-    let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
-    let numbers: Vec<f64> = (0..N * 3 * 64).map(|_| stream.normal()).collect();
-    Tensor::from_vec(numbers, (N, 3, 8, 8), &Device::Cpu).unwrap()
-}
-
-fn batch(step: u64) -> Batch {
-    Batch { im_q: images(2 * step), im_k: images(2 * step + 1), sample_indices: Vec::new() }
-}
+use common::{N, SEED, SGD, batch, encoder, images, numbers};
+use moco::{Batch, EndToEnd, Health, Mechanism, MechanismKind, MocoConfig};
+use moco_encoders::HeadKind;
 
 fn config() -> MocoConfig {
-    MocoConfig {
-        mechanism: MechanismKind::EndToEnd,
-        queue_size: 1,
-        key_momentum: 0.9,
-        temperature: 0.2,
-        dim: 12,
-        symmetric: false,
-        shuffle_bn: true,
-        queue_precision: QueuePrecision::AsParameters,
-    }
+    MocoConfig { queue_size: 1, ..common::config(MechanismKind::EndToEnd) }
 }
 
 fn model(config: MocoConfig, groups: usize) -> EndToEnd {
-    let bn = BnConfig { groups, running: RunningStats::First };
-    let encoder = ResNetConfig { arch: Arch::ResNet10, stem: Stem::Cifar, width: 0.0625, bn };
-    let encoder = ResNet::new(encoder, Seed(1), DType::F64).unwrap();
-    let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
-    EndToEnd::new(Box::new(encoder), HeadKind::Mlp, config, sgd, Seed(1)).unwrap()
+    EndToEnd::new(encoder(groups), HeadKind::Mlp, config, SGD, SEED).unwrap()
 }
 
 fn copies(model: &EndToEnd) -> BTreeMap<String, Vec<f64>> {
-    let numbers = |t: &Tensor| {
-        t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()
-    };
-    model.state().unwrap().iter().map(|(name, t)| (name.clone(), numbers(t))).collect()
+    numbers(&model.state().unwrap())
 }
 
 fn largest_difference(a: &[f64], b: &[f64]) -> f64 {

@@ -1,53 +1,25 @@
 //! The method seen from outside: oracles of the step, the momentum update and the queue.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Alarm, Batch, Health, MechanismKind, Moco, MocoConfig, QueuePrecision, chance_loss};
-use moco_encoders::{Arch, BnConfig, HeadKind, Mode, ResNet, ResNetConfig, RunningStats, Stem};
-use moco_optim::SgdConfig;
-use moco_rng::{At, Purpose, Seed};
-
-const N: usize = 8;
-
-fn images(index: u64) -> Tensor {
-    let mut stream = Seed(2).stream(Purpose::Augment, At::index(index));
-    let numbers: Vec<f64> = (0..N * 3 * 64).map(|_| stream.normal()).collect();
-    Tensor::from_vec(numbers, (N, 3, 8, 8), &Device::Cpu).unwrap()
-}
-
-fn views(step: u64) -> Batch {
-    let sample_indices = (0..N as u64).map(|i| 100 * step + i).collect();
-    Batch { im_q: images(2 * step), im_k: images(2 * step + 1), sample_indices }
-}
+use common::{N, SEED, SGD, batch as views, encoder, images, numbers};
+use moco::{Alarm, Batch, Health, MechanismKind, Moco, MocoConfig, chance_loss};
+use moco_encoders::{HeadKind, Mode};
 
 fn config() -> MocoConfig {
-    MocoConfig {
-        mechanism: MechanismKind::Queue,
-        queue_size: 20,
-        key_momentum: 0.9,
-        temperature: 0.2,
-        dim: 12,
-        symmetric: false,
-        shuffle_bn: true,
-        queue_precision: QueuePrecision::AsParameters,
-    }
+    common::config(MechanismKind::Queue)
 }
 
 fn moco(config: MocoConfig, groups: usize) -> Moco {
-    let bn = BnConfig { groups, running: RunningStats::First };
-    let encoder = ResNetConfig { arch: Arch::ResNet10, stem: Stem::Cifar, width: 0.0625, bn };
-    let encoder = ResNet::new(encoder, Seed(1), DType::F64).unwrap();
-    let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 1e-4 };
-    Moco::new(Box::new(encoder), HeadKind::Mlp, config, sgd, Seed(1)).unwrap()
+    Moco::new(encoder(groups), HeadKind::Mlp, config, SGD, SEED).unwrap()
 }
 
 fn copies(moco: &Moco) -> BTreeMap<String, Vec<f64>> {
-    let numbers = |t: &Tensor| {
-        t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()
-    };
-    moco.state().unwrap().iter().map(|(name, t)| (name.clone(), numbers(t))).collect()
+    numbers(&moco.state().unwrap())
 }
 
 fn is_buffer(name: &str) -> bool {
@@ -89,7 +61,7 @@ fn running_statistics_of_the_key_encoder_come_from_its_own_forward_passes() {
     let mut copy = moco.encoder_k().fork().unwrap();
     moco.step(&views(0), 0.1).unwrap();
     // The same shuffled images through a copy: the same running statistics, not blended with f_q's.
-    let shuffle = moco::Shuffle::of_step(Seed(1), 0, 0, N).unwrap();
+    let shuffle = moco::Shuffle::of_step(SEED, 0, 0, N).unwrap();
     copy.encode(&shuffle.apply(&views(0).im_k).unwrap(), Mode::Train).unwrap();
     let after = copies(&moco);
     let mut n_buffers = 0;

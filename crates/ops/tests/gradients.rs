@@ -7,8 +7,8 @@ mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
-    After, BatchNorm, Conv2dSpec, InfoNce, OpError, batch_norm_backward, batch_norm_eval,
-    batch_norm_eval_backward, batch_norm_train, conv2d, conv2d_input_gradient,
+    After, BatchNorm, BatchNormGradients, Conv2dSpec, InfoNce, OpError, batch_norm_backward,
+    batch_norm_eval, batch_norm_eval_backward, batch_norm_train, conv2d, conv2d_input_gradient,
     conv2d_weight_gradient, global_average_pool, global_average_pool_backward, info_nce,
     l2_normalize, l2_normalize_backward, linear, linear_backward, max_pool, max_pool_backward,
     relu, relu_backward,
@@ -164,17 +164,29 @@ fn batch_norm_gradients() {
             let g =
                 batch_norm_backward(&x, &y, &dy, bn(&gamma, &beta, groups), &saved, after).unwrap();
             let what = format!("groups {groups}, {after:?}");
-            check_gradient(&what, &x, &g.x, |x| loss(x, &gamma, &beta, after));
-            check_gradient(&what, &gamma, &g.gamma, |gamma| loss(&x, gamma, &beta, after));
-            check_gradient(&what, &beta, &g.beta, |beta| loss(&x, &gamma, beta, after));
-            match (after, g.added) {
-                (After::AddRelu(_), Some(g)) => {
-                    let loss = |added: &Tensor| loss(&x, &gamma, &beta, After::AddRelu(added));
-                    check_gradient(&what, &added, &g, loss);
-                }
-                (_, added) => assert!(added.is_none(), "{what}"),
-            }
+            check_batch_norm(&what, [&x, &gamma, &beta], after, g, loss);
         }
+    }
+}
+
+/// Compares every gradient of a batch norm of x, γ and β with the differences of `loss`.
+#[track_caller]
+fn check_batch_norm(
+    what: &str,
+    [x, gamma, beta]: [&Tensor; 3],
+    after: After<'_>,
+    g: BatchNormGradients,
+    loss: impl Fn(&Tensor, &Tensor, &Tensor, After<'_>) -> f64,
+) {
+    check_gradient(what, x, &g.x, |x| loss(x, gamma, beta, after));
+    check_gradient(what, gamma, &g.gamma, |gamma| loss(x, gamma, beta, after));
+    check_gradient(what, beta, &g.beta, |beta| loss(x, gamma, beta, after));
+    match (after, g.added) {
+        (After::AddRelu(added), Some(g)) => {
+            let loss = |added: &Tensor| loss(x, gamma, beta, After::AddRelu(added));
+            check_gradient(what, added, &g, loss);
+        }
+        (_, added) => assert!(added.is_none(), "{what}"),
     }
 }
 
@@ -201,16 +213,7 @@ fn batch_norm_gradients_in_evaluation_mode() {
         let (tensors, running) = ([&x, &y, &dy], [&mean, &var]);
         let g = batch_norm_eval_backward(tensors, bn(&gamma, &beta), running, after).unwrap();
         let what = format!("evaluation, {after:?}");
-        check_gradient(&what, &x, &g.x, |x| loss(x, &gamma, &beta, after));
-        check_gradient(&what, &gamma, &g.gamma, |gamma| loss(&x, gamma, &beta, after));
-        check_gradient(&what, &beta, &g.beta, |beta| loss(&x, &gamma, beta, after));
-        match (after, g.added) {
-            (After::AddRelu(_), Some(g)) => {
-                let loss = |added: &Tensor| loss(&x, &gamma, &beta, After::AddRelu(added));
-                check_gradient(&what, &added, &g, loss);
-            }
-            (_, added) => assert!(added.is_none(), "{what}"),
-        }
+        check_batch_norm(&what, [&x, &gamma, &beta], after, g, loss);
     }
     assert_eq!([numbers(&mean), numbers(&var)], before);
     let (short, after) = (random(6, &[18]), After::Nothing);
