@@ -44,8 +44,8 @@ pub(crate) enum Provenance {
     Run,
 }
 
-/// The layers in today's format: what they lack since it is younger comes as a layer below them. A section that is
-/// not there at all is damage, which no key is added to.
+/// Brings the layers to today's format: keys that came after theirs are added as the lowest layer, with the values
+/// that mean what older programs did. A section that is missing as a whole is damage, and gets no keys.
 pub(crate) fn upgrade(
     mut layers: Vec<Layer>,
     provenance: Provenance,

@@ -1,4 +1,4 @@
-//! A GPU that is none: runs the CUDA kernels on the host, on tensors of the CPU, and multiplies and
+//! Stands in for a GPU: runs the CUDA kernels on the host, on tensors of the CPU, and multiplies and
 //! convolves by the CPU's own operations. For tests.
 //!
 //! Each kernel runs twice, with the threads and blocks in rising and in falling order, and must leave the
