@@ -10,10 +10,10 @@ use moco_augment::{
     RgbImage, Square, Step,
 };
 use moco_feed::{
-    FinishOn, InputPlan, OnBadSample, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
+    FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
     image_steps,
 };
-use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
+use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, SampleKey, Sampler, Source};
 use moco_ops::{ImageStep, augment_images, emulate, normalize_images};
 use moco_rng::{At, Purpose, Seed, Stream};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use moco_augment::{AugmentError, DrawnView, Frame, JitterOp, Recipe, RgbImage, Step};
 use moco_cli::{Exit, usage};
-use moco_feed::{BadSample, FeedError, OnBadSample, Substitutes, decode, view_streams};
-use moco_ingest::{EncodedSample, Sampler, Slot, Source};
+use moco_feed::{FeedError, Substitutes, decode, view_streams};
+use moco_ingest::{BadSample, EncodedSample, OnBadSample, Sampler, Slot, Source};
 use moco_train::PretrainPlan;
 
 /// The views that were requested.

@@ -87,9 +87,9 @@ pub fn watch<'a>(
                 log(&text);
                 console.line(&text);
             }
-            Event::Skipped { global_step, n_bad_samples, budget, sample } => {
+            Event::Skipped { global_step, n_bad_samples, sample } => {
                 let text = format!(
-                    "warning: step {global_step}: skipped bad sample {n_bad_samples} of at most {budget}: {sample}"
+                    "warning: step {global_step}: skipped bad sample {n_bad_samples}: {sample}"
                 );
                 log(&text);
                 // The log has them all; a screen full of them would hide the rest.

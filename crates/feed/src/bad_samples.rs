@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use moco_ingest::{EncodedSample, Sampler, Slot, Source};
+use moco_ingest::{BadSample, EncodedSample, Sampler, Slot, Source};
 use moco_rng::{At, Purpose, Seed};
 
-use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::order::TrainingOrder;
 
@@ -46,22 +45,22 @@ impl Substitutes {
         slot: Slot,
         make: impl Fn(EncodedSample) -> Result<T, FeedError>,
     ) -> Result<(Vec<BadSample>, T), FeedError> {
-        match self.source.read(slot.sample_index).map_err(FeedError::from).and_then(&make) {
-            Err(error) if error.is_of_one_sample() => self.find(slot, &error, make),
-            made => Ok((Vec::new(), made?)),
+        let made = self.source.read(slot.sample_index).map_err(FeedError::from).and_then(&make);
+        match made.as_ref().err().and_then(|error| error.bad_sample(slot.sample_index)) {
+            Some(bad_sample) => self.find(slot, bad_sample, make),
+            None => Ok((Vec::new(), made?)),
         }
     }
 
     /// What `make` makes of the first sample drawn that it can use, and the samples that could not be
-    /// used: the slot's own, whose error is given, and those drawn before.
+    /// used: the slot's own, which is given, and those drawn before.
     pub(crate) fn find<T>(
         &self,
         slot: Slot,
-        error: &FeedError,
+        bad_sample: BadSample,
         make: impl Fn(EncodedSample) -> Result<T, FeedError>,
     ) -> Result<(Vec<BadSample>, T), FeedError> {
-        let mut last = BadSample::new(slot.sample_index, error);
-        let mut bad_samples = vec![last.clone()];
+        let mut bad_samples = vec![bad_sample];
         let (first, n) = self.window(slot.position);
         for attempt in 0..ATTEMPTS {
             let at = At { epoch: slot.epoch, index: slot.position, view: attempt };
@@ -74,16 +73,14 @@ impl Substitutes {
             if bad_samples.iter().any(|bad| bad.sample_index == sample_index) {
                 continue;
             }
-            match self.source.read(sample_index).map_err(FeedError::from).and_then(&make) {
-                Ok(made) => return Ok((bad_samples, made)),
-                Err(error) if error.is_of_one_sample() => {
-                    last = BadSample::new(sample_index, &error);
-                    bad_samples.push(last.clone());
-                }
-                Err(error) => return Err(error),
+            let made = self.source.read(sample_index).map_err(FeedError::from).and_then(&make);
+            match made.as_ref().err().and_then(|error| error.bad_sample(sample_index)) {
+                Some(bad_sample) => bad_samples.push(bad_sample),
+                None => return Ok((bad_samples, made?)),
             }
         }
         let (position, n_bad_samples) = (slot.position, bad_samples.len());
+        let last = bad_samples.swap_remove(n_bad_samples - 1);
         Err(FeedError::NoSubstitute { position, attempts: ATTEMPTS, n_bad_samples, last })
     }
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use moco_ingest::BadSample;
 use moco_ops::{ArrivingImages, ImageStep, ImageUpload, OpError};
 use moco_pipeline::{Feed, StageReport};
 
-use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::finish::image_steps;
 use crate::plan::{FinishOn, Pairing};
@@ -85,7 +85,8 @@ pub struct DeviceBatch {
     pub views: Vec<Tensor>,
     /// Index of each sample.
     pub sample_indices: Vec<u64>,
-    /// The samples that others took the place of.
+    /// The samples that could not be used. In training others took their places; in an evaluation the rows
+    /// of these indices are black, and the caller drops them.
     pub bad_samples: Vec<BadSample>,
 }
 

@@ -1,11 +1,11 @@
 //! Errors of a feed.
 
+use std::error::Error;
+
 use moco_augment::AugmentError;
-use moco_ingest::IngestError;
+use moco_ingest::{BadSample, IngestError};
 use moco_ops::OpError;
 use moco_pipeline::PipelineError;
-
-use crate::bad_sample::BadSample;
 
 /// A feed ended early, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,31 @@ pub enum FeedError {
 }
 
 impl FeedError {
-    /// True if only one image is at fault, so that another can take its place.
-    pub(crate) fn is_of_one_sample(&self) -> bool {
+    /// The image that is at fault, if it is only one, so that another can take its place; the caller says
+    /// which number it has.
+    #[must_use]
+    pub fn bad_sample(&self, sample_index: u64) -> Option<BadSample> {
         match self {
-            Self::Image { .. } => true,
-            Self::Ingest(error) => error.is_of_one_sample() && !error.is_transient(),
-            _ => false,
+            Self::Image { key, source } => {
+                Some(BadSample { sample_index, path: key.clone(), reason: with_causes(source) })
+            }
+            Self::Ingest(error) => error.bad_sample(sample_index),
+            _ => None,
         }
     }
+}
+
+/// The error with all its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors have their source in their own text.
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        cause = error.source();
+    }
+    reason
 }

@@ -6,7 +6,6 @@
 //! [`DeviceBatch`]. What this crate deliberately does not know: encoders, the method and its checkpoints.
 #![forbid(unsafe_code)]
 
-mod bad_sample;
 mod bad_samples;
 mod batch;
 mod error;
@@ -16,12 +15,11 @@ mod plan;
 mod stages;
 mod views;
 
-pub use bad_sample::BadSample;
 pub use bad_samples::Substitutes;
 pub use batch::{DeviceBatch, DeviceBatches};
 pub use error::FeedError;
 pub use finish::image_steps;
 pub use order::TrainingOrder;
-pub use plan::{FinishOn, InputPlan, OnBadSample, Pairing, Placement, WorkerPlan};
+pub use plan::{FinishOn, InputPlan, Pairing, Placement, WorkerPlan};
 pub use stages::ViewStages;
 pub use views::{decode, view_streams};

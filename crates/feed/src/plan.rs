@@ -65,19 +65,6 @@ impl Pairing {
     }
 }
 
-/// The policy for a training image that cannot be used: one that is empty, too large or does not decode.
-/// Whatever is wrong with a whole shard ends the run in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnBadSample {
-    /// The run ends.
-    Fail,
-    /// Another image takes its place.
-    Skip {
-        /// How often that may happen in the whole run; an image counts each time that it is met.
-        budget: u64,
-    },
-}
-
 /// Workers of the data stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerPlan {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use moco_augment::Augmentation;
-use moco_ingest::{EncodedSample, IngestError, Slot, Source, read_ahead};
+use moco_augment::{Augmentation, RgbImage, Square};
+use moco_ingest::{BadSample, EncodedSample, IngestError, OnBadSample, Slot, Source, read_ahead};
 use moco_ops::ImageUpload;
 use moco_pipeline::{Pipeline, StageError};
 
@@ -11,7 +11,7 @@ use crate::bad_samples::Substitutes;
 use crate::batch::{DeviceBatches, U8Batch, UploadingBatch};
 use crate::error::FeedError;
 use crate::order::TrainingOrder;
-use crate::plan::{FinishOn, InputPlan, OnBadSample, Pairing, Placement, WorkerPlan};
+use crate::plan::{FinishOn, InputPlan, Pairing, Placement, WorkerPlan};
 use crate::views::{AugmentedSample, evaluation_view, training_views, view_streams};
 
 /// Encoded samples that wait between readers and decoders, per lane.
@@ -61,12 +61,13 @@ impl ViewStages {
                 let views = training_views(sample, augmentation.as_ref(), streams(), finish_on)?;
                 Ok(AugmentedSample { sample_index, views, bad_samples: Vec::new() })
             };
-            match (read.map_err(FeedError::from).and_then(augment), on_bad_sample) {
-                (Err(error), OnBadSample::Skip { .. }) if error.is_of_one_sample() => {
-                    let (bad_samples, sample) = substitutes.find(slot, &error, augment)?;
+            let made = read.map_err(FeedError::from).and_then(augment);
+            match skipped(&made, slot, on_bad_sample) {
+                Some(bad_sample) => {
+                    let (bad_samples, sample) = substitutes.find(slot, bad_sample, augment)?;
                     Ok(AugmentedSample { bad_samples, ..sample })
                 }
-                (sample, _) => sample,
+                None => made,
             }
         };
         let slots = read_ahead(
@@ -79,8 +80,9 @@ impl ViewStages {
     }
 
     /// A feed of single views, without randomness, of the first `n_samples` in order, each once. The last
-    /// batch is filled up with repetitions of the last sample; the caller drops them. A bad sample always
-    /// ends the feed: an accuracy is that of all samples.
+    /// batch is filled up with repetitions of the last sample; the caller drops them. A sample that is skipped
+    /// has a black view and is among the batch's [`bad_samples`](crate::DeviceBatch::bad_samples); counting
+    /// it and dropping its row is up to the caller.
     ///
     /// # Errors
     /// If a thread cannot start, or the device cannot take uploads.
@@ -90,11 +92,20 @@ impl ViewStages {
         augmentation: Arc<dyn Augmentation>,
         n_samples: u64,
         batch_size: usize,
+        on_bad_sample: OnBadSample,
     ) -> Result<DeviceBatches, FeedError> {
+        let side = self.input.image_size;
         let draw = move |slot: Slot, read: ReadSample| -> Result<AugmentedSample, FeedError> {
             let sample_index = slot.sample_index;
-            let view = evaluation_view(read?, augmentation.as_ref(), sample_index)?;
-            Ok(AugmentedSample { sample_index, views: vec![view], bad_samples: Vec::new() })
+            let view = read.map_err(FeedError::from);
+            let view =
+                view.and_then(|read| evaluation_view(read, augmentation.as_ref(), sample_index));
+            if let Some(bad_sample) = skipped(&view, slot, on_bad_sample) {
+                // Its repetitions at the end are in the batch of the sample itself, which names it.
+                let bad_samples = Vec::from_iter((slot.position < n_samples).then_some(bad_sample));
+                return Ok(AugmentedSample { sample_index, views: vec![black(side)?], bad_samples });
+            }
+            Ok(AugmentedSample { sample_index, views: vec![view?], bad_samples: Vec::new() })
         };
         let filled = n_samples.next_multiple_of(batch_size as u64);
         let slots = (0..filled).map(move |position| {
@@ -152,4 +163,24 @@ impl ViewStages {
         })?;
         Ok(DeviceBatches { feed: pipeline.feed(lanes), upload })
     }
+}
+
+/// The sample of a slot, if it cannot be used and the policy is to skip it.
+fn skipped<T>(
+    made: &Result<T, FeedError>,
+    slot: Slot,
+    on_bad_sample: OnBadSample,
+) -> Option<BadSample> {
+    match on_bad_sample {
+        OnBadSample::Fail => None,
+        OnBadSample::Skip { .. } => made.as_ref().err()?.bad_sample(slot.sample_index),
+    }
+}
+
+/// What stands for a view that there is none of.
+fn black(side: u32) -> Result<Square, FeedError> {
+    let pixels = vec![0; 3 * side as usize * side as usize];
+    let image = RgbImage::new(side, side, pixels);
+    let image = image.map_err(|source| FeedError::Image { key: "black".to_owned(), source })?;
+    Ok(Square { image, steps: Vec::new() })
 }

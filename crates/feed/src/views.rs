@@ -1,10 +1,9 @@
 //! From an encoded sample to the views of one image.
 
 use moco_augment::{Augmentation, RgbImage, Square};
-use moco_ingest::{EncodedSample, Payload};
+use moco_ingest::{BadSample, EncodedSample, Payload};
 use moco_rng::{At, Purpose, Seed, Stream};
 
-use crate::bad_sample::BadSample;
 use crate::error::FeedError;
 use crate::plan::FinishOn;
 
@@ -14,7 +13,7 @@ pub(crate) struct AugmentedSample {
     pub(crate) sample_index: u64,
     /// The query's first. What a GPU is to finish is still to be done.
     pub(crate) views: Vec<Square>,
-    /// The samples that this one takes the place of.
+    /// The samples that this one takes the place of; in an evaluation itself, where its view is black.
     pub(crate) bad_samples: Vec<BadSample>,
 }
 

@@ -1,8 +1,11 @@
 //! Errors of manifests, shards and requests, each with a hint for the user.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
-use crate::split::Split;
+use crate::{bad_samples::BadSample, split::Split};
 
 /// How a user gets a sound copy of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +292,14 @@ pub enum IngestError {
         /// The largest length allowed in bytes.
         limit: u64,
     },
+    /// A file that was there when the folder was listed and cannot be opened.
+    #[error("{} is no image that can be read: {problem}; repair or remove it", path.display())]
+    ImageFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
     /// A file of another format.
     #[error("{} is refused: images end in .jpg, .jpeg or .png; convert or remove it", path.display())]
     ImageExtension {
@@ -425,7 +436,25 @@ impl IngestError {
     /// Whether one image is at fault and the samples beside it can still be read.
     #[must_use]
     pub fn is_of_one_sample(&self) -> bool {
-        matches!(self, Self::ImageEmpty { .. } | Self::ImageSize { .. })
+        self.bad_sample(0).is_some()
+    }
+
+    /// The image that is at fault, if it is only one; the caller says which number it has.
+    #[must_use]
+    pub fn bad_sample(&self, sample_index: u64) -> Option<BadSample> {
+        let (path, reason) = match self {
+            Self::ImageEmpty { shard, key, .. } => {
+                let shard = Path::new(shard.file_name().unwrap_or(shard.as_os_str()));
+                (format!("{}/{key}", shard.display()), "it has no bytes".to_owned())
+            }
+            Self::ImageSize { path, got, limit } => {
+                let reason = format!("it has {got} bytes, expected 1 to {limit}");
+                (path.display().to_string(), reason)
+            }
+            Self::ImageFile { path, problem } => (path.display().to_string(), problem.clone()),
+            _ => return None,
+        };
+        Some(BadSample { sample_index, path, reason })
     }
 
     /// Whether the same request may succeed at another time; everything else fails until a person acts.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -74,15 +75,14 @@ impl Source for ImageFolder {
     fn read(&self, sample_index: u64) -> Result<EncodedSample, IngestError> {
         let name = self.index.find(sample_index)?.name.to_owned();
         let path = self.root.join(&name);
-        let file = File::open(&path).map_err(IngestError::io("open", &path))?;
+        let file = open_image(&path)?;
         let got = file.metadata().map_err(IngestError::io("inspect", &path))?.len();
         if got == 0 || got > MEMBER_BYTES_MAX {
             return Err(IngestError::ImageSize { path, got, limit: MEMBER_BYTES_MAX });
         }
         let all = ByteRange { offset: 0, n_bytes: got };
         let image = read_exact(&file, &path, all, Remedy::Download)?;
-        let shard = self.root.file_name().unwrap_or(self.root.as_os_str());
-        let key = SampleKey { shard: shard.to_string_lossy().into_owned(), name };
+        let key = SampleKey { shard: self.root.display().to_string(), name };
         Ok(EncodedSample { key, sample_index, payload: Payload::Encoded(image) })
     }
 
@@ -93,6 +93,21 @@ impl Source for ImageFolder {
     fn n_classes(&self) -> Option<u32> {
         u32::try_from(self.classes.len()).ok()
     }
+}
+
+/// Opens an image that was listed. What is no regular file by now is not opened: a pipe would wait for
+/// somebody to write to it.
+fn open_image(path: &Path) -> Result<File, IngestError> {
+    let unusable = |problem: String| IngestError::ImageFile { path: path.to_owned(), problem };
+    let file = match fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(unusable("it is no regular file".to_owned())),
+        Ok(_) => File::open(path),
+        Err(error) => Err(error),
+    };
+    file.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => unusable(source.to_string()),
+        _ => IngestError::io("open", path)(source),
+    })
 }
 
 /// Folder and name of each image below `path`, which is called `folder`.
@@ -220,6 +235,15 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(MEMBER_BYTES_MAX + 1).unwrap();
         assert!(set.read(0).unwrap_err().to_string().contains("it has 67108865 bytes"));
         fs::remove_file(&path).unwrap();
-        assert_eq!(set.read(0).unwrap_err().to_string(), format!("cannot open {}", path.display()));
+        let error = set.read(0).unwrap_err();
+        let reason = "No such file or directory (os error 2)";
+        let expected = format!(
+            "{} is no image that can be read: {reason}; repair or remove it",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        let (path, reason) = (path.display().to_string(), reason.to_owned());
+        let expected = crate::BadSample { sample_index: 5, path, reason };
+        assert_eq!(error.bad_sample(5), Some(expected));
     }
 }

@@ -83,7 +83,7 @@ pub enum Payload {
 /// Where a sample is: enough for a person to find the image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SampleKey {
-    /// File name of the shard.
+    /// File name of the shard, or the path of the folder as it was given.
     pub shard: String,
     /// Name of the sample within the shard.
     pub name: String,

@@ -8,8 +8,8 @@ use moco_augment::AugmentError;
 use moco_checkpoint::CheckpointError;
 use moco_encoders::EncoderError;
 use moco_evaluate::EvaluateError;
-use moco_feed::{BadSample, FeedError};
-use moco_ingest::IngestError;
+use moco_feed::FeedError;
+use moco_ingest::{BadSample, IngestError};
 use moco_pipeline::PipelineError;
 
 /// A run ended early.
@@ -73,6 +73,18 @@ pub enum TrainError {
     /// The embedded data set cannot be written.
     #[error(transparent)]
     Textures(#[from] moco_textures::TexturesError),
+    /// The data failed in the middle of a run; the state before that is saved.
+    #[error("{}", data_text(*fault, *global_step, resume))]
+    Data {
+        /// Whether one image is at fault.
+        fault: DataFault,
+        /// Steps done.
+        global_step: u64,
+        /// The arguments that continue the run.
+        resume: String,
+        /// The fault.
+        source: FeedError,
+    },
     /// More training images were replaced than the plan allows.
     #[error(
         "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
@@ -158,6 +170,50 @@ pub enum TrainError {
     },
 }
 
+/// What failed on the way of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataFault {
+    /// One image, which the plan says not to skip.
+    Image,
+    /// More than that: a shard, a store, a stage.
+    Other,
+}
+
+impl DataFault {
+    /// What an error of a feed says.
+    pub(crate) fn of(error: &FeedError) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            let of_feed = error.downcast_ref().and_then(|error: &FeedError| error.bad_sample(0));
+            let of_ingest = || error.downcast_ref().and_then(|e: &IngestError| e.bad_sample(0));
+            if of_feed.or_else(of_ingest).is_some() {
+                return Self::Image;
+            }
+            cause = error.source();
+        }
+        Self::Other
+    }
+}
+
+/// What to do after a fault of the data.
+fn data_text(fault: DataFault, global_step: u64, resume: &str) -> String {
+    const SKIP: &str = "--set data.on_bad_sample=skip --set data.bad_sample_budget=100";
+    match (fault, global_step) {
+        (DataFault::Image, 0) => format!(
+            "an image cannot be used, and no step was done; repair or remove it and start again, \
+             or leave out up to 100 such images by {SKIP}"
+        ),
+        (DataFault::Image, step) => format!(
+            "an image cannot be used; step {step} is saved; repair the image and continue by {resume}, \
+             or leave out up to 100 such images by {resume} {SKIP}"
+        ),
+        (DataFault::Other, 0) => "the data failed, and no step was done".to_owned(),
+        (DataFault::Other, step) => {
+            format!("the data failed; step {step} is saved, and {resume} continues there")
+        }
+    }
+}
+
 /// Kinds of trouble that a caller treats differently; the exit codes of the binaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -195,7 +251,7 @@ impl TrainError {
             | Self::File { .. }
             | Self::TooNew { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
-            Self::Feed(error) => ErrorKind::of_feed(error),
+            Self::Feed(error) | Self::Data { source: error, .. } => ErrorKind::of_feed(error),
             Self::Pipeline(error) => ErrorKind::of_stage(error),
             _ => ErrorKind::Failed,
         }

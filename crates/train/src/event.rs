@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moco::{HealthReport, StepStatistics};
-use moco_feed::BadSample;
+use moco_ingest::BadSample;
 use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
 use serde::Serialize;
@@ -67,8 +67,6 @@ pub enum Event<'a> {
         global_step: u64,
         /// How many there were so far, this one included.
         n_bad_samples: u64,
-        /// How many there may be.
-        budget: u64,
         /// The image.
         sample: &'a BadSample,
     },

@@ -7,7 +7,7 @@ use moco_augment::Augmentation;
 use moco_encoders::{Encoder, Mode};
 use moco_evaluate::FeatureSet;
 use moco_feed::{Placement, ViewStages};
-use moco_ingest::Source;
+use moco_ingest::{OnBadSample, Source};
 
 use crate::error::{During, TrainError};
 
@@ -34,8 +34,13 @@ impl Images<'_> {
         let all = self.source.len();
         let n_samples = if self.limit == 0 { all } else { all.min(self.limit as u64) };
         let augmentation = Arc::clone(self.augmentation);
-        let mut batches =
-            self.stages.evaluation(self.source, augmentation, n_samples, self.batch_size)?;
+        let mut batches = self.stages.evaluation(
+            self.source,
+            augmentation,
+            n_samples,
+            self.batch_size,
+            OnBadSample::Fail,
+        )?;
         let (mut numbers, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         let mut seen = 0;
         while let Some(batch) = batches.recv()? {

@@ -22,12 +22,13 @@ mod tally;
 mod trained;
 
 pub use components::{Components, build_encoder, training_recipe};
-pub use error::{ErrorKind, TrainError};
+pub use error::{DataFault, ErrorKind, TrainError};
 pub use event::{Event, LogLine};
 pub use features::{encode, placement_of};
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 // What a plan is made of, and what events and errors hold.
-pub use moco_feed::{BadSample, FeedError, FinishOn, InputPlan, OnBadSample, Pairing, WorkerPlan};
+pub use moco_feed::{FeedError, FinishOn, InputPlan, Pairing, WorkerPlan};
+pub use moco_ingest::{BadSample, OnBadSample};
 pub use plan::{
     Cadence, DataPlan, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length,
     LinearPlan, PretrainPlan, ShardCheck, ShardsPlan,

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use candle_core::DType;
 use moco::MocoConfig;
 use moco_encoders::{EncoderConfig, HeadKind};
-use moco_feed::{
-    FeedError, InputPlan, OnBadSample, Placement, TrainingOrder, ViewStages, WorkerPlan,
-};
-use moco_ingest::Source;
+use moco_feed::{FeedError, InputPlan, Placement, TrainingOrder, ViewStages, WorkerPlan};
+use moco_ingest::{OnBadSample, Source};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::{OptimizerConfig, Schedule};
 use moco_rng::Seed;

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use moco::{Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep};
 use moco_checkpoint::Newest;
-use moco_feed::{BadSample, DeviceBatches, OnBadSample};
+use moco_feed::{DeviceBatches, FeedError};
+use moco_ingest::{BadSample, BadSamples, OverBudget};
 use moco_ops::{
     convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
 };
@@ -15,13 +16,13 @@ use moco_pipeline::{Sink, StageReport, bottleneck};
 use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
 
 use crate::components::{Components, build_model};
-use crate::error::TrainError;
+use crate::error::{DataFault, TrainError};
 use crate::event::Event;
 use crate::features::placement_of;
 use crate::measure::Evaluator;
 use crate::metrics::Line;
 use crate::plan::{Length, PretrainPlan};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{BAD_SAMPLES, RunFolder};
 use crate::run_state::RunState;
 use crate::snapshot::{self, Snapshot};
 use crate::summary::{Summary, Trio};
@@ -128,14 +129,21 @@ pub fn pretrain(
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
         checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
-        config: folder.config(),
+        folder,
+        saved_step: newest.map(|newest| newest.checkpoint.global_step),
         started,
         seconds_before,
-        n_bad_samples,
+        bad_samples: BadSamples::listed_in(
+            &folder.file(BAD_SAMPLES),
+            plan.on_bad_sample,
+            n_bad_samples,
+        )?,
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
-    let completed = session.train(model.as_mut(), batches, &mut control)?;
+    let completed = session.train(model.as_mut(), batches, &mut control);
+    session.bad_samples.save()?;
+    let completed = completed?;
     let images_per_second = session.tally.images_per_second();
     let Session { metrics, checkpoints, .. } = session;
     checkpoints.finish()?;
@@ -181,11 +189,13 @@ struct Session<'a> {
     tally: Tally,
     metrics: Sink<Line>,
     checkpoints: Sink<Snapshot>,
-    config: &'a str,
+    folder: &'a RunFolder,
+    /// The step whose checkpoint is the newest.
+    saved_step: Option<u64>,
     started: Instant,
     seconds_before: f64,
-    /// Those in the batches that were trained on.
-    n_bad_samples: u64,
+    /// Those in the batches that were trained on, and in the list also those of the batch after.
+    bad_samples: BadSamples,
     /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -205,7 +215,11 @@ impl Session<'_> {
         self.tally.resume_clock();
         while model.global_step() < self.total_steps {
             let asked = Instant::now();
-            let Some(batch) = batches.recv()? else { break };
+            let batch = match batches.recv() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(source) => return Err(self.data_fault(source, model, control)?),
+            };
             self.tally.waited(asked.elapsed());
             self.count(&batch.bad_samples, model, control)?;
             let progress = Progress {
@@ -234,12 +248,13 @@ impl Session<'_> {
             let report = if reads { self.read()? } else { None };
             let alarms = report.iter().flat_map(|report| &report.alarms);
             let is_collapsed = alarms.into_iter().any(|alarm| *alarm == Alarm::Collapse);
-            let (epoch, bad_samples) = (progress.epoch(), self.n_bad_samples);
+            let (epoch, bad_samples) = (progress.epoch(), self.bad_samples.n_met());
             if let (true, Some(report)) = (logs, report)
                 && let Some(line) = self.tally.line(StepContext { epoch, lr, bad_samples }, report)
             {
                 (control.observe)(&Event::Log(&line));
                 self.metrics.send(Line::Step(line))?;
+                self.bad_samples.save()?;
             }
             if global_step.is_multiple_of(self.steps_per_epoch) {
                 self.end_epoch(&batches, global_step, progress.epoch(), control)?;
@@ -278,24 +293,59 @@ impl Session<'_> {
         model: &dyn Mechanism,
         control: &mut Control<'_>,
     ) -> Result<(), TrainError> {
-        let OnBadSample::Skip { budget } = self.plan.on_bad_sample else { return Ok(()) };
-        let (global_step, before) = (model.global_step(), self.n_bad_samples);
-        for (n_bad_samples, sample) in (before + 1..).zip(skipped) {
-            if n_bad_samples > budget {
-                if global_step > 0 {
-                    self.save(model, control)?;
+        let (global_step, n_before) = (model.global_step(), self.bad_samples.n_met());
+        for sample in skipped {
+            match self.bad_samples.admit(sample) {
+                Ok(n_bad_samples) => {
+                    (control.observe)(&Event::Skipped { global_step, n_bad_samples, sample });
                 }
-                let last = sample.clone();
-                return Err(TrainError::BadSampleBudget { budget, n_bad_samples, last });
+                Err(OverBudget { budget, n_bad_samples }) => {
+                    self.save_before_the_end(n_before, model, control)?;
+                    let last = sample.clone();
+                    return Err(TrainError::BadSampleBudget { budget, n_bad_samples, last });
+                }
             }
-            let event = Event::Skipped { global_step, n_bad_samples, budget, sample };
-            (control.observe)(&event);
         }
-        self.n_bad_samples = before + skipped.len() as u64;
+        Ok(())
+    }
+
+    /// The error of a run whose data failed. What was trained is on the disk by then.
+    fn data_fault(
+        &mut self,
+        source: FeedError,
+        model: &dyn Mechanism,
+        control: &mut Control<'_>,
+    ) -> Result<TrainError, TrainError> {
+        self.save_before_the_end(self.bad_samples.n_met(), model, control)?;
+        let (global_step, resume) = (model.global_step(), self.folder.resume_arguments());
+        Ok(TrainError::Data { fault: DataFault::of(&source), global_step, resume, source })
+    }
+
+    /// Saves the state and waits until it is durable, unless there is nothing new in it.
+    fn save_before_the_end(
+        &mut self,
+        n_bad_samples: u64,
+        model: &dyn Mechanism,
+        control: &mut Control<'_>,
+    ) -> Result<(), TrainError> {
+        let global_step = model.global_step();
+        if global_step > 0 && self.saved_step != Some(global_step) {
+            self.save_with(n_bad_samples, model, control)?;
+            self.checkpoints.flush()?;
+        }
         Ok(())
     }
 
     fn save(&mut self, model: &dyn Mechanism, control: &mut Control<'_>) -> Result<(), TrainError> {
+        self.save_with(self.bad_samples.n_met(), model, control)
+    }
+
+    fn save_with(
+        &mut self,
+        n_bad_samples: u64,
+        model: &dyn Mechanism,
+        control: &mut Control<'_>,
+    ) -> Result<(), TrainError> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         // A state that a loss of NaN went into is not saved.
         self.read()?;
@@ -303,11 +353,13 @@ impl Session<'_> {
         // A resumed run continues after the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
         let run_state = RunState {
-            config: self.config.to_owned(),
+            config: self.folder.config().to_owned(),
             wall_seconds,
-            n_bad_samples: self.n_bad_samples,
+            n_bad_samples,
             convolutions: convolution_choices(model.device())?,
         };
+        self.bad_samples.save()?;
+        self.saved_step = Some(model.global_step());
         Ok(self.checkpoints.send(Snapshot::of(model, run_state)?)?)
     }
 

@@ -10,8 +10,11 @@ use moco_checkpoint::{CheckpointDir, CheckpointError, newest_valid};
 use crate::error::{OnFile, TrainError};
 use crate::summary::Summary;
 
+/// The list of images that could not be used.
+pub(crate) const BAD_SAMPLES: &str = "bad_samples.txt";
+
 /// A run's folder, locked while it lives: `config.toml` (resolved), `metrics.jsonl`, `run.log`,
-/// `checkpoints/`, `summary.json`.
+/// `bad_samples.txt`, `checkpoints/`, `summary.json`.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -85,7 +88,7 @@ impl RunFolder {
         if has_metrics || !is_stillborn(&self.path) {
             return Ok(());
         }
-        for name in ["metrics.jsonl", "run.log", "config.toml", ".lock"] {
+        for name in ["metrics.jsonl", "run.log", BAD_SAMPLES, "config.toml", ".lock"] {
             let file = self.file(name);
             if file.exists() {
                 std::fs::remove_file(&file).on_file("remove", &file)?;
@@ -117,6 +120,17 @@ impl RunFolder {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The arguments that continue the run.
+    pub(crate) fn resume_arguments(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().display();
+        match self.path.parent() {
+            Some(runs) if runs != Path::new("runs") => {
+                format!("--resume {name} --runs {}", runs.display())
+            }
+            _ => format!("--resume {name}"),
+        }
     }
 
     pub(crate) fn checkpoints(&self, keep: usize) -> Result<CheckpointDir, TrainError> {

@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use moco::{Batch, Moco};
 use moco_augment::{AugmentError, Augmentation, RgbImage};
 use moco_feed::{
-    DeviceBatches, FinishOn, InputPlan, OnBadSample, Pairing, Placement, TrainingOrder, ViewStages,
+    DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages,
     WorkerPlan,
 };
-use moco_ingest::{EncodedSample, IngestError, Payload, SampleKey, Sampler, Source};
+use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, SampleKey, Sampler, Source};
 use moco_rng::Stream;
 use serde_json::{Value, json};
 

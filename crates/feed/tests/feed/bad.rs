@@ -1,13 +1,15 @@
 //! Images that cannot be used: the run ends, or others take their places.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use moco_augment::RgbImage;
-use moco_feed::{DeviceBatch, FeedError, OnBadSample, view_streams};
-use moco_ingest::Sampler;
+use moco_feed::{DeviceBatch, FeedError, view_streams};
+use moco_ingest::{OnBadSample, Sampler, Source};
 
 use crate::common::{
-    BATCH_SIZE, Flaw, Images, SEED, SKIP, open, pixels, plain, recipe, some_flaws, view_pixels,
+    BATCH_SIZE, Flaw, Images, SEED, SKIP, open, pixels, plain, recipe, some_flaws, stages,
+    view_pixels,
 };
 
 const N: u64 = 100;
@@ -143,9 +145,40 @@ fn each_skip_is_reported_with_its_reason() {
         let expected = match some_flaws(bad.sample_index) {
             Flaw::CutJpeg => "JPEG image is truncated",
             Flaw::NoImage => "image is neither JPEG nor PNG",
-            _ => "holds no byte of the image",
+            _ => "it has no bytes",
         };
-        let key = format!("{:06}", bad.sample_index);
-        assert!(bad.reason.contains(expected) && bad.reason.contains(&key), "{bad:?}");
+        assert_eq!(bad.path, format!("train-0.tar/{:06}", bad.sample_index));
+        assert!(bad.reason.starts_with(expected), "{bad:?}");
+    }
+}
+
+#[test]
+fn an_evaluation_reports_each_skipped_sample_once_and_keeps_the_rows_of_the_others() {
+    let images = Images { n: N, flaw: |i| if i >= 98 { Flaw::Empty } else { some_flaws(i) } };
+    let source: Arc<dyn Source> = Arc::new(images);
+    let read = |on_bad_sample| {
+        let mut feed =
+            stages(2).evaluation(&source, recipe(), N, 8, on_bad_sample).unwrap();
+        let mut batches = Vec::new();
+        while let Some(batch) = feed.recv()? {
+            batches.push(batch);
+        }
+        Ok::<_, FeedError>(batches)
+    };
+    let message = read(OnBadSample::Fail).unwrap_err().to_string();
+    assert!(message.contains("image train-0.tar/000003: JPEG image is truncated"), "{message}");
+
+    let batches = read(SKIP).unwrap();
+    let rows = batches.iter().map(|batch| batch.sample_indices.len()).sum::<usize>();
+    assert_eq!((batches.len(), rows), (13, 104), "filled up to whole batches");
+    let is_bad = |i: &u64| *i >= 98 || some_flaws(*i) != Flaw::None;
+    let reported: Vec<u64> =
+        batches.iter().flat_map(|batch| &batch.bad_samples).map(|bad| bad.sample_index).collect();
+    assert_eq!(reported, (0..N).filter(is_bad).collect::<Vec<_>>());
+    for batch in &batches {
+        let pixels = view_pixels(batch, 0);
+        for (row, index) in pixels.chunks(12).zip(&batch.sample_indices) {
+            assert_eq!(row.iter().all(|value| *value == 0), is_bad(index), "{index}");
+        }
     }
 }

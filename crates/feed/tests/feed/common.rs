@@ -6,10 +6,10 @@ use std::sync::Arc;
 use image::codecs::jpeg::JpegEncoder;
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_feed::{
-    DeviceBatch, DeviceBatches, FinishOn, InputPlan, OnBadSample, Pairing, Placement,
+    DeviceBatch, DeviceBatches, FinishOn, InputPlan, Pairing, Placement,
     TrainingOrder, ViewStages, WorkerPlan,
 };
-use moco_ingest::{EncodedSample, IngestError, Payload, Remedy, SampleKey, Sampler, Source};
+use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, Remedy, SampleKey, Sampler, Source};
 use moco_rng::Seed;
 
 pub(crate) const SEED: Seed = Seed(11);
@@ -108,6 +108,13 @@ pub(crate) fn open(
     on_bad_sample: OnBadSample,
 ) -> DeviceBatches {
     let source: Arc<dyn Source> = Arc::new(images.clone());
+    let sampler = sampler.clone();
+    let order = TrainingOrder { sampler, position, seed: SEED, batch_size: BATCH_SIZE };
+    stages(workers).training(&source, recipe(), &order, on_bad_sample).unwrap()
+}
+
+/// The stages of all feeds here, with so many readers and decoders.
+pub(crate) fn stages(workers: usize) -> ViewStages {
     let (mean, std) = ([0.0; 3], [1.0 / 255.0; 3]);
     let input = InputPlan {
         image_size: IMAGE_SIZE,
@@ -117,10 +124,7 @@ pub(crate) fn open(
         finish_on: FinishOn::Cpu,
     };
     let workers = WorkerPlan { readers: workers, decoders: workers };
-    let stages = ViewStages { input, workers, placement: Placement::cpu() };
-    let sampler = sampler.clone();
-    let order = TrainingOrder { sampler, position, seed: SEED, batch_size: BATCH_SIZE };
-    stages.training(&source, recipe(), &order, on_bad_sample).unwrap()
+    ViewStages { input, workers, placement: Placement::cpu() }
 }
 
 /// The pixels of a view of a batch, as they were before the upload.

@@ -1,6 +1,7 @@
 //! The same batches for any number of workers and from any position on.
 
-use moco_feed::{BadSample, DeviceBatch, DeviceBatches};
+use moco_feed::{DeviceBatch, DeviceBatches};
+use moco_ingest::BadSample;
 use moco_ingest::Sampler;
 
 use crate::common::{BATCH_SIZE, Flaw, Images, SEED, SKIP, open, plain, some_flaws, view_pixels};
