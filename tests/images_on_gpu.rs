@@ -10,8 +10,7 @@ use moco_augment::{
     RgbImage, Square, Step,
 };
 use moco_feed::{
-    FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
-    image_steps,
+    FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan, image_steps,
 };
 use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, SampleKey, Sampler, Source};
 use moco_ops::{ImageStep, augment_images, emulate, normalize_images};

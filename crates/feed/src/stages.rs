@@ -103,7 +103,11 @@ impl ViewStages {
             if let Some(bad_sample) = skipped(&view, slot, on_bad_sample) {
                 // Its repetitions at the end are in the batch of the sample itself, which names it.
                 let bad_samples = Vec::from_iter((slot.position < n_samples).then_some(bad_sample));
-                return Ok(AugmentedSample { sample_index, views: vec![black(side)?], bad_samples });
+                return Ok(AugmentedSample {
+                    sample_index,
+                    views: vec![black(side)?],
+                    bad_samples,
+                });
             }
             Ok(AugmentedSample { sample_index, views: vec![view?], bad_samples: Vec::new() })
         };

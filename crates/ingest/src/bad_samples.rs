@@ -162,9 +162,8 @@ mod tests {
     fn the_list_has_each_image_once_and_outlives_a_resume() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("bad_samples.txt");
-        let open = |n_met| {
-            BadSamples::listed_in(&file, OnBadSample::Skip { budget: 9 }, n_met).unwrap()
-        };
+        let open =
+            |n_met| BadSamples::listed_in(&file, OnBadSample::Skip { budget: 9 }, n_met).unwrap();
         let mut samples = open(0);
         samples.save().unwrap();
         assert!(!file.exists(), "there is nothing to list");

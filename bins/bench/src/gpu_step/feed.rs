@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use moco::{Batch, Moco};
 use moco_augment::{AugmentError, Augmentation, RgbImage};
 use moco_feed::{
-    DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages,
-    WorkerPlan,
+    DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
 };
 use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, SampleKey, Sampler, Source};
 use moco_rng::Stream;

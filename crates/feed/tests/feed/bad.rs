@@ -157,8 +157,7 @@ fn an_evaluation_reports_each_skipped_sample_once_and_keeps_the_rows_of_the_othe
     let images = Images { n: N, flaw: |i| if i >= 98 { Flaw::Empty } else { some_flaws(i) } };
     let source: Arc<dyn Source> = Arc::new(images);
     let read = |on_bad_sample| {
-        let mut feed =
-            stages(2).evaluation(&source, recipe(), N, 8, on_bad_sample).unwrap();
+        let mut feed = stages(2).evaluation(&source, recipe(), N, 8, on_bad_sample).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = feed.recv()? {
             batches.push(batch);

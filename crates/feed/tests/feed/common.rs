@@ -6,10 +6,12 @@ use std::sync::Arc;
 use image::codecs::jpeg::JpegEncoder;
 use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
 use moco_feed::{
-    DeviceBatch, DeviceBatches, FinishOn, InputPlan, Pairing, Placement,
-    TrainingOrder, ViewStages, WorkerPlan,
+    DeviceBatch, DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages,
+    WorkerPlan,
 };
-use moco_ingest::{EncodedSample, IngestError, OnBadSample, Payload, Remedy, SampleKey, Sampler, Source};
+use moco_ingest::{
+    EncodedSample, IngestError, OnBadSample, Payload, Remedy, SampleKey, Sampler, Source,
+};
 use moco_rng::Seed;
 
 pub(crate) const SEED: Seed = Seed(11);
