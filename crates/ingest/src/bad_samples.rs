@@ -5,29 +5,12 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::{durable::publish, error::IngestError};
-
-/// An image that cannot be used: one that is missing, empty, too large or does not decode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadSample {
-    /// Its number in the split.
-    pub sample_index: u64,
-    /// Where it is: a path as the folder was given, or the shard's name and the sample's.
-    pub path: String,
-    /// Why it cannot be used.
-    pub reason: String,
-}
-
-impl fmt::Display for BadSample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "image {}: {}", self.path, self.reason)
-    }
-}
+use crate::{bad_sample::BadSample, durable::publish, error::IngestError};
 
 /// The policy for an image that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +86,7 @@ impl BadSamples {
         Ok(n_bad_samples)
     }
 
-    /// How many were met, those of before a resume included; an image counts each time.
+    /// How many were met, those before a resume included; an image counts each time.
     #[must_use]
     pub fn n_met(&self) -> u64 {
         self.n_met

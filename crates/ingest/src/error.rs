@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{bad_samples::BadSample, split::Split};
+use crate::{bad_sample::BadSample, split::Split};
 
 /// How a user gets a sound copy of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

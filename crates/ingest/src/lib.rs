@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod bad_sample;
 mod bad_samples;
 mod cache;
 mod devkit;
@@ -65,7 +66,8 @@ mod windows;
 mod writer;
 
 pub use ahead::read_ahead;
-pub use bad_samples::{BadSample, BadSamples, OnBadSample, OverBudget};
+pub use bad_sample::BadSample;
+pub use bad_samples::{BadSamples, OnBadSample, OverBudget};
 pub use cache::{CacheReport, ShardCache};
 pub use error::{IngestError, Remedy};
 pub use folder::ImageFolder;
