@@ -73,7 +73,10 @@ fn image_at(bench: &Bench, position: u64) -> (String, usize) {
     let images = ShardSet::lazy(place, &manifest, Split::Train).unwrap();
     let index = Sampler::new(Seed(3), 200, 16).unwrap().slot(position).sample_index;
     let sample = images.read(index).unwrap();
-    let Payload::Encoded(image) = sample.payload else { panic!("pixels") };
+    let image = match sample.payload {
+        Payload::Encoded(file) => file,
+        Payload::Rgb { pixels, .. } => pixels,
+    };
     let shard = std::fs::read(shard(bench)).unwrap();
     let start = shard.windows(image.len()).position(|window| window == image).unwrap();
     (sample.key.to_string(), start)
