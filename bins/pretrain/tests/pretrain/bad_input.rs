@@ -98,7 +98,7 @@ fn a_bad_image_in_the_middle_saves_the_run_and_names_the_two_ways_on() {
     let skip = "--resume x --set data.on_bad_sample=skip --set data.bad_sample_budget=100";
     let expected = format!(
         "error: an image cannot be used; step 7 is saved; repair the image and continue by --resume x, or \
-         leave out up to 100 such images by {skip}\n  cause: stage `decode-0` failed\n  cause: image {key}: \
+         leave out up to 100 such images by {skip}\n  cause: stage `decode-0`: image {key}: \
          image is neither JPEG nor PNG: "
     );
     assert!(stderr.contains(&expected), "{stderr}");
