@@ -1,6 +1,5 @@
 //! Evaluation of a run in bf16 on the emulated GPU: which activations are stored how, and what that does to
 //! features.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

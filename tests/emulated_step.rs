@@ -1,15 +1,13 @@
 //! Whole training steps on the emulated GPU: the same launches and kernels as on a device, against the CPU.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod gpu_cases;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
-use gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
 use moco::{Batch, QueuePrecision, StepStatistics};
 use moco_encoders::{Arch, HeadKind, RunningStats, Stem};
 use moco_ops::emulate;
+
+use crate::gpu_cases::{CASES, Case, LR, N, moco, numbers, views};
 
 const STEPS: u64 = 2;
 /// Many pixels for each statistic of batch norm, so that rounding is not blown up.

@@ -1,6 +1,5 @@
 //! Views finished on the emulated GPU against those of the CPU, bit for bit. That those are Pillow's is
 //! proven in `augment`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

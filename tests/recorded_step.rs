@@ -1,11 +1,9 @@
 //! Steps that a GPU replays from a captured graph, against eager steps: the same bits.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod gpu_cases;
 
 use candle_core::{DType, Device, Tensor};
-use gpu_cases::{CASES, Case, LR, moco, numbers, views};
 use moco::{CapturedSteps, Moco, MocoState, PendingStep, StepStatistics};
+
+use crate::gpu_cases::{CASES, Case, LR, moco, numbers, views};
 
 /// Enough for the queue to wrap, within the keys of a step.
 const STEPS: u64 = 7;

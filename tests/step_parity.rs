@@ -1,15 +1,10 @@
 //! Two training steps against PyTorch: loss, features, every gradient, updated weights of both encoders,
 //! batch norm's buffers, momentum buffers, queue and pointer. The golden files come from
 //! `golden/generate_step.py` (torchvision's ResNets, the official step order).
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "formulas.rs"]
-mod formulas;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use formulas::fill;
 use moco::{Batch, MechanismKind, Moco, MocoConfig, QueuePrecision, Shuffle, StepOutput};
 use moco_encoders::{
     Arch, BnConfig, Encoder as _, HeadKind, ResNet, ResNetConfig, RunningStats, Stem,
@@ -17,6 +12,8 @@ use moco_encoders::{
 use moco_optim::SgdConfig;
 use moco_rng::Seed;
 use safetensors::SafeTensors;
+
+use crate::formulas::fill;
 
 /// Relative difference that two implementations in f64 may have.
 const F64_TOLERANCE: f64 = 1e-10;

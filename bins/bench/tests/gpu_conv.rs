@@ -1,5 +1,4 @@
 //! `bench gpu-conv` on the CPU, whole, and where there is no such device.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
 

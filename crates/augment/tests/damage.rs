@@ -1,12 +1,9 @@
 //! Damaged and hostile JPEG files: what an image that cannot be used is reported as. That none makes the
 //! decoder panic is tested in `crates/jpeg`.
-#![expect(clippy::unwrap_used, reason = "the golden files are there")]
 
-#[path = "../../../tests/jpeg_files.rs"]
-mod jpeg_files;
-
-use jpeg_files::{file, find};
 use moco_augment::RgbImage;
+
+use crate::jpeg_files::{file, find};
 
 #[test]
 fn the_reason_is_named() {

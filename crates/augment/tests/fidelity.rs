@@ -1,6 +1,5 @@
 //! Whole recipes from JPEG files to views, against Pillow 12.3.0 and torchvision 0.29.2
 //! (`golden/generate_recipes.py`): the exact ones bit for bit, the fast ones within the bounds of `docs/augmentation.md`.
-#![expect(clippy::unwrap_used, reason = "a broken golden file must stop the test")]
 
 use moco_augment::{
     Augmentation as _, CropBox, DrawnView, Fidelity, Frame, JitterDraw, JitterOp, Recipe,

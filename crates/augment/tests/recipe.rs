@@ -1,5 +1,4 @@
 //! Recipes: order, probabilities and ranges of what they draw, and that a view is draw, then apply.
-#![expect(clippy::unwrap_used, reason = "the configurations and images here are valid")]
 
 use moco_augment::{
     AugmentError, Augmentation, CropBox, DrawnView, Fidelity, Frame, Recipe, RecipeConfig,

@@ -1,5 +1,4 @@
 //! Components and trained encoders from configs: what they do not fit is refused by name.
-#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

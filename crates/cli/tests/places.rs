@@ -1,5 +1,4 @@
 //! Where a config's images are makes no difference to what is read, and the order is in windows of shards.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -1,16 +1,14 @@
 //! Encoders that are candle modules: vision transformers, and the adapter that they go through.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{BatchNorm, LayerNorm, Linear, Module, ModuleT, VarBuilder};
-use common::{check_differences, distance, random};
 use moco_encoders::{
     AutogradEncoder, BnConfig, Encoder, EncoderConfig, EncoderError, Mode, ResNetConfig,
     RunningStats, Stem, VitConfig, VitShape,
 };
 use moco_rng::Seed;
+
+use crate::common::{check_differences, distance, random};
 
 /// Sums of the same numbers in another order, in f64.
 const TOLERANCE: f64 = 1e-12;

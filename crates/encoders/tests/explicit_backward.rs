@@ -1,19 +1,17 @@
 //! The backward passes written by hand against candle's automatic ones, in f64.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module as _};
-use common::{check_differences, distance, random};
 use moco_encoders::{
     Arch, BnConfig, Encoder, EncoderConfig, Head, HeadKind, Mode, ResNet, ResNetConfig,
     RunningStats, Stem, VitConfig, VitShape,
 };
 use moco_params::Gradients;
 use moco_rng::Seed;
+
+use crate::common::{check_differences, distance, random};
 
 const TOLERANCE: f64 = 1e-10;
 

@@ -1,5 +1,4 @@
 //! The distributions of initial values against those of torchvision and PyTorch, in closed form.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::DType;
 use moco_encoders::{

@@ -1,5 +1,4 @@
 //! Features of each stage of a ResNet.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{D, DType, Device, Tensor};
 use moco_encoders::{

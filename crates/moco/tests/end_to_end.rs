@@ -1,16 +1,14 @@
 //! The end-to-end mechanism, seen from outside.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::collections::BTreeMap;
 
-use common::{N, SEED, SGD, batch, encoder, images, numbers};
 use moco::{Batch, EndToEnd, Health, Mechanism, MechanismKind, MocoConfig};
 use moco_encoders::HeadKind;
 
+use crate::common::{N, SEED, SGD, batch, encoder, images, numbers};
+
 fn config() -> MocoConfig {
-    MocoConfig { queue_size: 1, ..common::config(MechanismKind::EndToEnd) }
+    MocoConfig { queue_size: 1, ..crate::common::config(MechanismKind::EndToEnd) }
 }
 
 fn model(config: MocoConfig, groups: usize) -> EndToEnd {

@@ -1,17 +1,15 @@
 //! The method seen from outside: oracles of the step, the momentum update and the queue.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use common::{N, SEED, SGD, batch as views, encoder, images, numbers};
 use moco::{Alarm, Batch, Health, MechanismKind, Moco, MocoConfig, chance_loss};
 use moco_encoders::{HeadKind, Mode};
 
+use crate::common::{N, SEED, SGD, batch as views, encoder, images, numbers};
+
 fn config() -> MocoConfig {
-    common::config(MechanismKind::Queue)
+    crate::common::config(MechanismKind::Queue)
 }
 
 fn moco(config: MocoConfig, groups: usize) -> Moco {

@@ -1,20 +1,15 @@
 //! Batch norm over many blocks, with ends that fill none, against its formulas written as loops.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "common/scattered.rs"]
-mod scattered;
-#[path = "common/statistics.rs"]
-mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{After, BatchNorm, batch_norm_backward, batch_norm_train};
-use statistics::averages;
+
+use crate::common::averages;
 
 const EPS: f64 = 1e-5;
 
 /// As f64, which they are in to the last bit.
 fn scattered(salt: u64, dims: &[usize]) -> Tensor {
-    scattered::scattered(salt, dims).to_dtype(DType::F64).unwrap()
+    crate::common::scattered(salt, dims).to_dtype(DType::F64).unwrap()
 }
 
 /// One channel of one group.

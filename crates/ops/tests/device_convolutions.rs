@@ -1,15 +1,12 @@
 //! Convolutions of a CUDA device through each of cuDNN's interfaces, against those of the CPU.
-#![cfg(feature = "device-tests")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{
     Conv2dSpec, ConvBackend, OpError, Precision, Recording, conv2d, conv2d_input_gradient,
     conv2d_weight_gradient, convolution_choices, copy_, open_cuda, prefer_convolution_choices,
 };
+
+use crate::common::{assert_close, scattered};
 
 const BACKENDS: [ConvBackend; 2] = [ConvBackend::Legacy, ConvBackend::Graph];
 

@@ -1,15 +1,12 @@
 //! Operations on the emulated GPU against the same operations on the CPU, on sizes that fill no block.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::DType;
-use common::{assert_close, scattered};
 use moco_ops::{
     Conv2dSpec, conv2d, conv2d_input_gradient, conv2d_weight_gradient, emulate, l2_normalize,
     l2_normalize_backward, relu, relu_backward,
 };
+
+use crate::common::{assert_close, scattered};
 
 /// How far results may differ: the emulator sums in another order, and bf16 has 8 bits.
 const TYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::BF16, 8e-3)];

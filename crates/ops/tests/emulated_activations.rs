@@ -1,15 +1,12 @@
 //! Pooling, sums and images on the emulated GPU against the same on the CPU.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{
     OpError, add, emulate, global_average_pool, global_average_pool_backward, max_pool,
     max_pool_backward, normalize_images,
 };
+
+use crate::common::{assert_close, scattered};
 
 /// How far results may differ where something was computed: bf16 has 8 bits.
 const TYPES: [(DType, f64); 2] = [(DType::F32, 1e-6), (DType::BF16, 4e-3)];

@@ -1,15 +1,12 @@
 //! Batch norm on the emulated GPU against the same on the CPU, on sizes that fill no block.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{
     After, BatchNorm, BatchNormGradients, BatchNormSaved, OpError, Running, batch_norm_backward,
     batch_norm_eval, batch_norm_eval_backward, batch_norm_train, blend_running_, emulate,
 };
+
+use crate::common::{assert_close, scattered};
 
 /// How far results may differ: sums are taken in another order, and bf16 has 8 bits.
 const TYPES: [(DType, f64); 2] = [(DType::F32, 4e-6), (DType::BF16, 8e-3)];

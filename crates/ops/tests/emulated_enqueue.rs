@@ -1,13 +1,10 @@
 //! Enqueueing on the emulated GPU: bit for bit what the CPU writes and rounding makes of it, where squares
 //! of keys and channels begin and end, and where the ring does.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{emulate, enqueue_};
+
+use crate::common::{assert_close, scattered};
 
 fn at(column: u32) -> Tensor {
     Tensor::new(&[column], &Device::Cpu).unwrap()

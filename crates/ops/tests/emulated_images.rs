@@ -1,7 +1,5 @@
 //! Changes of images on the emulated GPU, in closed form. `tests/images_on_gpu.rs` of the workspace compares
 //! them with the views of the CPU.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{ImageStep, augment_images, emulate};

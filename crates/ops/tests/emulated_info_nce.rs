@@ -1,14 +1,11 @@
 //! InfoNCE on the emulated GPU against the CPU, where blocks of queries and keys, parts of the queue and
 //! slabs of channels begin and end, with ties and with NaN; over f32 queues, and over bf16 queues against the
 //! CPU over the same rounded keys.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{InfoNce, InfoNceStatistics, emulate, info_nce, l2_normalize};
+
+use crate::common::{assert_close, scattered};
 
 fn unit(salt: u64, rows: usize, c: usize) -> Tensor {
     l2_normalize(&scattered(salt, &[rows, c])).unwrap()

@@ -1,6 +1,4 @@
 //! Work that a GPU, or the emulator in its place, records and replays, against the same work done eagerly.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{

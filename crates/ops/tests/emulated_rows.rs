@@ -1,12 +1,9 @@
 //! Rows in another order, fully connected layers and sums on the emulated GPU, against the CPU.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{add, emulate, linear, linear_backward, select_rows};
+
+use crate::common::{assert_close, scattered};
 
 /// Reversed, with the first row once more.
 fn order(n: usize) -> Tensor {

@@ -1,12 +1,9 @@
 //! In-place updates on the emulated GPU against the same on the CPU, bit for bit.
-#![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, scattered};
 use moco_ops::{EmaUpdate, SgdUpdate, copy_, ema_, emulate, sgd_};
+
+use crate::common::{assert_close, scattered};
 
 /// Numbers that a block takes.
 const CHUNK: usize = 16384;

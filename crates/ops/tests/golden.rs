@@ -1,19 +1,16 @@
 //! Every op against PyTorch in f64; `golden/generate_ops.py` made the file.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "../../../tests/formulas.rs"]
-mod formulas;
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use formulas::fill;
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, Running, batch_norm_backward, batch_norm_eval, batch_norm_train,
     blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient, global_average_pool,
     global_average_pool_backward, info_nce, l2_normalize, l2_normalize_backward, linear,
     linear_backward, max_pool, max_pool_backward,
 };
+
+use crate::formulas::fill;
 
 /// Relative to the largest element of a tensor; both sides compute in f64.
 const TOLERANCE: f64 = 1e-11;

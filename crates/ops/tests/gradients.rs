@@ -1,9 +1,5 @@
 //! Every op against its definition and its gradients against the definition of a gradient, in f64, on odd
 //! sizes, batches of one and tensors that are strided views.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "common/statistics.rs"]
-mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{
@@ -14,7 +10,8 @@ use moco_ops::{
     relu, relu_backward,
 };
 use moco_rng::{At, Purpose, Seed};
-use statistics::averages;
+
+use crate::common::averages;
 
 fn random(index: u64, dims: &[usize]) -> Tensor {
     let mut stream = Seed(11).stream(Purpose::Init, At::index(index));

@@ -20,7 +20,7 @@ fn first(pack: &Pack, part: &str) -> String {
 #[test]
 fn a_program_without_a_report_fails_its_part_and_no_other() {
     let pack = Pack::new("mute");
-    for name in ["bench", "tests/step_parity", "pretrain"] {
+    for name in ["bench", "tests/across_crates", "pretrain"] {
         pack.program(name, "echo '[1'; exit 0");
     }
     for name in ["ceilings.py", "torch_gpu.py", "gpu_curve.py"] {
@@ -33,7 +33,7 @@ fn a_program_without_a_report_fails_its_part_and_no_other() {
     let expected = [
         ("machine", "exit code 0, but no report"),
         ("items", "exit code 0, but only 0 of 1 items"),
-        ("step/parity", "it has no test on_device"),
+        ("step/parity", "it has no test step_parity::on_device"),
         ("bench/bf16", turn),
         ("resume/f32", "it was not stopped in the middle: exit code 0"),
         ("graph/f32", "needs a run of resume/f32, which left none"),
@@ -66,7 +66,7 @@ fn a_signal_ends_the_program_with_its_children_and_the_table_comes() {
         // Twice, as `timeout` sends it.
         let body =
             format!("sleep 60 & echo $! >child; kill -{signal} $PPID; kill -{signal} $PPID; wait");
-        pack.tests("on_device::a", &body);
+        pack.tests("step_parity::on_device::a", &body);
         let (code, output) = pack.check("--only step");
         assert_eq!(code, Some(75), "{output}");
         expect(&output, &["cut off", &format!("stopped by SIG{signal}"), "1 no time, 1 cut off"]);
@@ -83,14 +83,17 @@ fn a_signal_ends_the_program_with_its_children_and_the_table_comes() {
 #[test]
 fn a_grandchild_that_holds_the_output_holds_nothing_up() {
     let pack = Pack::new("held");
-    pack.tests("on_device::a", "setsid sleep 9 & echo 'test on_device::a ... ok'");
+    pack.tests(
+        "step_parity::on_device::a",
+        "setsid sleep 9 & echo 'test step_parity::on_device::a ... ok'",
+    );
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(0), "{output}");
     assert!(pack.part("step/parity")["seconds"].as_f64().unwrap() < 7.0, "{output}");
-    pack.tests("on_device::a", "setsid sleep 9 & exec sleep 9");
+    pack.tests("step_parity::on_device::a", "setsid sleep 9 & exec sleep 9");
     let (code, output) = pack.check("--only step/parity --bounds 0.04");
     assert_eq!(code, Some(1), "{output}");
-    expect(&output, &["on_device::a: not done after"]);
+    expect(&output, &["step_parity::on_device::a: not done after"]);
     assert!(pack.part("step/parity")["seconds"].as_f64().unwrap() < 7.0, "{output}");
 }
 
@@ -197,20 +200,24 @@ for part in parts.all_parts('cuda:0'):
 fn the_test_that_ended_its_program_is_named_and_the_others_are_done() {
     let pack = Pack::new("crash");
     let body = r#"case "$*" in
-        *--exact*on_device::b) kill -11 $$;;
-        *--exact*on_device::c) printf '\ntest result: ok. 1 passed; 0 failed;'; exit;;
+        *--exact*step_parity::on_device::b) kill -11 $$;;
+        *--exact*step_parity::on_device::c) printf '\ntest result: ok. 1 passed; 0 failed;'; exit;;
         esac
-        echo 'test on_device::a ... ok'; __FAULT__"#;
-    let names = "on_device::a on_device::b on_device::c";
+        echo 'test step_parity::on_device::a ... ok'; __FAULT__"#;
+    let names = "step_parity::on_device::a step_parity::on_device::b step_parity::on_device::c";
     pack.tests(names, &body.replace("__FAULT__", "kill -11 $$"));
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(1), "{output}");
-    expect(&output, &["2 of 3 tests", "on_device::b: ended by SIGSEGV"]);
-    let repeat = ["tests/step_parity", "--test-threads=1", "--exact", "on_device::b"];
+    expect(&output, &["2 of 3 tests", "step_parity::on_device::b: ended by SIGSEGV"]);
+    let repeat =
+        ["tests/across_crates", "--test-threads=1", "--exact", "step_parity::on_device::b"];
     assert_eq!(pack.part("step/parity")["details"]["repeat"], serde_json::json!(repeat));
     pack.tests(names, &body.replace("__FAULT__", "exec sleep 60"));
     let (_, output) = pack.check("--only step/parity --bounds 0.04");
-    expect(&output, &["1 of 3 tests", "on_device::b or on_device::c: not done after"]);
+    expect(
+        &output,
+        &["1 of 3 tests", "step_parity::on_device::b or step_parity::on_device::c: not done after"],
+    );
 }
 
 #[test]
@@ -218,21 +225,25 @@ fn programs_that_are_missing_and_tests_that_are_ignored_prove_nothing() {
     let pack = Pack::new("missing");
     let (code, output) = pack.check("--only tests/emulator");
     assert_eq!(code, Some(1), "{output}");
-    expect(&output, &["0 of 11 programs"]);
-    let parts = fs::read_to_string(pack.0.join("parts.py")).unwrap();
+    expect(&output, &["0 of 11 modules"]);
+    let each = r#"for name in "$@"; do case $name in
+        *::) echo "${name}x: test"; echo "test ${name}x ... ok";;
+        esac; done"#;
     for name in TESTS {
-        pack.program(&format!("tests/{name}"), "echo 'x: test'; echo 'test x ... ok'");
-        assert!(parts.contains(&format!("\"{name}\"")), "no part has {name}");
+        pack.program(&format!("tests/{name}"), each);
     }
     let (code, output) = pack.check("--only tests/emulator");
     assert_eq!(code, Some(0), "{output}");
-    fs::remove_file(pack.0.join("tests/emulated_rows")).unwrap();
+    pack.program("tests/ops", &format!("case \"$*\" in *emulated_rows*) exit;; esac; {each}"));
     let (_, output) = pack.check("--only tests/emulator");
-    expect(&output, &["10 of 11 programs", "emulated_rows: "]);
-    pack.tests("on_device::a", "echo 'test on_device::a ... ignored, slow'");
+    expect(&output, &["10 of 11 modules", "emulated_rows: "]);
+    pack.tests(
+        "step_parity::on_device::a",
+        "echo 'test step_parity::on_device::a ... ignored, slow'",
+    );
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(1), "{output}");
-    expect(&output, &["0 of 1 tests", "on_device::a: ignored"]);
+    expect(&output, &["0 of 1 tests", "step_parity::on_device::a: ignored"]);
 }
 
 #[test]
@@ -274,7 +285,10 @@ fn results_that_cannot_be_written_are_refused_at_once_or_told_at_the_end() {
         assert_eq!(pack.check(words), (Some(2), expected_text.to_owned()));
     }
     // What a full disk answers, in the middle.
-    pack.tests("on_device::a", "mkdir results.json.new; echo 'test on_device::a ... ok'");
+    pack.tests(
+        "step_parity::on_device::a",
+        "mkdir results.json.new; echo 'test step_parity::on_device::a ... ok'",
+    );
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(0), "{output}");
     expect(&output, &["1 ok", "results.json lacks what came last: [Errno 21] Is a directory"]);

@@ -46,7 +46,7 @@ impl Pack {
         pack.program("with-cuda", "exec \"$@\"");
         pack.program("compute-sanitizer", "echo '========= nothing'");
         pack.items(":");
-        pack.tests("on_device::a", "echo 'test on_device::a ... ok'");
+        pack.tests("step_parity::on_device::a", "echo 'test step_parity::on_device::a ... ok'");
         pack
     }
 
@@ -65,7 +65,7 @@ impl Pack {
     pub(super) fn tests(&self, names: &str, body: &str) {
         let list = format!("for name in {names}; do echo \"$name: test\"; done; exit");
         let body = format!("case \"$*\" in *--list*) {list};; esac\n{body}");
-        self.program("tests/step_parity", &body);
+        self.program("tests/across_crates", &body);
     }
 
     /// A program of Python's, or a module.

@@ -69,21 +69,24 @@ fn a_device_that_is_lost_is_told_with_the_item_before() {
 fn an_error_of_cudnn_is_told_with_what_its_log_says() {
     let pack = Pack::new("library");
     pack.tests(
-        "on_device::a",
+        "step_parity::on_device::a",
         r#"if [ -n "$CUDNN_LOGDEST_DBG" ]; then
             echo 'W! CuDNN: x is fine' >"$CUDNN_LOGDEST_DBG"
             echo 'E! CuDNN error: CUDNN_STATUS_NOT_SUPPORTED_LAYOUT in conv' >>"$CUDNN_LOGDEST_DBG"
         fi
-        echo 'test on_device::a ... FAILED'
+        echo 'test step_parity::on_device::a ... FAILED'
         echo
-        echo '---- on_device::a stdout ----'
-        echo "thread 'on_device::a' panicked at x.rs:1:2:"
+        echo '---- step_parity::on_device::a stdout ----'
+        echo "thread 'step_parity::on_device::a' panicked at x.rs:1:2:"
         echo 'conv2d: cuDNN: CUDNN_STATUS_NOT_SUPPORTED'
         exit 101"#,
     );
     let (code, output) = pack.check("--only step/parity");
     assert_eq!(code, Some(1), "{output}");
-    expect(&output, &["0 of 1 tests", "on_device::a: conv2d: cuDNN: CUDNN_STATUS_NOT_SUPPORTED"]);
+    expect(
+        &output,
+        &["0 of 1 tests", "step_parity::on_device::a: conv2d: cuDNN: CUDNN_STATUS_NOT_SUPPORTED"],
+    );
     let error = pack.part("step/parity")["error"].as_str().unwrap().to_owned();
     expect(&error, &["cuDNN's log: ", "CUDNN_STATUS_NOT_SUPPORTED_LAYOUT in conv"]);
 }

@@ -15,6 +15,7 @@ mod plain;
 mod problem;
 mod shape;
 mod signatures;
+mod unrun;
 mod words;
 
 use anyhow::bail;
@@ -53,6 +54,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
     }
     problems.extend(duplicates::check(files));
     problems.extend(circles::check(files));
+    problems.extend(unrun::check(files));
     problems.extend(links::check(files));
     problems.extend(anchors::check(files));
     problems.extend(golden::generators_missing(files));

@@ -1,13 +1,16 @@
 //! Helpers for the tests of operations.
 
 mod scattered;
+mod statistics;
 
+#[cfg(feature = "emulator")]
 use candle_core::{DType, Tensor};
 
-pub(crate) use self::scattered::scattered;
+pub(crate) use self::{scattered::scattered, statistics::averages};
 
 /// Fails unless all numbers differ by at most the tolerance, relative to 1 or to larger numbers; NaN
 /// equals nothing.
+#[cfg(feature = "emulator")]
 pub(crate) fn assert_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.dims(), expected.dims(), "{what}");
     let numbers = |x: &Tensor| -> Vec<f64> {

@@ -57,15 +57,17 @@ def tests(context, program, names=(), threads=4):
     return Outcome(False, figure, error="\n".join(errors), details=details)
 
 
-def together(context, programs):
-    """Several test programs at a time: each mostly waits for its own copies."""
+def together(context, modules):
+    """Modules of test programs, several processes at a time: each mostly waits for its own copies."""
+    jobs = [(program, module) for program, names in modules.items() for module in names]
     with ThreadPoolExecutor(4) as pool:
-        outcomes = dict(zip(programs, pool.map(lambda program: tests(context, program, threads=2), programs)))
+        results = pool.map(lambda job: tests(context, job[0], [f"{job[1]}::"], threads=2), jobs)
+        outcomes = dict(zip((module for _, module in jobs), results))
     wrong = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
     count = sum(len(outcome.details.get("tests", {})) for outcome in outcomes.values())
     details = {name: outcome.details for name, outcome in outcomes.items()}
     if not wrong:
-        return Outcome(True, f"{count} tests of {len(programs)} programs", details=details)
+        return Outcome(True, f"{count} tests of {len(jobs)} modules", details=details)
     error = "\n".join(f"{name}: {line}" for name, outcome in wrong.items() for line in outcome.error.splitlines())
     details["repeat"] = next(iter(wrong.values())).details.get("repeat")
-    return Outcome(False, f"{len(programs) - len(wrong)} of {len(programs)} programs", error=error, details=details)
+    return Outcome(False, f"{len(jobs) - len(wrong)} of {len(jobs)} modules", error=error, details=details)

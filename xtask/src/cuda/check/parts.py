@@ -9,12 +9,14 @@ from runs import finished_on_gpu, interrupted, repeated
 from sides import another_way, beside_pytorch, compiled, convolutions, curve, fed, reported
 from tools import HERE, PYTHON, Outcome, failed, run, telling
 
-# Test programs of `tests/emulator`. Written down, so that a program that is not packed is missed.
-EMULATED = [
-    "emulated", "emulated_activations", "emulated_batch_norm", "emulated_enqueue", "emulated_evaluation",
-    "emulated_images", "emulated_info_nce", "emulated_recording", "emulated_rows", "emulated_updates",
-    "images_on_gpu",
-]  # fmt: skip
+# Modules of the test programs for `tests/emulator`. Written down, so that one that is missing is missed.
+EMULATED = {
+    "ops": [
+        "emulated", "emulated_activations", "emulated_batch_norm", "emulated_enqueue", "emulated_images",
+        "emulated_info_nce", "emulated_recording", "emulated_rows", "emulated_updates",
+    ],
+    "across_crates": ["emulated_evaluation", "images_on_gpu"],
+}  # fmt: skip
 # Of PyTorch or torchvision itself; another one that is missing is a broken installation.
 NO_PYTORCH = ("No module named 'torch'", "No module named 'torchvision'")
 
@@ -94,19 +96,21 @@ def machine(context):
 
 def all_parts(device):
     parity = ["on_device"] if device != "cpu" else ["resnet18_fc_f32", "resnet18_mlp_f32"]
+    parity = [f"step_parity::{name}" for name in parity]
+    bf16 = ["emulated_step::bf16_rounds", "emulated_step::a_queue_of_bf16"]
     parts = [
         Part("machine", 120, machine, "pytorch"),
         Part("items", 60, items),
-        Part("step/parity", 60, lambda c: tests(c, "step_parity", parity)),
-        Part("step/bf16", 60, lambda c: tests(c, "emulated_step", ["bf16_rounds", "a_queue_of_bf16"]), "gpu"),
-        Part("tests/convolutions", 60, lambda c: tests(c, "device_convolutions", threads=2), "gpu"),
+        Part("step/parity", 60, lambda c: tests(c, "across_crates", parity)),
+        Part("step/bf16", 60, lambda c: tests(c, "across_crates", bf16), "gpu"),
+        Part("tests/convolutions", 60, lambda c: tests(c, "ops", ["device_convolutions::"], threads=2), "gpu"),
         Part("bench/bf16", 130, lambda c: beside_pytorch(c, "bf16")),
         Part("bench/graph", 40, lambda c: another_way(c, "graph", "--cuda-graph"), "gpu"),
         Part("bench/convolutions", 90, convolutions, "gpu"),
         Part("bench/tf32", 90, lambda c: beside_pytorch(c, "tf32"), "gpu"),
         Part("tests/emulator", 100, lambda c: together(c, EMULATED), "gpu"),
-        Part("tests/step", 60, lambda c: tests(c, "emulated_step", ["on_device"]), "gpu"),
-        Part("tests/recorded_step", 60, lambda c: tests(c, "recorded_step"), "gpu"),
+        Part("tests/step", 60, lambda c: tests(c, "across_crates", ["emulated_step::on_device"]), "gpu"),
+        Part("tests/recorded_step", 60, lambda c: tests(c, "across_crates", ["recorded_step::"]), "gpu"),
         Part("resume/f32", 90, lambda c: interrupted(c, "f32")),
         Part("graph/f32", 45, lambda c: repeated(c, "f32"), "gpu", after="resume/f32"),
         Part("resume/bf16", 60, lambda c: interrupted(c, "bf16"), "gpu"),
