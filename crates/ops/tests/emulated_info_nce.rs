@@ -146,12 +146,11 @@ fn equal_keys_tie() {
     let cases = [(3, 31), (128, 300), (200, 257), (100, 64)];
     for ((c, n_negatives), stored) in each_stored(&cases) {
         let (n, most) = (35, n_negatives - 1);
-        let (q, others) = (unit(1, n, c), unit(3, n_negatives, c));
+        let (q, k, others) = (unit(1, n, c), unit(2, n, c), unit(3, n_negatives, c));
+        let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
+        let queue_of = |keys: &Tensor| as_queue(keys).to_dtype(stored).unwrap();
+        let (_, before) = emulated(&q, &k, &queue_of(&others), 0.2);
         for (query, place) in [(0, 0), (1, most), (33, most / 2), (34, 17), (31, 30)] {
-            let k = unit(2, n, c);
-            let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
-            let queue_of = |keys: &Tensor| as_queue(keys).to_dtype(stored).unwrap();
-            let (_, before) = emulated(&q, &k, &queue_of(&others), 0.2);
             let keys = [
                 others.narrow(0, 0, place).unwrap(),
                 row(&k, query),

@@ -1,4 +1,5 @@
-//! Test files that no test program has: where a package lists its programs itself, cargo does not find them.
+//! Tests that no test program has: where a package lists its programs itself, or says that its program has no
+//! tests, cargo does not find them.
 
 use super::Problem;
 use crate::tree::SourceFile;
@@ -21,7 +22,25 @@ pub(super) fn check(files: &[SourceFile]) -> Vec<Problem> {
             }
         }
     }
+    problems.extend(within_programs(files));
     problems
+}
+
+/// Tests in the sources of a program that is not built as a test.
+fn within_programs(files: &[SourceFile]) -> impl Iterator<Item = Problem> {
+    let has_none = |file: &&SourceFile| {
+        file.name() == "Cargo.toml" && file.text().lines().any(|line| line == "test = false")
+    };
+    files.iter().filter(has_none).flat_map(move |manifest| {
+        let sources = format!("{}/src/", manifest.folder());
+        let has_tests = move |file: &&SourceFile| {
+            file.path.starts_with(&sources) && file.text().contains("#[test]")
+        };
+        files.iter().filter(has_tests).map(|file| {
+            let text = format!("has tests, but {} says `test = false`", manifest.path);
+            Problem::new(&file.path, text)
+        })
+    })
 }
 
 fn is_named(file: &SourceFile, folder: &str, manifest: &SourceFile, files: &[SourceFile]) -> bool {
@@ -59,5 +78,22 @@ mod tests {
         files[1] = SourceFile::new("crates/a/tests/main.rs", "// mod one;\n");
         let found: Vec<String> = check(&files).iter().map(Problem::to_string).collect();
         assert_eq!(found, ["crates/a/tests/one.rs: is in no test program of crates/a/Cargo.toml"]);
+    }
+
+    #[test]
+    fn tests_in_a_program_that_says_it_has_none_are_found() {
+        let program = |key: &str| {
+            let manifest = format!("[[bin]]\n{key}\n");
+            let main = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn one() {}\n}\n";
+            [("bins/a/Cargo.toml", &*manifest), ("bins/a/src/main.rs", main)]
+                .map(|(path, text)| SourceFile::new(path, text))
+        };
+        assert_eq!(check(&program("name = \"a\"")).len(), 0);
+        let found: Vec<String> =
+            check(&program("test = false")).iter().map(Problem::to_string).collect();
+        assert_eq!(
+            found,
+            ["bins/a/src/main.rs: has tests, but bins/a/Cargo.toml says `test = false`"]
+        );
     }
 }
