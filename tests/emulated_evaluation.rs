@@ -18,8 +18,8 @@ use moco_ops::{
 use moco_rng::{At, Purpose, Seed};
 use moco_textures::TexturesConfig;
 use moco_train::{
-    Components, Control, DataAccess, Labeled, Outcome, RunFolder, SavedRun, Sources, Summary,
-    encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
+    Components, Control, DataAccess, Labeled, Outcome, RunFolder, SavedRun, Sources, Start,
+    Summary, encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
 };
 
 /// A program for a device carries them along: the config, and what it extends.
@@ -89,14 +89,14 @@ fn run(root: &Path, activations: &str) -> Run {
     let folder = RunFolder::create(&root.join("runs"), activations, &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
     let (outcome, launched) =
-        emulate(|| pretrain(&loaded.plan, components, &folder, None, control));
+        emulate(|| pretrain(&loaded.plan, components, &folder, Start::New, control));
     let Outcome::Finished(summary) = outcome.unwrap() else { panic!("nobody asked it to stop") };
     let state = SavedRun::load(folder.path()).unwrap().tensors;
     let numbers = |x: &Tensor| {
         x.to_dtype(DType::F32).and_then(|x| x.flatten_all()?.to_vec1::<f32>()).unwrap()
     };
     let state = state.iter().map(|(name, x)| (name.clone(), numbers(x))).collect();
-    Run { summary, state, launched: launched.into_iter().collect() }
+    Run { summary: *summary, state, launched: launched.into_iter().collect() }
 }
 
 /// Kernels of the encoder that take activations of this type.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
-use moco_train::{Control, Outcome, RunFolder, Summary, pretrain};
+use moco_train::{Control, Outcome, RunFolder, Start, Summary, pretrain};
 
 /// Writes data and a run called `small` below `root`, with overrides of its config, and gives its summary.
 pub(crate) fn small_run(root: &Path, sets: &[&str]) -> Summary {
@@ -29,8 +29,8 @@ pub(crate) fn small_run(root: &Path, sets: &[&str]) -> Summary {
     let components = moco_cli::components(&loaded, &device).unwrap();
     let folder = RunFolder::create(&root.join("runs"), "small", &loaded.resolved).unwrap();
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
-    match pretrain(&loaded.plan, components, &folder, None, control).unwrap() {
-        Outcome::Finished(summary) => summary,
+    match pretrain(&loaded.plan, components, &folder, Start::New, control).unwrap() {
+        Outcome::Finished(summary) => *summary,
         Outcome::Stopped { .. } => panic!("nobody asked it to stop"),
     }
 }

@@ -133,7 +133,7 @@ const LONG_STEPS: [Step; 5] = [
             args: concat!(
                 "test --release --workspace --features ",
                 all_features!(),
-                ",moco-feed/long,moco-tests/long --locked --no-fail-fast"
+                ",moco-feed/long,moco-pretrain/long,moco-tests/long --locked --no-fail-fast"
             ),
             env: Environment::Plain,
         },

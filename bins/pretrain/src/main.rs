@@ -1,84 +1,86 @@
 //! Pretrains an encoder by Momentum Contrast.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+mod args;
+mod resume;
+
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use moco_cli::{
-    Console, Device, Exit, components, default_name, exit_code, print_result, stop_on_signals,
-    summary_table, watch,
+    Console, Exit, components, default_name, exit_code, print_result, refuse_ranks,
+    stop_on_signals, summary_table, warn_of_rejected, watch,
 };
-use moco_config::{LoadedPretrain, check_resume, load_pretrain, load_stored_pretrain};
+use moco_config::{LoadedPretrain, load_pretrain, load_stored_pretrain};
 use moco_telemetry::RunLog;
-use moco_train::{Control, Outcome, RunFolder, pretrain};
+use moco_train::{ChangedData, Continued, Control, Outcome, RunFolder, SavedRun, Start, pretrain};
+
+use crate::args::Args;
 
 #[global_allocator]
 static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     moco_ops::Recycler::new(mimalloc::MiMalloc);
-
-const EXAMPLES: &str = "\
-Examples:
-  cargo xtask pretrain                                    the default run, under 5 minutes on 2 cores
-  cargo xtask pretrain --set run.seed=1 --name seed-1     another seed
-  cargo xtask --features cifar pretrain configs/pretrain/cifar10-notebook.toml --set data.root=FOLDER
-  cargo xtask pretrain --resume seed-1                    continue where it stopped
-
-Exit codes: 0 done, 1 failed, 2 usage or config, 3 bad data or missing device, 4 stopped by a health rule,
-75 stopped on request and resumable, 130 second Ctrl-C.";
-
-/// Pretrains an image encoder by Momentum Contrast and measures it at the end.
-///
-/// Ctrl-C, SIGTERM and SIGUSR1 finish the step, save a checkpoint and exit with code 75.
-#[derive(Debug, Parser)]
-#[command(name = "pretrain", version, after_help = EXAMPLES)]
-struct Args {
-    /// The config; `configs/pretrain/` holds the papers' recipes.
-    #[arg(default_value = "configs/pretrain/default.toml", conflicts_with = "resume")]
-    config: PathBuf,
-    /// Overrides a key of the config; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// Continues this run from its newest valid checkpoint.
-    #[arg(long, value_name = "RUN")]
-    resume: Option<String>,
-    /// Name of the run; the next number and the config's name if left out.
-    #[arg(long, conflicts_with = "resume")]
-    name: Option<String>,
-    /// Where to compute: cpu or cuda:N.
-    #[arg(long, default_value = "cpu")]
-    device: Device,
-    /// Folder of all runs.
-    #[arg(long, default_value = "runs")]
-    runs: PathBuf,
-    /// Prints the resolved config with the origin of each key and ends.
-    #[arg(long)]
-    print_config: bool,
-}
 
 fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
+    refuse_ranks()?;
     let stop = stop_on_signals()?;
-    if let Some(name) = &args.resume {
-        let resume = RunFolder::resume(&args.runs, name)?;
-        let loaded = load_stored_pretrain(&resume.folder.file("config.toml"), &args.sets)?;
-        check_resume(name, resume.folder.config(), &loaded.resolved)?;
-        let device = args.device.open_for(&loaded.plan)?;
-        return train(args, &device, &loaded, &resume.folder, Some(&resume.newest), &stop);
+    match &args.resume {
+        Some(name) => continued(args, name, &stop),
+        None => begun(args, &stop),
     }
-    let loaded = load_pretrain(&args.config, &args.sets)?;
+}
+
+/// A run that stopped.
+fn continued(args: &Args, name: &str, stop: &AtomicBool) -> anyhow::Result<Exit> {
+    let opened = resume::open(args, name, &Console::detect())?;
+    if args.print_config {
+        print_result(&opened.loaded.resolved);
+        return Ok(Exit::Done);
+    }
+    let accepts = args.accept_changed_data;
+    let start = Start::Resume(Continued {
+        newest: &opened.resume.newest,
+        changed_data: if accepts { ChangedData::Accept } else { ChangedData::Refuse },
+        extended_from: opened.extended_from,
+    });
+    let device = args.device.open_for(&opened.loaded.plan)?;
+    train(args, &device, &opened.loaded, &opened.resume.folder, start, stop)
+}
+
+/// A new run, from random weights or from those of another run.
+fn begun(args: &Args, stop: &AtomicBool) -> anyhow::Result<Exit> {
+    let parent = match &args.fork {
+        Some(run) => Some((run.as_str(), RunFolder::parent(&args.runs, run)?)),
+        None => None,
+    };
+    if let Some((_, saved)) = &parent {
+        warn_of_rejected(&saved.rejected, &Console::detect());
+    }
+    let loaded = match &parent {
+        Some((run, SavedRun { config, .. })) => {
+            load_stored_pretrain(config, &format!("the config of {run}"), &args.sets)?
+        }
+        None => load_pretrain(&args.config, &args.sets)?,
+    };
     if args.print_config {
         print_result(&loaded.resolved);
         return Ok(Exit::Done);
     }
     let device = args.device.open_for(&loaded.plan)?;
-    let name = args.name.clone().unwrap_or_else(|| default_name(&args.runs, &args.config));
+    let default = || match &args.fork {
+        Some(run) => default_name(&args.runs, Path::new(&format!("{run}-fork.toml"))),
+        None => default_name(&args.runs, &args.config),
+    };
+    let name = args.name.clone().unwrap_or_else(default);
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
-    let outcome = train(args, &device, &loaded, &folder, None, &stop);
+    let start = parent.as_ref().map_or(Start::New, |(run, saved)| Start::Fork { saved, run });
+    let outcome = train(args, &device, &loaded, &folder, start, stop);
     if outcome.is_err() {
         // The run's own error is reported, whatever becomes of its folder.
         drop(folder.give_back());
@@ -91,8 +93,8 @@ fn train(
     device: &candle_core::Device,
     loaded: &LoadedPretrain,
     folder: &RunFolder,
-    newest: Option<&moco_train::Newest>,
-    stop: &std::sync::atomic::AtomicBool,
+    start: Start<'_>,
+    stop: &AtomicBool,
 ) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
     let run_log = RunLog::append(&folder.file("run.log"))?;
@@ -104,7 +106,7 @@ fn train(
         let mut observe = watch(&mut console, &is_stopping, &mut log);
         let control = Control { stop, observe: &mut observe };
         moco_pipeline::run_on_big_stack("trainer", || {
-            pretrain(&loaded.plan, components, folder, newest, control)
+            pretrain(&loaded.plan, components, folder, start, control)
         })?
     };
     console.finish();

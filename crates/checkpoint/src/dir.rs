@@ -89,6 +89,69 @@ pub fn newest_valid(folder: &Path) -> Result<Newest, CheckpointError> {
     Dir { fs: SystemFs, folder: folder.to_owned(), keep: 1 }.newest_valid()
 }
 
+/// Whether a folder of checkpoints is missing, empty, or holds only what killed saves left: then no save was
+/// ever committed in it, and nothing is lost with it.
+///
+/// # Errors
+/// [`CheckpointError::Io`] if the folder cannot be listed.
+pub fn is_without_saves(folder: &Path) -> Result<bool, CheckpointError> {
+    if !folder.exists() {
+        return Ok(true);
+    }
+    let entries = std::fs::read_dir(folder).map_err(io_error("list", folder))?;
+    for entry in entries {
+        let name = entry.map_err(io_error("list", folder))?.file_name();
+        if !name.to_str().is_some_and(is_leftover) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Deletes what killed saves left in a folder (`.tmp-STEP-PID`), nothing else.
+///
+/// # Errors
+/// [`CheckpointError::Io`] if the folder cannot be read or cleaned.
+pub fn remove_leftovers(folder: &Path) -> Result<(), CheckpointError> {
+    Dir { fs: SystemFs, folder: folder.to_owned(), keep: 1 }.remove_leftovers()
+}
+
+/// Writes a file such that a crash leaves its old content or its new one, and never a part of either: a
+/// temporary file beside it is written, synced and renamed, and the folder is synced.
+///
+/// # Errors
+/// [`CheckpointError::Io`]; the old content is intact unless the error is about syncing the folder.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    replace(&SystemFs, &folder.join(format!(".tmp-{name}")), path, bytes)?;
+    SystemFs.sync_folder(folder).map_err(io_error("sync", folder))
+}
+
+/// Writes and syncs a temporary file and renames it to `path`; the folder has yet to be synced.
+fn replace<F: Fs>(
+    fs: &F,
+    temporary: &Path,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(), CheckpointError> {
+    let written = write_synced(fs, temporary, bytes).and_then(|()| {
+        fs.rename(temporary, path).map_err(io_error("rename a temporary file to", path))
+    });
+    if written.is_err() {
+        // The first failure is the one to report; what remains is deleted or overwritten later.
+        drop(fs.remove(temporary));
+    }
+    written
+}
+
+fn write_synced<F: Fs>(fs: &F, path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let mut file = fs.create(path).map_err(io_error("create", path))?;
+    fs.write(&mut file, bytes).map_err(io_error("write", path))?;
+    fs.sync(&file).map_err(io_error("sync", path))
+}
+
 #[derive(Debug)]
 pub(crate) struct Dir<F> {
     pub(crate) fs: F,
@@ -100,10 +163,15 @@ impl<F: Fs> Dir<F> {
     pub(crate) fn open(fs: F, folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
         fs.create_folder(&folder).map_err(io_error("create folder", &folder))?;
         let dir = Self { fs, folder, keep };
-        for name in dir.names()?.iter().filter(|name| is_leftover(name)) {
-            dir.remove(&dir.folder.join(name))?;
-        }
+        dir.remove_leftovers()?;
         Ok(dir)
+    }
+
+    fn remove_leftovers(&self) -> Result<(), CheckpointError> {
+        for name in self.names()?.iter().filter(|name| is_leftover(name)) {
+            self.remove(&self.folder.join(name))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn save(&self, global_step: u64, bytes: &[u8]) -> Result<PathBuf, CheckpointError> {
@@ -127,21 +195,8 @@ impl<F: Fs> Dir<F> {
 
     fn write(&self, global_step: u64, path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
         let temporary = self.folder.join(format!(".tmp-{global_step}-{}", std::process::id()));
-        let written = self.write_temporary(&temporary, bytes).and_then(|()| {
-            self.fs.rename(&temporary, path).map_err(io_error("rename a temporary file to", path))
-        });
-        if written.is_err() {
-            // The first failure is the one to report; what remains is deleted at the next `open`.
-            drop(self.fs.remove(&temporary));
-        }
-        written?;
+        replace(&self.fs, &temporary, path, bytes)?;
         self.fs.sync_folder(&self.folder).map_err(io_error("sync", &self.folder))
-    }
-
-    fn write_temporary(&self, path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let mut file = self.fs.create(path).map_err(io_error("create", path))?;
-        self.fs.write(&mut file, bytes).map_err(io_error("write", path))?;
-        self.fs.sync(&file).map_err(io_error("sync", path))
     }
 
     /// Deletes the oldest of at least two valid checkpoints; false if there are fewer.
@@ -170,7 +225,9 @@ impl<F: Fs> Dir<F> {
         let mut rejected = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             let path = self.folder.join(file_name(step));
-            match load(&self.fs, &path) {
+            let loaded =
+                load(&self.fs, &path).and_then(|checkpoint| expect_step(checkpoint, step, &path));
+            match loaded {
                 Ok(checkpoint) => return Ok(Newest { checkpoint, path, rejected }),
                 Err(reason @ CheckpointError::TooNew { .. }) => return Err(reason),
                 Err(reason) => rejected.push(Rejected { path, reason }),
@@ -197,6 +254,19 @@ impl<F: Fs> Dir<F> {
 
 fn load<F: Fs>(fs: &F, path: &Path) -> Result<Checkpoint, CheckpointError> {
     format::parse(path, fs.read(path).map_err(io_error("read", path))?)
+}
+
+/// A file that was renamed would continue a run at a step that it has not reached, or fall out of the order.
+fn expect_step(
+    checkpoint: Checkpoint,
+    in_name: u64,
+    path: &Path,
+) -> Result<Checkpoint, CheckpointError> {
+    let inside = checkpoint.global_step;
+    if inside == in_name {
+        return Ok(checkpoint);
+    }
+    Err(CheckpointError::OtherStep { path: path.to_owned(), inside, name: file_name(inside) })
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {

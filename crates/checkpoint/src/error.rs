@@ -88,6 +88,16 @@ pub enum CheckpointError {
         /// The contradiction.
         source: SafeTensorError,
     },
+    /// A checkpoint under the name of another step.
+    #[error("{} holds step {inside}; if it belongs here, rename it to {name}", path.display())]
+    OtherStep {
+        /// The file.
+        path: PathBuf,
+        /// The step inside.
+        inside: u64,
+        /// The name of a file of that step.
+        name: String,
+    },
     /// The tensors or the metadata to be saved cannot be put into one file.
     #[error("cannot save `{name}` in a checkpoint: {reason}")]
     Unsavable {

@@ -2,7 +2,8 @@
 //! synced, and checksummed as a whole.
 //!
 //! The principal type is [`CheckpointDir`]: it saves the [`Checkpoint`]s of a run and finds the newest valid
-//! one; [`newest_valid`] does so in a folder that is only read.
+//! one; [`newest_valid`] does so in a folder that is only read. [`write_durably`] gives any small file the same
+//! protection.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ mod faults;
 mod format;
 mod fs;
 
-pub use dir::{CheckpointDir, Newest, newest_valid};
+pub use dir::{
+    CheckpointDir, Newest, is_without_saves, newest_valid, remove_leftovers, write_durably,
+};
 pub use error::{CheckpointError, Rejected};
 pub use format::{Checkpoint, FORMAT_VERSION};

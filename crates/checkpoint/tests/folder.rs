@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use moco_checkpoint::{CheckpointDir, CheckpointError, newest_valid};
+use moco_checkpoint::{
+    CheckpointDir, CheckpointError, is_without_saves, newest_valid, remove_leftovers, write_durably,
+};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -129,4 +131,61 @@ fn a_checkpoint_has_the_mode_of_an_ordinary_file() {
     fs::write(&ordinary, "").unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&path), mode(&ordinary));
+}
+
+#[test]
+fn a_step_that_is_not_that_of_the_name_is_reported_and_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = CheckpointDir::open(folder.path(), 9).unwrap();
+    let paths = [1, 2, 3].map(|step| save(&dir, step).unwrap());
+    // The files of steps 2 and 3 are swapped.
+    let aside = folder.path().join("aside");
+    for (from, to) in [(&paths[1], &aside), (&paths[2], &paths[1]), (&aside, &paths[2])] {
+        fs::rename(from, to).unwrap();
+    }
+    let newest = dir.newest_valid().unwrap();
+    assert_eq!((newest.checkpoint.global_step, &newest.path), (1, &paths[0]));
+    let reasons: Vec<String> = newest.rejected.iter().map(|one| one.reason.to_string()).collect();
+    let message = |path: &Path, inside: u64| {
+        format!(
+            "{} holds step {inside}; if it belongs here, rename it to step-{inside:010}.safetensors",
+            path.display()
+        )
+    };
+    assert_eq!(reasons, [message(&paths[2], 2), message(&paths[1], 3)]);
+}
+
+#[test]
+fn leftovers_are_no_saves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoints");
+    assert!(is_without_saves(&path).unwrap(), "there is no folder");
+    fs::create_dir(&path).unwrap();
+    assert!(is_without_saves(&path).unwrap());
+    fs::write(path.join(".tmp-5-4711"), "half").unwrap();
+    assert!(is_without_saves(&path).unwrap());
+    for name in ["step-0000000005.safetensors", "notes.txt"] {
+        fs::write(path.join(name), "").unwrap();
+        assert!(!is_without_saves(&path).unwrap(), "{name}");
+        remove_leftovers(&path).unwrap();
+        assert_eq!(names(&path), [name]);
+        fs::remove_file(path.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_is_replaced_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    for text in ["a = 1\n", "b = 2\n"] {
+        write_durably(&path, text.as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(names(folder.path()), ["config.toml"]);
+    }
+    // The name of the temporary file is taken by a folder.
+    let temporary = folder.path().join(".tmp-config.toml");
+    fs::create_dir(&temporary).unwrap();
+    let error = write_durably(&path, b"c").unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot create {}", temporary.display()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "b = 2\n");
 }

@@ -4,6 +4,7 @@
 mod console;
 mod device;
 mod exit;
+mod ranks;
 mod report;
 mod setup;
 mod signals;
@@ -12,7 +13,10 @@ mod store;
 pub use console::{Console, ConsoleKind, print_result};
 pub use device::{Activations, Device};
 pub use exit::{Exit, exit_code, usage};
+pub use ranks::refuse_ranks;
 pub use report::{summary_table, watch};
-pub use setup::{components, default_name, labeled_features, sources, trained_encoder};
+pub use setup::{
+    components, default_name, labeled_features, sources, trained_encoder, warn_of_rejected,
+};
 pub use signals::stop_on_signals;
 pub use store::open_store;

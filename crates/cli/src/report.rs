@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moco::{Alarm, HealthReport};
 use moco_ops::OutdatedChoices;
 use moco_telemetry::{format_bytes, format_count, format_duration};
-use moco_train::{Event, LogLine, Summary, Trio};
+use moco_train::{DataComparison, Event, Extension, LogLine, Parent, Summary, Trio};
 
 use crate::console::Console;
 
@@ -61,11 +61,6 @@ pub fn watch<'a>(
                     }
                 }
             }
-            Event::Monitor { global_step, knn } => {
-                let text = format!("step {global_step}: kNN {knn:.1} %");
-                log(&text);
-                console.line(&text);
-            }
             Event::Saving { global_step } => {
                 log(&format!("step {global_step}: saving a checkpoint"))
             }
@@ -81,11 +76,6 @@ pub fn watch<'a>(
                     ));
                 }
                 log(&format!("epoch {epoch}: the bottleneck was {}", bottleneck.unwrap_or("none")));
-            }
-            Event::Rejected { path, reason } => {
-                let text = format!("warning: {} was passed over: {reason}", path.display());
-                log(&text);
-                console.line(&text);
             }
             Event::Skipped { global_step, n_bad_samples, sample } => {
                 let text = format!(
@@ -106,20 +96,18 @@ pub fn watch<'a>(
                 log(&text);
                 console.line(&text);
             }
-            Event::ChosenAnew { outdated: OutdatedChoices { chosen_by, here } } => {
-                let text = format!(
-                    "warning: the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
-                );
-                log(&text);
-                console.line(&text);
-            }
             Event::Evaluating { what } => {
                 console.finish();
                 let text = format!("evaluating the {what}");
                 log(&text);
                 console.line(&text);
             }
-            _ => {}
+            event => {
+                if let Some(text) = plain_line(event) {
+                    log(&text);
+                    console.line(&text);
+                }
+            }
         }
         if is_stopping() && !told_stop {
             told_stop = true;
@@ -128,6 +116,65 @@ pub fn watch<'a>(
             console.line(text);
         }
     }
+}
+
+/// The line of an event that only is one.
+fn plain_line(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Monitor { global_step, knn } => format!("step {global_step}: kNN {knn:.1} %"),
+        Event::Rejected { path, reason } => {
+            format!("warning: {} was passed over: {reason}", path.display())
+        }
+        Event::DataCompared(comparison) => data_line(comparison),
+        Event::MetricsDamaged { path, lines } => {
+            let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
+            let more = if lines.len() > shown.len() { " and more" } else { "" };
+            format!(
+                "warning: {} damaged lines of {} were left out: {}{more}",
+                lines.len(),
+                path.display(),
+                shown.join(", "),
+            )
+        }
+        Event::Extended { extension, lr_before, lr_after } => {
+            let Extension { at_step, from_steps, to_steps } = extension;
+            format!(
+                "extend {from_steps} steps become {to_steps}: the schedule is computed over the new total, and the learning rate jumps from {lr_before:.6} at step {at_step} to {lr_after:.6} at the next"
+            )
+        }
+        Event::Forked(parent) => fork_line(parent),
+        Event::ChosenAnew { outdated: OutdatedChoices { chosen_by, here } } => format!(
+            "warning: the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
+        ),
+        _ => return None,
+    })
+}
+
+fn data_line(comparison: &DataComparison) -> String {
+    match comparison {
+        DataComparison::Same { digest } => {
+            let blind = if digest.contains("by name and size") {
+                "; content that changed while its size stayed is not seen"
+            } else {
+                ""
+            };
+            format!("data   as in the checkpoint: {digest}{blind}")
+        }
+        DataComparison::Accepted { difference } => format!("warning: accepted: {difference}"),
+        DataComparison::NotInCheckpoint => {
+            "data   not compared: the checkpoint is from before runs had a digest of their data; \
+             the next one has it"
+                .to_owned()
+        }
+        DataComparison::NotKnown => {
+            "data   not compared: this source of images has no digest".to_owned()
+        }
+    }
+}
+
+fn fork_line(Parent { run, run_id, step }: &Parent) -> String {
+    let id = run_id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+    format!("fork   encoders and queue of step {step} of {run}{id}; momentum buffers begin at zero")
 }
 
 fn log_line(line: &LogLine) -> String {
@@ -201,6 +248,9 @@ mod tests {
             peak_memory_bytes: Some(512 << 20),
             peak_device_memory_bytes: Some(3 << 30),
             final_checkpoint: "checkpoints/step-0000001500.safetensors".into(),
+            run_id: None,
+            parent: None,
+            extensions: Vec::new(),
         }
     }
 

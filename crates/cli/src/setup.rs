@@ -8,12 +8,13 @@ use moco_evaluate::FeatureSet;
 use moco_feed::Placement;
 use moco_ops::Precision;
 use moco_train::{
-    Components, DataAccess, SavedRun, Sources, TrainError, TrainedEncoder, open_sources,
+    Components, DataAccess, Rejected, SavedRun, Sources, TrainError, TrainedEncoder, open_sources,
     training_recipe,
 };
 
 use crate::console::Console;
 use crate::device::{Activations, Device};
+use crate::ranks::refuse_ranks;
 use crate::store::open_store;
 
 /// The components of a run by its config, on `device`.
@@ -56,19 +57,29 @@ fn with_bar<T>(open: impl FnOnce(DataAccess<'_>) -> Result<T, TrainError>) -> an
 /// be computed. f32 is multiplied as f32 there, whatever the run trained with.
 ///
 /// # Errors
-/// If there is none, its config does not load, or the device is not there or has no such activations.
+/// If there is none, its config does not load, the device is not there or has no such activations, or a launcher
+/// started several processes.
 pub fn trained_encoder(
     path: &Path,
     device: Device,
     activations: Activations,
 ) -> anyhow::Result<TrainedEncoder> {
+    refuse_ranks()?;
     let saved = SavedRun::load(path)?;
+    warn_of_rejected(&saved.rejected, &Console::detect());
     let loaded = load_pretrain_text(&saved.config, &path.display().to_string())
         .with_context(|| format!("the config inside {}", path.display()))?;
     let LoadedPretrain { plan, data, .. } = loaded;
     let dtype = activations.dtype_on(device, plan.precision)?;
     let placement = Placement { device: device.open(Precision::F32)?, dtype };
     Ok(TrainedEncoder::new(&saved, plan, data, placement)?)
+}
+
+/// Prints which newer checkpoints were passed over for an older one.
+pub fn warn_of_rejected(rejected: &[Rejected], console: &Console) {
+    for Rejected { path, reason } in rejected {
+        console.line(&format!("warning: {} was passed over: {reason}", path.display()));
+    }
 }
 
 /// A trained encoder's features of its config's training and test images.

@@ -48,7 +48,8 @@ fn features_of_images_without_labels_are_refused() {
     let encoder = build_encoder(&plan, DType::F32, &Device::Cpu).unwrap();
     let moco = Moco::new(encoder, plan.head, plan.moco.clone(), plan.optimizer, plan.seed).unwrap();
     let tensors = moco.state().unwrap();
-    let saved = SavedRun { tensors, config: loaded.resolved, global_step: 3 };
+    let (run_id, rejected) = (None, Vec::new());
+    let saved = SavedRun { tensors, config: loaded.resolved, global_step: 3, run_id, rejected };
     let mut trained = TrainedEncoder::new(&saved, plan, loaded.data, Placement::cpu()).unwrap();
     assert_eq!(trained.model.global_step(), 3);
     let access = DataAccess { open_store: &no_store, preparing: &mut |_, _, _| () };

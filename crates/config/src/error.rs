@@ -58,7 +58,9 @@ impl ConfigError {
             }
             Self::ResumeChanges { .. } => {
                 let allowed = RESUME_MAY_CHANGE.join(", ");
-                format!("error: {self}\n  = help: a resume may change {allowed}")
+                let others = "--extend STEPS makes a run longer, and --fork RUN begins another one \
+                              with its encoders and queue";
+                format!("error: {self}\n  = help: a resume may change {allowed}; {others}")
             }
         }
     }

@@ -137,7 +137,7 @@ fn collect_table(prefix: &str, table: &DeTable<'_>, keys: &mut Vec<KeySpan>) {
 }
 
 /// `a.b=1` is TOML; in `a.b=text` the word is taken as a string, since a shell eats quotes.
-fn parse_set(set: &str) -> Result<Layer, ConfigError> {
+pub(crate) fn parse_set(set: &str) -> Result<Layer, ConfigError> {
     let Some((key, value)) = set.split_once('=') else {
         let place = Place { name: SET.into(), text: set.into(), span: 0..set.len() };
         return Err(Diagnostic::new("expected section.key=value", place).into());

@@ -35,5 +35,5 @@ mod resume_keys;
 
 pub use error::{ConfigError, Diagnostic};
 pub use load::{LoadedPretrain, load_pretrain, load_pretrain_text, load_stored_pretrain};
-pub use resolved::{KeyChange, changed_keys, check_resume};
+pub use resolved::{KeyChange, StoredConfig, changed_keys, check_resume, compare_stored};
 pub use resume_keys::RESUME_MAY_CHANGE;

@@ -9,7 +9,7 @@ use crate::convert::convert;
 use crate::data::scheme;
 use crate::encoder;
 use crate::error::ConfigError;
-use crate::layer::{Layer, parse, read_layers};
+use crate::layer::{Layer, parse, parse_set, read_layers};
 use crate::merge::Merged;
 use crate::migrate::{Provenance, upgrade};
 use crate::resolved;
@@ -41,21 +41,29 @@ pub fn load_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, Con
     load(read_layers(path, sets)?, Provenance::User)
 }
 
-/// Reads the config of a run's folder, then `sets`, as [`load_pretrain`] does; one without a format has the first.
+/// Reads a resolved config of a run, such as the one inside a checkpoint, then `sets`, as [`load_pretrain`]
+/// does; `name` stands for the file in errors. One without a format has the first.
 ///
 /// # Errors
 /// As [`load_pretrain`].
-pub fn load_stored_pretrain(path: &Path, sets: &[String]) -> Result<LoadedPretrain, ConfigError> {
-    load(read_layers(path, sets)?, Provenance::Run)
+pub fn load_stored_pretrain(
+    text: &str,
+    name: &str,
+    sets: &[String],
+) -> Result<LoadedPretrain, ConfigError> {
+    let mut layers = vec![parse(name.to_owned(), text.to_owned())?];
+    for set in sets {
+        layers.push(parse_set(set)?);
+    }
+    load(layers, Provenance::Run)
 }
 
-/// Reads a resolved config from a text, such as the one inside a checkpoint; `name` stands for the file
-/// in errors. One without a format has the first.
+/// As [`load_stored_pretrain`], without overrides.
 ///
 /// # Errors
 /// As [`load_pretrain`].
 pub fn load_pretrain_text(text: &str, name: &str) -> Result<LoadedPretrain, ConfigError> {
-    load(vec![parse(name.to_owned(), text.to_owned())?], Provenance::Run)
+    load_stored_pretrain(text, name, &[])
 }
 
 fn load(layers: Vec<Layer>, provenance: Provenance) -> Result<LoadedPretrain, ConfigError> {

@@ -56,11 +56,49 @@ pub fn changed_keys(old_resolved: &str, new_resolved: &str) -> Result<Vec<KeyCha
     changes_from(&old, new_resolved)
 }
 
+/// What `config.toml` of a run is beside the config in its checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredConfig {
+    /// The same in every key.
+    Same,
+    /// There is none, or it is no text.
+    Missing,
+    /// A part of it, or no TOML: a crash or a full disk cut it.
+    Torn,
+    /// Another config; `old` is the checkpoint's value and `new` the file's.
+    Edited(Vec<KeyChange>),
+}
+
+/// Compares the text of a run's `config.toml`, if there is one, with the config in its checkpoint.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] if the checkpoint's is not TOML.
+pub fn compare_stored(
+    file: Option<&str>,
+    in_checkpoint: &str,
+) -> Result<StoredConfig, ConfigError> {
+    let old = values(&layer::parse("the config in the checkpoint".into(), in_checkpoint.into())?);
+    let Some(file) = file else { return Ok(StoredConfig::Missing) };
+    let is_cut = file.len() < in_checkpoint.len() && in_checkpoint.starts_with(file);
+    let Ok(new) = layer::parse("config.toml".into(), file.into()) else {
+        return Ok(StoredConfig::Torn);
+    };
+    match changes(&old, &values(&new)) {
+        changes if changes.is_empty() => Ok(StoredConfig::Same),
+        _ if is_cut => Ok(StoredConfig::Torn),
+        changes => Ok(StoredConfig::Edited(changes)),
+    }
+}
+
 /// Values by their keys, each with the comment after it.
 type Values = BTreeMap<String, (Value, String)>;
 
 fn changes_from(old: &Values, new_resolved: &str) -> Result<Vec<KeyChange>, ConfigError> {
     let new = values(&layer::parse("new config".into(), new_resolved.into())?);
+    Ok(changes(old, &new))
+}
+
+fn changes(old: &Values, new: &Values) -> Vec<KeyChange> {
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter_map(|key| {
         let (before, after) = (old.get(key), new.get(key));
@@ -74,7 +112,7 @@ fn changes_from(old: &Values, new_resolved: &str) -> Result<Vec<KeyChange>, Conf
             origin: after.map(|(_, origin)| origin.clone()).unwrap_or_default(),
         })
     });
-    Ok(changed.collect())
+    changed.collect()
 }
 
 /// The changes that a resume of `run` would make, all of which are among [`RESUME_MAY_CHANGE`]. A key that the

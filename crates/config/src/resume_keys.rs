@@ -1,7 +1,7 @@
 //! The keys that a resume may change.
 
-/// Keys that a resumed run may change, since they do not change what is computed. `x.*` is the whole
-/// section.
+/// Keys that a resumed run may change, since they do not change what is computed; images that moved are compared
+/// with those of the checkpoint. `x.*` is the whole section.
 pub const RESUME_MAY_CHANGE: &[&str] = &[
     "run.cuda_graph",
     "log.*",
@@ -9,6 +9,8 @@ pub const RESUME_MAY_CHANGE: &[&str] = &[
     "data.readers",
     "data.decoders",
     "data.root",
+    "data.test_root",
+    "data.manifest",
     "data.cache",
     "data.cache_bytes",
     "data.verify",

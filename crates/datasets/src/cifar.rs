@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moco_ingest::{EncodedSample, IngestError, SampleKey, Source, Split};
+use moco_ingest::{DataDigest, EncodedSample, IngestError, SampleKey, Source, Split};
 
 use crate::{
     error::DatasetsError,
@@ -55,6 +55,10 @@ impl Source for Cifar10 {
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
         self.images.label(sample_index)
+    }
+
+    fn digest(&self) -> Option<DataDigest> {
+        Some(DataDigest::of_pixels(&self.images.planes, &self.images.labels))
     }
 
     fn n_classes(&self) -> Option<u32> {

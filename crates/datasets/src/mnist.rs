@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moco_ingest::{EncodedSample, IngestError, SampleKey, Source, Split};
+use moco_ingest::{DataDigest, EncodedSample, IngestError, SampleKey, Source, Split};
 
 use crate::{
     error::DatasetsError,
@@ -60,6 +60,10 @@ impl Source for Mnist {
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
         self.images.label(sample_index)
+    }
+
+    fn digest(&self) -> Option<DataDigest> {
+        Some(DataDigest::of_pixels(&self.images.planes, &self.images.labels))
     }
 
     fn n_classes(&self) -> Option<u32> {

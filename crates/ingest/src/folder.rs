@@ -1,12 +1,13 @@
 //! Images in a folder for each class, numbered as torchvision's `ImageFolder` numbers them.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    digest::DataDigest,
     error::{IngestError, Remedy},
     index::{Index, Place},
     source::{EncodedSample, Payload, SampleKey, Source},
@@ -33,7 +34,7 @@ impl ImageFolder {
     pub fn open(root: &Path) -> Result<Self, IngestError> {
         let mut classes: Vec<String> = Vec::new();
         for (name, path) in entries(root)? {
-            if is_folder(&path)? {
+            if inspect(&path)?.is_dir() {
                 classes.push(name);
             }
         }
@@ -50,9 +51,9 @@ impl ImageFolder {
                 return unfit(root.join(class), "has no images");
             }
             files.sort_unstable();
-            for (folder, file) in files {
+            for (folder, file, size) in files {
                 let name = format!("{folder}/{file}");
-                let place = Place { name: &name, offset: 0, size: 0, label: Some(label) };
+                let place = Place { name: &name, offset: 0, size, label: Some(label) };
                 let full = || IngestError::IndexTooLarge { path: root.to_owned() };
                 index.push(place).ok_or_else(full)?;
             }
@@ -90,6 +91,10 @@ impl Source for ImageFolder {
         Ok(self.index.find(sample_index)?.label)
     }
 
+    fn digest(&self) -> Option<DataDigest> {
+        Some(DataDigest::of_images(self.index.iter().map(|image| (image.name, image.size))))
+    }
+
     fn n_classes(&self) -> Option<u32> {
         u32::try_from(self.classes.len()).ok()
     }
@@ -110,13 +115,21 @@ fn open_image(path: &Path) -> Result<File, IngestError> {
     })
 }
 
-/// Folder and name of each image below `path`, which is called `folder`.
-fn list(path: &Path, folder: &str, files: &mut Vec<(String, String)>) -> Result<(), IngestError> {
+/// Folder, name and size of each image below `path`, which is called `folder`.
+fn list(
+    path: &Path,
+    folder: &str,
+    files: &mut Vec<(String, String, u64)>,
+) -> Result<(), IngestError> {
     for (name, path) in entries(path)? {
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let found = inspect(&path)?;
         match promise(extension) {
-            _ if is_folder(&path)? => list(&path, &format!("{folder}/{name}"), files)?,
-            Promise::Image => files.push((folder.to_owned(), name)),
+            _ if found.is_dir() => list(&path, &format!("{folder}/{name}"), files)?,
+            // A file that is too large for the index is too large to be read, which says so.
+            Promise::Image => {
+                files.push((folder.to_owned(), name, found.len().min(u64::from(u32::MAX))));
+            }
             Promise::OtherImage => return Err(IngestError::ImageExtension { path }),
             Promise::Nothing => {}
         }
@@ -141,8 +154,8 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, IngestError> {
 }
 
 /// Follows links, as torchvision does.
-fn is_folder(path: &Path) -> Result<bool, IngestError> {
-    Ok(fs::metadata(path).map_err(IngestError::io("inspect", path))?.is_dir())
+fn inspect(path: &Path) -> Result<Metadata, IngestError> {
+    fs::metadata(path).map_err(IngestError::io("inspect", path))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     devkit::Devkit,
+    digest::DataDigest,
     error::{IngestError, Remedy},
     index::{Index, Place, Stamp},
     source::{EncodedSample, Payload, SampleKey, Source},
@@ -132,6 +133,10 @@ impl Source for ImageNet {
 
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError> {
         Ok(self.index.find(sample_index)?.label)
+    }
+
+    fn digest(&self) -> Option<DataDigest> {
+        Some(DataDigest::of_images(self.index.iter().map(|image| (image.name, image.size))))
     }
 
     fn n_classes(&self) -> Option<u32> {

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     cache::ShardCache,
+    digest::DataDigest,
     error::{IngestError, Remedy},
     index::{Index, Place},
     manifest::{Manifest, ShardEntry},
@@ -283,6 +284,11 @@ impl Source for ShardSet {
         let index = self.index(location.shard_idx)?;
         let label = self.place_of(&index, location)?.label;
         Ok(label.filter(|_| self.n_classes > 0))
+    }
+
+    fn digest(&self) -> Option<DataDigest> {
+        let shards = self.entries().map(|entry| (entry.blake3.as_str(), entry.bytes));
+        Some(DataDigest::of_shards(shards))
     }
 
     fn n_classes(&self) -> Option<u32> {

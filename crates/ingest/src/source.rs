@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::digest::DataDigest;
 use crate::error::IngestError;
 
 /// Random access to the samples of one split of a data set.
@@ -25,6 +26,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// If the index is out of range or the storage fails.
     fn label(&self, sample_index: u64) -> Result<Option<u32>, IngestError>;
+
+    /// What the split is known by, for a run to notice that it changed; `None` where nothing can be said
+    /// without reading every image.
+    fn digest(&self) -> Option<DataDigest> {
+        None
+    }
 
     /// Number of classes; `None` where the data set is not labeled.
     fn n_classes(&self) -> Option<u32>;

@@ -33,26 +33,6 @@ pub enum TelemetryError {
         /// The JSON that was to be written.
         got: String,
     },
-    /// A complete line of a metrics file is not JSON.
-    #[error("{}:{line_number}: expected a JSON object on each line: {source}", path.display())]
-    NotJson {
-        /// The metrics file.
-        path: PathBuf,
-        /// The line, from 1.
-        line_number: usize,
-        /// The parser's error.
-        source: serde_json::Error,
-    },
-    /// The step of a line of metrics is not a whole number.
-    #[error("{}:{line_number}: expected a whole number as `step`, got {got}", path.display())]
-    BadStep {
-        /// The metrics file.
-        path: PathBuf,
-        /// The line, from 1.
-        line_number: usize,
-        /// The text in its place.
-        got: String,
-    },
     /// The directives that choose which events are logged do not parse.
     #[error("bad log filter `{filter}`: {source} (try `info` or `info,moco_ingest=debug`)")]
     Filter {

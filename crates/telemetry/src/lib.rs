@@ -32,4 +32,4 @@ pub use format::{format_bytes, format_count, format_duration};
 pub use log::{RunLog, init_tracing, local_time};
 pub use memory::peak_memory_bytes;
 pub use meters::{Eta, Throughput};
-pub use metrics::{MetricsWriter, truncate_after};
+pub use metrics::{MetricsWriter, Truncated, truncate_after};

@@ -46,43 +46,62 @@ impl MetricsWriter {
     }
 }
 
-/// Drops every line whose `step` is greater than `global_step`, and an incomplete last line, so that the
-/// curve of a run resumed there has no step twice. Returns the number of lines dropped.
+/// The outcome of [`truncate_after`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Truncated {
+    /// Lines dropped for their step, and an incomplete last one.
+    pub n_dropped: usize,
+    /// Numbers, from 1, of complete lines that were no JSON object with a whole number as step, and of which
+    /// nothing can be read; dropped too.
+    pub damaged: Vec<usize>,
+}
+
+/// Drops every line whose `step` is greater than `global_step`, an incomplete last line and damaged lines, so
+/// that the curve of a run resumed there has no step twice and every reader can read it.
 ///
 /// A line without `step` stays. The file is replaced as a whole and durably, or not touched if there is
 /// nothing to drop; a missing file has nothing to drop.
 ///
 /// # Errors
-/// The file cannot be read or replaced, a complete line is not JSON, or a step is not a whole number.
-pub fn truncate_after(path: &Path, global_step: u64) -> Result<usize, TelemetryError> {
+/// The file cannot be read or replaced.
+pub fn truncate_after(path: &Path, global_step: u64) -> Result<Truncated, TelemetryError> {
+    let mut truncated = Truncated::default();
     let text = match std::fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(truncated),
         Err(error) => return Err(TelemetryError::io("read", path)(error)),
     };
-    let (mut kept, mut n_dropped) = (Vec::with_capacity(text.len()), 0);
-    for (line_idx, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let is_complete = line.ends_with(b"\n");
-        if is_complete && step_of(path, line_idx + 1, line)?.is_none_or(|step| step <= global_step)
-        {
-            kept.extend_from_slice(line);
-        } else {
-            n_dropped += 1;
+    let mut kept = Vec::with_capacity(text.len());
+    for (line, number) in text.split_inclusive(|byte| *byte == b'\n').zip(1..) {
+        match step_of(line) {
+            _ if !line.ends_with(b"\n") => truncated.n_dropped += 1,
+            Step::Unreadable => truncated.damaged.push(number),
+            Step::Done(step) if step > global_step => truncated.n_dropped += 1,
+            Step::Done(_) | Step::None => kept.extend_from_slice(line),
         }
     }
-    if n_dropped > 0 {
+    if kept.len() < text.len() {
         replace(path, &kept).map_err(TelemetryError::io("replace", path))?;
     }
-    Ok(n_dropped)
+    Ok(truncated)
 }
 
-fn step_of(path: &Path, line_number: usize, line: &[u8]) -> Result<Option<u64>, TelemetryError> {
-    let path = || path.to_owned();
-    let object: Map<String, Value> = serde_json::from_slice(line)
-        .map_err(|source| TelemetryError::NotJson { path: path(), line_number, source })?;
-    let Some(step) = object.get("step") else { return Ok(None) };
-    let bad = || TelemetryError::BadStep { path: path(), line_number, got: step.to_string() };
-    step.as_u64().map(Some).ok_or_else(bad)
+/// The step in a line.
+enum Step {
+    Done(u64),
+    /// A line about something else.
+    None,
+    Unreadable,
+}
+
+fn step_of(line: &[u8]) -> Step {
+    let Ok(object) = serde_json::from_slice::<Map<String, Value>>(line) else {
+        return Step::Unreadable;
+    };
+    match object.get("step") {
+        None => Step::None,
+        Some(step) => step.as_u64().map_or(Step::Unreadable, Step::Done),
+    }
 }
 
 /// A crash leaves the old file or the new one: the new bytes are on the disk before the name is, and the
@@ -162,9 +181,10 @@ mod tests {
             (String::new(), 3, String::new(), 0),
         ] {
             let (folder, path) = folder_with(&text);
-            assert_eq!(truncate_after(&path, global_step).unwrap(), n_dropped, "{text}");
+            let dropped = |n_dropped| Truncated { n_dropped, damaged: Vec::new() };
+            assert_eq!(truncate_after(&path, global_step).unwrap(), dropped(n_dropped), "{text}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), kept, "{text}");
-            assert_eq!(truncate_after(&path, global_step).unwrap(), 0, "twice: {text}");
+            assert_eq!(truncate_after(&path, global_step).unwrap(), dropped(0), "twice: {text}");
             assert_eq!(folder.path().read_dir().unwrap().count(), 1, "a file is left over");
         }
     }
@@ -172,29 +192,32 @@ mod tests {
     #[test]
     fn a_missing_file_has_nothing_to_drop() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(truncate_after(&folder.path().join("none.jsonl"), 0).unwrap(), 0);
+        let missing = folder.path().join("none.jsonl");
+        assert_eq!(truncate_after(&missing, 0).unwrap(), Truncated::default());
     }
 
     #[test]
-    fn a_damaged_line_is_named_and_the_file_left_alone() {
-        for (text, message) in [
-            (
-                "{\"step\":1}\n{\"step\":2{\"step\":3}\n{\"step\":9}\n",
-                "2: expected a JSON object on each line: expected `,` or `}` at line 1 column 10",
-            ),
-            (
-                "[1]\n",
-                "1: expected a JSON object on each line: invalid type: sequence, expected a map at \
-                 line 1 column 0",
-            ),
-            ("{\"step\":1.5}\n", "1: expected a whole number as `step`, got 1.5"),
-            ("{\"step\":\"7\"}\n", "1: expected a whole number as `step`, got \"7\""),
+    fn damaged_lines_are_counted_and_dropped() {
+        let (one, two) = ("{\"step\":1}\n", "{\"step\":2}\n");
+        for damaged in [
+            "{\"step\":2{\"step\":3}\n",
+            "[1]\n",
+            "\n",
+            "{\"step\":1.5}\n",
+            "{\"step\":\"7\"}\n",
+            "\0\0\0\0\n",
         ] {
-            let (_folder, path) = folder_with(text);
-            let error = truncate_after(&path, 1).unwrap_err().to_string();
-            assert_eq!(error, format!("{}:{message}", path.display()));
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            let text = [one, damaged, two, damaged, "{\"step\":9}\n", "{\"st"].concat();
+            let (_folder, path) = folder_with(&text);
+            let expected = Truncated { n_dropped: 2, damaged: vec![2, 4] };
+            assert_eq!(truncate_after(&path, 2).unwrap(), expected, "{damaged:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), [one, two].concat());
         }
+        // A line of bytes that are no text.
+        let (_folder, path) = folder_with(one);
+        std::fs::write(&path, b"\xff\xfe\n{\"step\":1}\n").unwrap();
+        assert_eq!(truncate_after(&path, 2).unwrap().damaged, [1]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), one);
     }
 
     #[test]

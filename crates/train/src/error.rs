@@ -12,6 +12,8 @@ use moco_feed::FeedError;
 use moco_ingest::{BadSample, IngestError};
 use moco_pipeline::PipelineError;
 
+use crate::difference::{Difference, listed};
+
 /// A run ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -138,6 +140,52 @@ pub enum TrainError {
         /// Names of the runs beside it.
         known: String,
     },
+    /// A resume of a run that has no checkpoint.
+    #[error(
+        "no usable checkpoint in {}: the run ended before its first was saved; \
+         start it again with --name {name}",
+        folder.display()
+    )]
+    NothingSaved {
+        /// The folder of its checkpoints.
+        folder: PathBuf,
+        /// The run's name.
+        name: String,
+    },
+    /// A checkpoint is not what the run has become, or of another run.
+    #[error("{} does not agree with its checkpoint {checkpoint}{}", run.display(), listed(differences))]
+    Disagree {
+        /// The run's folder.
+        run: PathBuf,
+        /// File name of the checkpoint.
+        checkpoint: String,
+        /// The values in question.
+        differences: Vec<Difference>,
+    },
+    /// An extension that does not make a run longer.
+    #[error("{} is {from_steps} steps long; --extend must be more, got {to_steps}", run.display())]
+    NotLonger {
+        /// The run's folder.
+        run: PathBuf,
+        /// Its length.
+        from_steps: u64,
+        /// The length that was asked for.
+        to_steps: u64,
+    },
+    /// A fork whose config has another network or queue than its parent.
+    #[error(
+        "step {step} of {run} does not fit this config: {reason}; a fork keeps the network and the queue \
+         of its parent, so leave [encoder], moco.mechanism, moco.dim, moco.queue_size and \
+         moco.queue_precision as they were"
+    )]
+    ForkUnfit {
+        /// The parent's name.
+        run: String,
+        /// The step of its checkpoint.
+        step: u64,
+        /// The tensor in question.
+        reason: String,
+    },
     /// Another process writes this run.
     #[error("{} is in use by another process", path.display())]
     Locked {
@@ -232,7 +280,12 @@ impl TrainError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::RunExists { .. } | Self::NoRun { .. } | Self::Recipe(_) => ErrorKind::Usage,
+            Self::RunExists { .. }
+            | Self::NoRun { .. }
+            | Self::Disagree { .. }
+            | Self::NotLonger { .. }
+            | Self::ForkUnfit { .. }
+            | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. }
             | Self::Moco(MocoError::NotFinite { .. } | MocoError::ImageNotFinite { .. }) => {
                 ErrorKind::Health
@@ -250,6 +303,7 @@ impl TrainError {
             | Self::Telemetry(_)
             | Self::File { .. }
             | Self::TooNew { .. }
+            | Self::NothingSaved { .. }
             | Self::Locked { .. } => ErrorKind::DataOrMachine,
             Self::Feed(error) | Self::Data { source: error, .. } => ErrorKind::of_feed(error),
             Self::Pipeline(error) => ErrorKind::of_stage(error),

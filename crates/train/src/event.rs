@@ -9,6 +9,9 @@ use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
 use serde::Serialize;
 
+use crate::difference::Difference;
+use crate::summary::{Extension, Parent};
+
 /// Something happened.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -61,6 +64,26 @@ pub enum Event<'a> {
         /// Why.
         reason: String,
     },
+    /// The images of a resumed run were compared with those of its checkpoint.
+    DataCompared(&'a DataComparison),
+    /// Lines of the metrics could not be read on resume, and were left out.
+    MetricsDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Their numbers, from 1.
+        lines: &'a [usize],
+    },
+    /// The run was made longer, and with it the schedule.
+    Extended {
+        /// The lengths.
+        extension: Extension,
+        /// Learning rate of the last step under the old length.
+        lr_before: f64,
+        /// Learning rate of the next step under the new one.
+        lr_after: f64,
+    },
+    /// The run begins with the encoders and the queue of another one.
+    Forked(&'a Parent),
     /// A training image could not be used, and another took its place.
     Skipped {
         /// Steps done before the batch that it is missing from.
@@ -87,6 +110,25 @@ pub enum Event<'a> {
         /// Pixels, random encoder or trained encoder.
         what: &'static str,
     },
+}
+
+/// What became of the images that a checkpoint was trained on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataComparison {
+    /// They are the same, as far as the digest sees.
+    Same {
+        /// The digest of the training images.
+        digest: String,
+    },
+    /// They are others, which was accepted.
+    Accepted {
+        /// The difference.
+        difference: Difference,
+    },
+    /// The checkpoint is from before they had a digest.
+    NotInCheckpoint,
+    /// Their source has no digest.
+    NotKnown,
 }
 
 /// A log line, as it is in `metrics.jsonl`: means since the line before, except where it says otherwise.

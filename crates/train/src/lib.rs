@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod components;
+mod difference;
 mod error;
 mod event;
 mod features;
+mod identity;
 mod measure;
 mod metrics;
 mod plan;
@@ -17,14 +19,17 @@ mod run_folder;
 mod run_state;
 mod snapshot;
 mod sources;
+mod start;
 mod summary;
 mod tally;
 mod trained;
 
 pub use components::{Components, build_encoder, training_recipe};
+pub use difference::{Acceptance, Difference};
 pub use error::{DataFault, ErrorKind, TrainError};
-pub use event::{Event, LogLine};
+pub use event::{DataComparison, Event, LogLine};
 pub use features::{encode, placement_of};
+pub use identity::RunId;
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 // What a plan is made of, and what events and errors hold.
 pub use moco_feed::{FeedError, FinishOn, InputPlan, Pairing, WorkerPlan};
@@ -34,9 +39,10 @@ pub use plan::{
     LinearPlan, PretrainPlan, ShardCheck, ShardsPlan,
 };
 pub use pretrain::{Control, Outcome, pretrain};
-pub use run_folder::{Newest, Resume, RunFolder};
+pub use run_folder::{FoundId, Newest, Rejected, Resume, RunFolder};
 pub use run_state::FORMAT;
 pub use snapshot::SavedRun;
 pub use sources::{DataAccess, OpenStore, Preparing, Sources, no_store, open_sources};
-pub use summary::{Summary, Trio};
+pub use start::{ChangedData, Continued, Start};
+pub use summary::{Extension, Parent, Summary, Trio};
 pub use trained::TrainedEncoder;

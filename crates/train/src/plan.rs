@@ -79,6 +79,17 @@ pub enum Length {
     Epochs(u64),
 }
 
+impl Length {
+    /// In optimizer updates.
+    #[must_use]
+    pub fn steps(self, steps_per_epoch: u64) -> u64 {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
+        }
+    }
+}
+
 /// How often something happens, in steps; 0 = never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cadence {

@@ -5,26 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use moco::{Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep};
-use moco_checkpoint::Newest;
 use moco_feed::{DeviceBatches, FeedError};
 use moco_ingest::{BadSample, BadSamples, OverBudget};
-use moco_ops::{
-    convolution_choices, peak_device_memory_bytes, prefer_convolution_choices, varying_convolutions,
-};
+use moco_ops::{convolution_choices, peak_device_memory_bytes, varying_convolutions};
 use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
-use moco_telemetry::{MetricsWriter, peak_memory_bytes, truncate_after};
+use moco_telemetry::{MetricsWriter, peak_memory_bytes};
 
 use crate::components::{Components, build_model};
 use crate::error::{DataFault, TrainError};
 use crate::event::Event;
 use crate::features::placement_of;
+use crate::identity::{DataOrigin, Origin};
 use crate::measure::Evaluator;
 use crate::metrics::Line;
-use crate::plan::{Length, PretrainPlan};
+use crate::plan::PretrainPlan;
 use crate::run_folder::{BAD_SAMPLES, RunFolder};
 use crate::run_state::RunState;
 use crate::snapshot::{self, Snapshot};
+use crate::start::{Start, Starting};
 use crate::summary::{Summary, Trio};
 use crate::tally::{StepContext, StepRange, Tally};
 
@@ -49,7 +48,7 @@ impl std::fmt::Debug for Control<'_> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// All steps were done.
-    Finished(Summary),
+    Finished(Box<Summary>),
     /// It was asked to stop; the checkpoint is durable.
     Stopped {
         /// Steps done.
@@ -59,16 +58,17 @@ pub enum Outcome {
     },
 }
 
-/// Trains by Momentum Contrast, from the start or from a checkpoint of the same run, and evaluates at
-/// the end. The folder's config goes into the checkpoints.
+/// Trains by Momentum Contrast, from the start or from a checkpoint, and evaluates at the end. The folder's
+/// config goes into the checkpoints.
 ///
 /// # Errors
-/// If a stage fails, the loss is not finite, or something cannot be written. What was saved stays.
+/// If a checkpoint does not fit, a stage fails, the loss is not finite, or something cannot be written. What was
+/// saved stays.
 pub fn pretrain(
     plan: &PretrainPlan,
     components: Components,
     folder: &RunFolder,
-    newest: Option<&Newest>,
+    start: Start<'_>,
     mut control: Control<'_>,
 ) -> Result<Outcome, TrainError> {
     let started = Instant::now();
@@ -76,10 +76,8 @@ pub fn pretrain(
     let n_images = sources.train.len();
     let order = plan.training_order(sources.train.as_ref())?;
     let steps_per_epoch = order.sampler.steps_per_epoch();
-    let total_steps = match plan.length {
-        Length::Steps(steps) => steps,
-        Length::Epochs(epochs) => epochs * steps_per_epoch,
-    };
+    let total_steps = plan.length.steps(steps_per_epoch);
+    let data = DataOrigin::of(&sources);
     let placement = placement_of(encoder.as_ref(), plan.precision.activations());
     let device = placement.device.clone();
     let evaluator = match sources.labeled {
@@ -89,24 +87,9 @@ pub fn pretrain(
     let mut random = encoder.fork()?;
     let execution = if plan.cuda_graph { Execution::Captured } else { Execution::Eager };
     let mut model = build_model(plan, encoder, execution)?;
-    let metrics_file = folder.file("metrics.jsonl");
-    let (mut seconds_before, mut n_bad_samples) = (0.0, 0);
-    if let Some(newest) = newest {
-        for rejected in &newest.rejected {
-            let (path, reason) = (rejected.path.clone(), rejected.reason.to_string());
-            (control.observe)(&Event::Rejected { path, reason });
-        }
-        let tensors = snapshot::tensors(&newest.checkpoint, &newest.path)?;
-        model.load_state(&tensors, newest.checkpoint.global_step)?;
-        let state = RunState::from_metadata(&newest.checkpoint.metadata, &newest.path)?;
-        if let Some(choices) = &state.convolutions
-            && let Some(outdated) = prefer_convolution_choices(&device, choices)?
-        {
-            (control.observe)(&Event::ChosenAnew { outdated: &outdated });
-        }
-        (seconds_before, n_bad_samples) = (state.wall_seconds, state.n_bad_samples);
-        truncate_after(&metrics_file, newest.checkpoint.global_step)?;
-    }
+    let starting = Starting { plan, folder, data, total_steps, steps_per_epoch };
+    let begun = starting.begin(start, model.as_mut(), &mut control.observe)?;
+    let seconds_before = begun.wall_seconds;
     (control.observe)(&Event::Started {
         global_step: model.global_step(),
         total_steps,
@@ -117,7 +100,7 @@ pub fn pretrain(
     let order = order.after_steps(model.global_step());
     let stages = plan.view_stages(placement);
     let batches = stages.training(&sources.train, augmentation, &order, plan.on_bad_sample)?;
-    let mut metrics = MetricsWriter::append(&metrics_file)?;
+    let mut metrics = MetricsWriter::append(&folder.file("metrics.jsonl"))?;
     let mut session = Session {
         plan,
         total_steps,
@@ -130,14 +113,15 @@ pub fn pretrain(
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
         checkpoints: snapshot::writer(folder.checkpoints(plan.cadence.keep_checkpoints)?)?,
         folder,
-        saved_step: newest.map(|newest| newest.checkpoint.global_step),
+        saved_step: Some(model.global_step()).filter(|step| *step > 0),
         started,
         seconds_before,
         bad_samples: BadSamples::listed_in(
             &folder.file(BAD_SAMPLES),
             plan.on_bad_sample,
-            n_bad_samples,
+            begun.n_bad_samples,
         )?,
+        origin: &begun.origin,
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
@@ -163,6 +147,9 @@ pub fn pretrain(
         peak_memory_bytes: None,
         peak_device_memory_bytes: None,
         final_checkpoint: format!("checkpoints/step-{:010}.safetensors", model.global_step()),
+        run_id: Some(folder.id().to_string()),
+        parent: begun.origin.parent.clone(),
+        extensions: begun.origin.extensions.clone(),
     };
     if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
         (control.observe)(&Event::Evaluating { what: "pixels" });
@@ -177,7 +164,7 @@ pub fn pretrain(
     summary.peak_memory_bytes = peak_memory_bytes().ok();
     summary.peak_device_memory_bytes = peak_device_memory_bytes(&device)?;
     folder.write_summary(&summary)?;
-    Ok(Outcome::Finished(summary))
+    Ok(Outcome::Finished(Box::new(summary)))
 }
 
 /// One process's share of a run.
@@ -194,6 +181,7 @@ struct Session<'a> {
     saved_step: Option<u64>,
     started: Instant,
     seconds_before: f64,
+    origin: &'a Origin,
     /// Those in the batches that were trained on, and in the list also those of the batch after.
     bad_samples: BadSamples,
     /// Statistics that were not read yet.
@@ -357,6 +345,7 @@ impl Session<'_> {
             wall_seconds,
             n_bad_samples,
             convolutions: convolution_choices(model.device())?,
+            origin: self.origin.clone(),
         };
         self.bad_samples.save()?;
         self.saved_step = Some(model.global_step());

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use moco::{Mechanism, MocoState};
-use moco_checkpoint::{Checkpoint, CheckpointDir};
+use moco_checkpoint::{Checkpoint, CheckpointDir, Rejected};
 use moco_pipeline::{PipelineError, Sink};
 
 use crate::error::{During, TrainError};
+use crate::identity::RunId;
 use crate::run_state::{self, RunState};
 
 /// A copy of a run's state that the writer owns: the model's own tensors change in place.
@@ -50,6 +51,10 @@ pub struct SavedRun {
     pub config: String,
     /// Steps done.
     pub global_step: u64,
+    /// The id of the run; `None` for one from before there were any.
+    pub run_id: Option<RunId>,
+    /// Newer checkpoints of the folder that cannot be used, newest first; worth a warning.
+    pub rejected: Vec<Rejected>,
 }
 
 impl SavedRun {
@@ -59,17 +64,19 @@ impl SavedRun {
     /// # Errors
     /// If there is no valid checkpoint, or it was not written by pretraining.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let (checkpoint, path): (Checkpoint, PathBuf) = if path.is_dir() {
+        let (checkpoint, path, rejected): (Checkpoint, PathBuf, _) = if path.is_dir() {
             let inner = path.join("checkpoints");
             let folder = if inner.is_dir() { inner } else { path.to_owned() };
             let newest = moco_checkpoint::newest_valid(&folder)?;
-            (newest.checkpoint, newest.path)
+            (newest.checkpoint, newest.path, newest.rejected)
         } else {
-            (CheckpointDir::load(path)?, path.to_owned())
+            (CheckpointDir::load(path)?, path.to_owned(), Vec::new())
         };
         let tensors = tensors(&checkpoint, &path)?;
-        let RunState { config, .. } = RunState::from_metadata(&checkpoint.metadata, &path)?;
-        Ok(Self { tensors, config, global_step: checkpoint.global_step })
+        let state = RunState::from_metadata(&checkpoint.metadata, &path)?;
+        let RunState { config, origin, .. } = state;
+        let global_step = checkpoint.global_step;
+        Ok(Self { tensors, config, global_step, run_id: origin.run_id, rejected })
     }
 }
 

@@ -38,6 +38,37 @@ pub struct Summary {
     pub peak_device_memory_bytes: Option<u64>,
     /// The last checkpoint, relative to the run folder.
     pub final_checkpoint: String,
+    /// The id of the run; `None` in summaries from before runs had one.
+    #[serde(default)]
+    pub run_id: Option<String>,
+    /// The run whose encoders and queue this one began with.
+    #[serde(default)]
+    pub parent: Option<Parent>,
+    /// Each time the run was made longer.
+    #[serde(default)]
+    pub extensions: Vec<Extension>,
+}
+
+/// The origin of a forked run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Name of the other run.
+    pub run: String,
+    /// Its id; `None` for a run from before there were any.
+    pub run_id: Option<String>,
+    /// The step of its checkpoint.
+    pub step: u64,
+}
+
+/// A run was made longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    /// Steps done at that time.
+    pub at_step: u64,
+    /// Steps of the whole run until then.
+    pub from_steps: u64,
+    /// And from then on.
+    pub to_steps: u64,
 }
 
 impl Summary {

@@ -7,7 +7,9 @@ use candle_core::{DType, Device};
 use moco_augment::{AugmentError, Augmentation, RgbImage, flip_horizontal, resize_shorter_side};
 use moco_encoders::AutogradEncoder;
 use moco_example_encoder::{FEATURE_DIM, PatchMixer};
-use moco_train::{Components, Control, DataAccess, RunFolder, no_store, open_sources, pretrain};
+use moco_train::{
+    Components, Control, DataAccess, RunFolder, Start, no_store, open_sources, pretrain,
+};
 
 struct FlipOnly;
 
@@ -37,6 +39,6 @@ fn main() -> anyhow::Result<()> {
     let name = format!("swap-{}", std::process::id());
     let folder = RunFolder::create(Path::new("runs"), &name, &loaded.resolved)?;
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
-    let outcome = pretrain(plan, components, &folder, None, control)?;
+    let outcome = pretrain(plan, components, &folder, Start::New, control)?;
     Ok(writeln!(std::io::stdout(), "{outcome:#?}")?)
 }

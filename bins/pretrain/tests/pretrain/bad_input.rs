@@ -254,7 +254,7 @@ fn runs_that_exist_do_not_exist_or_would_change() {
         &["first was trained with moco.queue_size = 40", "moco.queue_size=48", "may change"],
     );
     std::fs::remove_dir_all(bench.path("runs/first/checkpoints")).unwrap();
-    check(&bench, &["--resume", "first"], 3, &["no usable checkpoint"]);
+    check(&bench, &["--resume", "first"], 3, &["no usable checkpoint", "--name first"]);
 }
 
 #[test]

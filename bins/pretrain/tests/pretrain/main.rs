@@ -2,7 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+#[cfg(feature = "long")]
+mod campaigns;
 mod common;
+mod identity;
+mod longer;
 #[path = "../../../../tests/old_run.rs"]
 mod old;
 mod old_run;

@@ -42,12 +42,25 @@ fn a_run_without_a_format_takes_the_step_that_its_own_program_took() {
     // A copy of the fixture does not show the third step by itself.
     std::fs::remove_file(run.join("summary.json")).unwrap();
     assert!(!run.join(LAST).exists());
-    bench.finish(&["--resume", "old"]);
+    let output = bench.run(&["--resume", "old"]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let id = std::fs::read_to_string(run.join("run_id")).unwrap();
+    for line in [
+        format!("run id {}, new: the run is from before runs had one\n", id.trim_end()),
+        "data   not compared: the checkpoint is from before runs had a digest of their data; \
+         the next one has it\n"
+            .to_owned(),
+    ] {
+        assert!(stderr.contains(&line), "{stderr}");
+    }
 
     let load = |run: &Path| CheckpointDir::load(&run.join(LAST)).unwrap();
     let [got, expected]: [Checkpoint; 2] = [&run, &old].map(|run| load(run));
     assert_eq!((got.global_step, expected.global_step), (3, 3));
     assert_eq!(got.metadata["format"], "2");
+    assert_eq!(got.metadata["run_id"], id.trim_end());
+    assert!(got.metadata["train_data"].contains(" shards of "));
     assert_eq!(got.metadata["config"], expected.metadata["config"]);
     let (got, expected) = (got.tensors().unwrap(), expected.tensors().unwrap());
     assert_eq!(got.len(), expected.len());

@@ -3,7 +3,8 @@
 use std::fs;
 
 use moco_config::{
-    KeyChange, changed_keys, check_resume, load_pretrain, load_pretrain_text, load_stored_pretrain,
+    KeyChange, StoredConfig, changed_keys, check_resume, compare_stored, load_pretrain,
+    load_pretrain_text, load_stored_pretrain,
 };
 use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
@@ -256,8 +257,9 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
         "error: runs/a was trained with moco.queue_size = 1024; \
          --set moco.queue_size=512 would change it\n  \
          = help: a resume may change run.cuda_graph, log.*, checkpoint.*, data.readers, data.decoders, data.root, \
-         data.cache, data.cache_bytes, data.verify, data.on_bad_sample, data.bad_sample_budget, \
-         monitor.*"
+         data.test_root, data.manifest, data.cache, data.cache_bytes, data.verify, data.on_bad_sample, data.bad_sample_budget, \
+         monitor.*; --extend STEPS makes a run longer, and --fork RUN begins another one with its \
+         encoders and queue"
     );
     let new = load_fixture(&["run.epochs=3"]).unwrap().resolved;
     assert_eq!(
@@ -310,8 +312,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         assert_eq!(meaning(&load_pretrain(&file, &[]).unwrap()), meaning(&stored));
 
         // A resume compares with what the run meant.
-        fs::write(&file, &old).unwrap();
-        let again = |sets: &[String]| load_stored_pretrain(&file, sets).unwrap().resolved;
+        let again = |sets: &[String]| load_stored_pretrain(&old, "r", sets).unwrap().resolved;
         assert_eq!(check_resume("runs/a", &old, &again(&[])).unwrap(), []);
         let error = check_resume("runs/a", &old, &again(std::slice::from_ref(&set))).unwrap_err();
         assert_eq!(
@@ -343,4 +344,35 @@ fn a_younger_config_is_refused_wherever_it_is_stored() {
     assert_eq!(reload_error(&text), format!("config.toml:1:10: {expected}"));
     let error = check_resume("runs/a", &text, &text).unwrap_err().to_string();
     assert_eq!(error, format!("old config:1:10: {expected}"));
+}
+
+#[test]
+fn a_stored_config_is_the_same_or_missing_or_torn_or_edited() {
+    let text = load_fixture(&[]).unwrap().resolved;
+    let compared = |file: Option<&str>| compare_stored(file, &text).unwrap();
+    let plain: String =
+        text.lines().map(|line| line.split('#').next().unwrap().to_owned() + "\n").collect();
+    for same in [&text, &plain] {
+        assert_eq!(compared(Some(same)), StoredConfig::Same);
+    }
+    assert_eq!(compared(None), StoredConfig::Missing);
+    // The last line's comment is no loss.
+    let last = text.rfind('=').unwrap();
+    for len in (0..last).step_by(7) {
+        assert_eq!(compared(Some(&text[..len])), StoredConfig::Torn, "{len}");
+    }
+    for torn in ["\0\0\0", "format = ", "not a config"] {
+        assert_eq!(compared(Some(torn)), StoredConfig::Torn, "{torn:?}");
+    }
+    let edited = text.replace("dim = 128 ", "dim = 64 ").replace("symmetric = false", "# none");
+    let StoredConfig::Edited(changes) = compared(Some(&edited)) else { panic!("{edited}") };
+    let of = |change: &KeyChange| (change.key.clone(), change.old.clone(), change.new.clone());
+    let some = |text: &str| Some(text.to_owned());
+    let expected = [
+        ("moco.dim".to_owned(), some("128"), some("64")),
+        ("moco.symmetric".to_owned(), some("false"), None),
+    ];
+    assert_eq!(changes.iter().map(of).collect::<Vec<_>>(), expected);
+    let error = compare_stored(Some(&text), "[run").unwrap_err().to_string();
+    assert!(error.starts_with("the config in the checkpoint:1:"), "{error}");
 }
