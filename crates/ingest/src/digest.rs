@@ -77,14 +77,15 @@ impl fmt::Display for DataDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { parts, n_parts, n_bytes, checksum } = self;
         let (what, by) = match parts {
-            Parts::NamesAndSizes => ("images", "name and size"),
-            Parts::ShardChecksums => ("shards", "checksum"),
-            Parts::Pixels => ("images", "pixels and labels"),
+            Parts::NamesAndSizes => ("image", "name and size"),
+            Parts::ShardChecksums => ("shard", "checksum"),
+            Parts::Pixels => ("image", "pixels and labels"),
         };
+        let s = if *n_parts == 1 { "" } else { "s" };
         // Half of the digits are enough to keep any two data sets of a person apart.
         let checksum = checksum.to_hex();
         let digits = checksum.get(..32).unwrap_or(&checksum);
-        write!(f, "{n_parts} {what} of {n_bytes} bytes by {by}, blake3 {digits}")
+        write!(f, "{n_parts} {what}{s} of {n_bytes} bytes by {by}, blake3 {digits}")
     }
 }
 
@@ -109,6 +110,7 @@ mod tests {
             assert_ne!(of(other), first);
         }
         assert_eq!(of(&[("a/1.jpg", 3), ("b/2.jpg", 4)]), first);
+        assert!(of(&[("a/1.jpg", 3)]).starts_with("1 image of 3 bytes by name and size, blake3 "));
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn a_run_without_a_format_takes_the_step_that_its_own_program_took() {
     assert_eq!((got.global_step, expected.global_step), (3, 3));
     assert_eq!(got.metadata["format"], "2");
     assert_eq!(got.metadata["run_id"], id.trim_end());
-    assert!(got.metadata["train_data"].contains(" shards of "));
+    assert!(got.metadata["train_data"].contains("1 shard of "));
     assert_eq!(got.metadata["config"], expected.metadata["config"]);
     let (got, expected) = (got.tensors().unwrap(), expected.tensors().unwrap());
     assert_eq!(got.len(), expected.len());
