@@ -138,8 +138,13 @@ fn plain_line(event: &Event<'_>) -> Option<String> {
         }
         Event::Extended { extension, lr_before, lr_after } => {
             let Extension { at_step, from_steps, to_steps } = extension;
+            let rate = if lr_before == lr_after {
+                format!("stays {lr_after:.6}")
+            } else {
+                format!("jumps from {lr_before:.6} at step {at_step} to {lr_after:.6} at the next")
+            };
             format!(
-                "extend {from_steps} steps become {to_steps}: the schedule is computed over the new total, and the learning rate jumps from {lr_before:.6} at step {at_step} to {lr_after:.6} at the next"
+                "extend {from_steps} steps become {to_steps}: the schedule is computed over the new total, and the learning rate {rate}"
             )
         }
         Event::Forked(parent) => fork_line(parent),
