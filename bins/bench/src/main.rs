@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use moco_cli::{Exit, exit_code, print_result};
+use moco_cli::{Exit, print_result, run_program};
 
 use crate::case::Case;
 
@@ -60,7 +60,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    exit_code(match Args::parse().command {
+    run_program(|_| match Args::parse().command {
         None => answer_lines(),
         Some(Command::GpuItems(args)) => gpu_items::run(&args),
         Some(Command::GpuConv(args)) => gpu_conv::run(&args),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use candle_core::Tensor;
 use clap::Parser;
 use moco_cli::{
-    Activations, Device, Exit, exit_code, labeled_features, print_result, trained_encoder,
+    Activations, Device, Exit, labeled_features, print_result, run_program, trained_encoder,
 };
 
 #[global_allocator]
@@ -39,7 +39,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|_| run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use moco_cli::{
-    Activations, Device, Exit, exit_code, labeled_features, print_result, trained_encoder,
+    Activations, Device, Exit, labeled_features, print_result, run_program, trained_encoder,
 };
 use moco_evaluate::{linear_accuracy, train_linear};
 use moco_train::linear_config;
@@ -39,7 +39,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|_| run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {

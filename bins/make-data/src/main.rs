@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use moco_cli::{Console, Exit, exit_code, print_result, usage};
+use moco_cli::{Console, Exit, print_result, run_program, usage};
 use moco_ingest::{Manifest, ShardSet, Split, Verify};
 use moco_telemetry::format_count;
 use moco_textures::TexturesConfig;
@@ -29,7 +29,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|_| run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use moco_cli::{
-    Console, Exit, components, default_name, exit_code, print_result, refuse_ranks,
+    Console, Exit, components, default_name, log_result, print_result, refuse_ranks, run_program,
     stop_on_signals, summary_table, warn_of_rejected, watch,
 };
 use moco_config::{LoadedPretrain, load_pretrain, load_stored_pretrain};
@@ -24,21 +24,21 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|log| run(&Args::parse(), log))
 }
 
-fn run(args: &Args) -> anyhow::Result<Exit> {
+fn run(args: &Args, log: &RunLog) -> anyhow::Result<Exit> {
     refuse_ranks()?;
     let stop = stop_on_signals()?;
     match &args.resume {
-        Some(name) => continued(args, name, &stop),
-        None => begun(args, &stop),
+        Some(name) => continued(args, name, &stop, log),
+        None => begun(args, &stop, log),
     }
 }
 
 /// A run that stopped.
-fn continued(args: &Args, name: &str, stop: &AtomicBool) -> anyhow::Result<Exit> {
-    let opened = resume::open(args, name, &Console::detect())?;
+fn continued(args: &Args, name: &str, stop: &AtomicBool, log: &RunLog) -> anyhow::Result<Exit> {
+    let opened = resume::open(args, name, log)?;
     if args.print_config {
         print_result(&opened.loaded.resolved);
         return Ok(Exit::Done);
@@ -54,7 +54,7 @@ fn continued(args: &Args, name: &str, stop: &AtomicBool) -> anyhow::Result<Exit>
 }
 
 /// A new run, from random weights or from those of another run.
-fn begun(args: &Args, stop: &AtomicBool) -> anyhow::Result<Exit> {
+fn begun(args: &Args, stop: &AtomicBool, log: &RunLog) -> anyhow::Result<Exit> {
     let parent = match &args.fork {
         Some(run) => Some((run.as_str(), RunFolder::parent(&args.runs, run)?)),
         None => None,
@@ -79,6 +79,7 @@ fn begun(args: &Args, stop: &AtomicBool) -> anyhow::Result<Exit> {
     };
     let name = args.name.clone().unwrap_or_else(default);
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
+    log.open(&folder.file("run.log"))?;
     let start = parent.as_ref().map_or(Start::New, |(run, saved)| Start::Fork { saved, run });
     let outcome = train(args, &device, &loaded, &folder, start, stop);
     if outcome.is_err() {
@@ -97,13 +98,11 @@ fn train(
     stop: &AtomicBool,
 ) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
-    let run_log = RunLog::append(&folder.file("run.log"))?;
-    console.line(&format!("run    {}  seed {}", folder.path().display(), loaded.plan.seed.0));
+    console.report(&format!("run    {}  seed {}", folder.path().display(), loaded.plan.seed.0));
     let components = components(loaded, device)?;
     let is_stopping = || stop.load(Ordering::Relaxed);
-    let mut log = |line: &str| run_log.line(line);
     let outcome = {
-        let mut observe = watch(&mut console, &is_stopping, &mut log);
+        let mut observe = watch(&mut console, &is_stopping);
         let control = Control { stop, observe: &mut observe };
         moco_pipeline::run_on_big_stack("trainer", || {
             pretrain(&loaded.plan, components, folder, start, control)
@@ -112,14 +111,14 @@ fn train(
     console.finish();
     match outcome? {
         Outcome::Finished(summary) => {
-            print_result(&summary_table(&summary));
+            log_result(&summary_table(&summary));
             print_result(&format!("\nrun folder: {}", folder.path().display()));
             Ok(Exit::Done)
         }
         Outcome::Stopped { global_step, run } => {
             let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let runs = runs_argument(&args.runs);
-            console.line(&format!(
+            console.report(&format!(
                 "saved step {global_step}; continue: cargo xtask pretrain --resume {name}{runs}"
             ));
             Ok(Exit::Saved)

@@ -4,6 +4,7 @@ use moco_cli::Console;
 use moco_config::{
     LoadedPretrain, StoredConfig, check_resume, compare_stored, load_stored_pretrain,
 };
+use moco_telemetry::RunLog;
 use moco_train::{Acceptance, Difference, FoundId, Length, Resume, RunFolder, TrainError};
 
 use crate::args::Args;
@@ -18,7 +19,7 @@ pub(crate) struct Opened {
 }
 
 /// The run `name`, as its checkpoint has it; what differs in its folder is restored, accepted or an error.
-pub(crate) fn open(args: &Args, name: &str, console: &Console) -> anyhow::Result<Opened> {
+pub(crate) fn open(args: &Args, name: &str, log: &RunLog) -> anyhow::Result<Opened> {
     let mut resume = RunFolder::resume(&args.runs, name)?;
     let config = resume.folder.config().to_owned();
     let file = resume.folder.file("config.toml").display().to_string();
@@ -32,7 +33,8 @@ pub(crate) fn open(args: &Args, name: &str, console: &Console) -> anyhow::Result
     };
     let loaded = load_stored_pretrain(&run.resolved, &file, &args.sets)?;
     check_resume(name, &run.resolved, &loaded.resolved)?;
-    restore(&resume, &stored, &accepted, console)?;
+    log.open(&resume.folder.file("run.log"))?;
+    restore(&resume, &stored, &accepted, &Console::detect())?;
     if extended_from.is_some() {
         resume.folder.set_config(run.resolved);
     }
@@ -71,7 +73,7 @@ fn restore(
     console: &Console,
 ) -> Result<(), TrainError> {
     for difference in accepted {
-        console.line(&format!("warning: accepted: {difference}"));
+        console.warn(&format!("accepted: {difference}"));
     }
     let is_replaced = accepted.iter().any(|one| one.acceptance == Acceptance::RestoreConfig);
     let reason = match stored {
@@ -84,13 +86,13 @@ fn restore(
         resume.folder.write_config()?;
         let file = resume.folder.file("config.toml");
         let checkpoint = checkpoint_name(resume);
-        console.line(&format!(
+        console.report(&format!(
             "config {} was {reason}; it was restored from {checkpoint}",
             file.display()
         ));
     }
     if let Some(line) = id_line(resume) {
-        console.line(&line);
+        console.report(&line);
     }
     Ok(())
 }

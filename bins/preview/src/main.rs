@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use moco_cli::{Exit, exit_code, print_result, sources, usage};
+use moco_cli::{Exit, print_result, run_program, sources, usage};
 use moco_config::load_pretrain;
 use moco_train::training_recipe;
 
@@ -68,7 +68,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|_| run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {

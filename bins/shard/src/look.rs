@@ -15,7 +15,7 @@ pub(crate) fn verify(args: &LookArgs) -> anyhow::Result<Exit> {
     each_split(args, |split, set, console| {
         let before = n_wrong;
         walk(set, console, &mut Survey::default(), |console, error| {
-            console.line(&format!("wrong: {:#}", anyhow::Error::from(error)));
+            console.report(&format!("wrong: {:#}", anyhow::Error::from(error)));
             n_wrong += 1;
             Ok(())
         })?;

@@ -10,7 +10,7 @@ mod recode;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moco_cli::{Exit, exit_code, usage};
+use moco_cli::{Exit, run_program, usage};
 use moco_ingest::IngestError;
 
 use crate::args::{LookArgs, MakeArgs};
@@ -34,13 +34,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Make(args) => make::run(&args),
-        Command::Verify(args) => look::verify(&args),
-        Command::Inspect(args) => look::inspect(&args),
-    };
-    exit_code(result.map_err(|error| match error.downcast_ref::<IngestError>() {
-        Some(_) => usage(Exit::DataOrMachine, format!("{error:#}")),
-        None => error,
-    }))
+    run_program(|_| {
+        let result = match Cli::parse().command {
+            Command::Make(args) => make::run(&args),
+            Command::Verify(args) => look::verify(&args),
+            Command::Inspect(args) => look::inspect(&args),
+        };
+        result.map_err(|error| match error.downcast_ref::<IngestError>() {
+            Some(_) => usage(Exit::DataOrMachine, format!("{error:#}")),
+            None => error,
+        })
+    })
 }

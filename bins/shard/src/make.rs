@@ -61,7 +61,7 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
             Taken::Good(sample) => sample,
             Taken::Bad(error) if n_bad < args.skip_bad => {
                 n_bad += 1;
-                console.line(&format!("skipped: {error:#}"));
+                console.report(&format!("skipped: {error:#}"));
                 continue;
             }
             Taken::Bad(error) if n_bad == 0 => {
@@ -118,7 +118,7 @@ fn open(from: &From, console: &mut Console) -> anyhow::Result<Images> {
         return Ok(Images { source: Arc::new(folder), classes, metadata: Some(root.clone()) });
     }
     let set = if let Some(archive) = &from.imagenet_train {
-        console.line(&format!("walking over {}", archive.display()));
+        console.report(&format!("walking over {}", archive.display()));
         let mut is_started = false;
         let set = ImageNet::train(archive, IndexFiles::Beside, &mut |done, total| {
             if !is_started {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moco_cli::{Device, Exit, exit_code, print_result};
+use moco_cli::{Device, Exit, print_result, run_program};
 use moco_config::load_pretrain;
 
 use crate::step_file::{Limits, run_step_file};
@@ -52,7 +52,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
+    run_program(|_| run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {

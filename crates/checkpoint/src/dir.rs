@@ -187,6 +187,7 @@ impl<F: Fs> Dir<F> {
             }
             Err(other) => Err(other),
             Ok(()) => {
+                tracing::debug!(bytes = bytes.len(), "saved {}", path.display());
                 self.prune(global_step)?;
                 Ok(path)
             }
@@ -205,7 +206,10 @@ impl<F: Fs> Dir<F> {
         let paths = steps.iter().map(|step| self.folder.join(file_name(*step)));
         let valid: Vec<PathBuf> = paths.filter(|path| load(&self.fs, path).is_ok()).collect();
         match valid.as_slice() {
-            [oldest, _, ..] => self.remove(oldest).map(|()| true),
+            [oldest, _, ..] => {
+                tracing::warn!("the disk is full: deleting {} to save another", oldest.display());
+                self.remove(oldest).map(|()| true)
+            }
             _ => Ok(false),
         }
     }
@@ -216,7 +220,9 @@ impl<F: Fs> Dir<F> {
         let steps: Vec<u64> = self.steps()?.into_iter().filter(|step| *step <= saved).collect();
         let n_old = steps.len().saturating_sub(self.keep.max(1));
         for step in &steps[..n_old] {
-            self.remove(&self.folder.join(file_name(*step)))?;
+            let path = self.folder.join(file_name(*step));
+            tracing::debug!("deleting {}, an older one", path.display());
+            self.remove(&path)?;
         }
         Ok(())
     }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::log::logs_to_console;
+use crate::screen::{AboveBar, bar};
+
 /// The least time between two lines off a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
@@ -17,10 +20,20 @@ pub enum ConsoleKind {
     Plain,
 }
 
+/// Who writes what happens to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// The console, in short.
+    Short,
+    /// The log, as `RUST_LOG` chooses: the console then writes none of its own.
+    Log,
+}
+
 /// Writes progress and messages to standard error.
 #[derive(Debug)]
 pub struct Console {
     kind: ConsoleKind,
+    lines: Lines,
     bar: ProgressBar,
     total: u64,
     pace: Pace,
@@ -58,14 +71,16 @@ impl Console {
         )]
         let term = std::env::var("TERM");
         let can_draw = std::io::stderr().is_terminal() && term.is_ok_and(|term| term != "dumb");
-        Self::new(if can_draw { ConsoleKind::Terminal } else { ConsoleKind::Plain })
+        let kind = if can_draw { ConsoleKind::Terminal } else { ConsoleKind::Plain };
+        let lines = if logs_to_console() { Lines::Log } else { Lines::Short };
+        Self { lines, ..Self::new(kind) }
     }
 
     /// A console of this kind.
     #[must_use]
     pub fn new(kind: ConsoleKind) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Self { kind, bar, total: 0, pace: Pace::default() }
+        Self { kind, lines: Lines::Short, bar, total: 0, pace: Pace::default() }
     }
 
     /// Shows a bar from `done` to `total`.
@@ -80,6 +95,7 @@ impl Console {
                 self.bar.set_style(style);
             }
             self.bar.set_position(done);
+            *bar() = Some(self.bar.clone());
         }
     }
 
@@ -104,29 +120,31 @@ impl Console {
         }
     }
 
-    /// A line that stays.
+    /// A line that stays, about something that the log has as well.
     pub fn line(&self, text: &str) {
-        if self.kind == ConsoleKind::Terminal && !self.bar.is_finished() {
-            self.bar.suspend(|| write_line(text));
-        } else {
-            write_line(text);
+        if self.lines == Lines::Short {
+            // A closed standard error must not end a run.
+            drop(AboveBar.write_all(format!("{text}\n").as_bytes()));
         }
+    }
+
+    /// An event of the program itself: a line that stays, and a line of the log.
+    pub fn report(&self, text: &str) {
+        tracing::info!("{text}");
+        self.line(text);
+    }
+
+    /// An event of the program itself that a person should look at.
+    pub fn warn(&self, text: &str) {
+        tracing::warn!("{text}");
+        self.line(&format!("warning: {text}"));
     }
 
     /// Takes the bar away.
     pub fn finish(&self) {
+        *bar() = None;
         self.bar.finish_and_clear();
     }
-}
-
-/// A line of a program's result on standard output. A reader that has gone, as in `| head`, is no error.
-pub fn print_result(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
-}
-
-/// A closed standard error must not end a run.
-fn write_line(text: &str) {
-    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 #[cfg(test)]

@@ -43,14 +43,14 @@ pub fn usage(exit: Exit, message: impl Into<String>) -> anyhow::Error {
     UserError { exit, message: message.into() }.into()
 }
 
-/// Turns a program's result into its exit code; an error is printed on standard error, each cause on a
-/// line of its own.
-#[must_use]
-pub fn exit_code(result: anyhow::Result<Exit>) -> ExitCode {
+/// Turns a program's result into its exit code; an error is logged and printed on standard error, each cause
+/// on a line of its own.
+pub(crate) fn exit_code(result: anyhow::Result<Exit>) -> ExitCode {
     let exit = match result {
         Ok(exit) => exit,
         Err(error) => {
             let (exit, text) = describe(&error);
+            text.lines().for_each(|line| tracing::error!("{line}"));
             #[expect(clippy::print_stderr, reason = "this is where errors are printed")]
             {
                 eprintln!("{text}");

@@ -42,6 +42,7 @@ fn with_bar<T>(open: impl FnOnce(DataAccess<'_>) -> Result<T, TrainError>) -> an
     let mut console = Console::detect();
     let mut preparing = |what: &str, done: u64, total: u64| {
         if !console.is_started() {
+            tracing::info!("preparing the data: {total} {what}");
             console.start(0, total);
         }
         console.advance(done);
@@ -78,7 +79,7 @@ pub fn trained_encoder(
 /// Prints which newer checkpoints were passed over for an older one.
 pub fn warn_of_rejected(rejected: &[Rejected], console: &Console) {
     for Rejected { path, reason } in rejected {
-        console.line(&format!("warning: {} was passed over: {reason}", path.display()));
+        console.warn(&format!("{} was passed over: {reason}", path.display()));
     }
 }
 

@@ -160,6 +160,7 @@ impl Remote {
                 n_before: self.n_retries(),
             }
             .spread(pause);
+            tracing::debug!(key, %part, attempt, "again in {shortened:?}: the store answered {how}: {source}");
             self.within(shortened, std::future::pending::<()>()).await?;
             pause = (pause * 2).min(self.patience.longest_pause);
             attempt += 1;

@@ -40,12 +40,21 @@ impl Crew {
         let stage = name.clone();
         // The outlet is used again after a panic: its round robin moves only after a slot was sent.
         let run = move || {
+            let _span = tracing::debug_span!("stage", name = stage).entered();
+            tracing::debug!("started");
             let fault = match catch_unwind(AssertUnwindSafe(|| body(&mut outlet))) {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(Halt::Cut)) => return Err(PipelineError::closed(&stage)),
+                Ok(Ok(())) => {
+                    tracing::debug!("reached the end of its data");
+                    return Ok(());
+                }
+                Ok(Err(Halt::Cut)) => {
+                    tracing::debug!("ended early: nobody wants its items");
+                    return Err(PipelineError::closed(&stage));
+                }
                 Ok(Err(Halt::Fault(fault))) => fault,
                 Err(payload) => PipelineError::panicked(&stage, &*payload),
             };
+            tracing::debug!("ended by a fault: {fault}");
             match outlet.fail(fault.clone()) {
                 Ok(()) | Err(Halt::Cut) => Err(fault),
                 Err(Halt::Fault(other)) => Err(other),

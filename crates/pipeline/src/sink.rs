@@ -49,6 +49,8 @@ impl<T: Send + 'static> Sink<T> {
         let (fault, meter) = (Arc::new(OnceLock::new()), Arc::new(Meter::new(name)));
         let (slot, gauge, stage) = (Arc::clone(&fault), Arc::clone(&meter), name.to_owned());
         let run = move || {
+            let _span = tracing::debug_span!("stage", name = stage).entered();
+            tracing::debug!("started");
             let mut work = work;
             let inbox = &receiver;
             let ended = catch_unwind(AssertUnwindSafe(move || -> Result<(), StageError> {
@@ -73,6 +75,10 @@ impl<T: Send + 'static> Sink<T> {
                 Err(payload) => {
                     slot.get_or_init(|| PipelineError::panicked(&stage, &*payload));
                 }
+            }
+            match slot.get() {
+                None => tracing::debug!("processed everything"),
+                Some(fault) => tracing::debug!("ended by a fault: {fault}"),
             }
             drop(receiver);
         };

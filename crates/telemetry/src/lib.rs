@@ -1,7 +1,7 @@
-//! Metrics as JSON lines, run logs, throughput and ETA.
+//! Metrics as JSON lines, the log of a process and of a run, throughput and ETA.
 //!
-//! A [`MetricsWriter`] appends JSON objects to a file, a [`RunLog`] appends lines of text, and [`Throughput`]
-//! and [`Eta`] measure how fast a run is.
+//! A [`MetricsWriter`] appends JSON objects to a file, [`start_log`] makes the events of tracing lines of text
+//! on the console and in a run's file ([`RunLog`]), and [`Throughput`] and [`Eta`] measure how fast a run is.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,7 +29,7 @@ mod metrics;
 
 pub use error::TelemetryError;
 pub use format::{format_bytes, format_count, format_duration};
-pub use log::{RunLog, init_tracing, local_time};
+pub use log::{RunLog, RunLogWriter, start_log};
 pub use memory::peak_memory_bytes;
 pub use meters::{Eta, Throughput};
 pub use metrics::{MetricsWriter, Truncated, truncate_after};

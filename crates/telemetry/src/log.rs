@@ -1,104 +1,149 @@
-//! Log lines for people: the same plain text on the console and in `run.log`.
+//! The log of a process: the events of tracing as lines of text, on the console and in a run's `run.log`.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::dispatcher::with_default;
-use tracing::{Dispatch, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Subscriber;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter};
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Full};
 use tracing_subscriber::fmt::time::{ChronoLocal, FormatTime};
-use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use crate::error::TelemetryError;
 
-/// Sends every event of this process that passes `filter` to `console` and, if a path is given, appends
-/// the same bytes to that file: time, level, message and fields on one line, without escape bytes.
-///
-/// `console` makes a writer for each line: `std::io::stderr`, or one that first lifts a progress bar out
-/// of the way. `timer` writes the time; binaries pass [`local_time`].
-///
-/// # Errors
-/// The filter does not parse, the file cannot be opened, or logging was set up before.
-pub fn init_tracing<C, T>(
-    filter: &str,
-    timer: T,
-    console: C,
-    run_log: Option<&Path>,
-) -> Result<(), TelemetryError>
-where
-    C: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-    T: FormatTime + Send + Sync + 'static,
-{
-    let lines = match run_log {
-        Some(path) => BoxMakeWriter::new(console.and(open(path)?)),
-        None => BoxMakeWriter::new(console),
-    };
-    tracing::subscriber::set_global_default(subscriber(filter, timer, lines)?)
-        .map_err(|source| TelemetryError::AlreadyInitialized { source })
-}
-
-/// The wall-clock time of this machine's time zone, to the second.
-#[must_use]
-pub fn local_time() -> ChronoLocal {
-    ChronoLocal::new("%Y-%m-%d %H:%M:%S".to_owned())
-}
-
-/// The log of one run for a program that draws its console itself: the lines look like those of
-/// [`init_tracing`], which need not have been called.
-#[derive(Debug)]
+/// A run's file among the receivers of this process's events: every event of the level `INFO` and above, and
+/// what the filter of [`start_log`] adds. Until [`RunLog::open`] it keeps nothing.
+#[derive(Debug, Clone, Default)]
 pub struct RunLog {
-    lines: Dispatch,
+    file: Arc<Mutex<Option<File>>>,
 }
 
 impl RunLog {
-    /// Opens the file at its end and creates it where it is missing.
+    /// Opens the file at its end and creates it where it is missing; from here on it gets a line for each
+    /// event: time, level, spans, message and fields, without escape bytes.
+    ///
+    /// A full disk does not end a run for its log's sake: the line is then missing, and tracing reports it on
+    /// standard error.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn append(path: &Path) -> Result<Self, TelemetryError> {
-        let lines = subscriber("info", local_time(), BoxMakeWriter::new(open(path)?))?;
-        Ok(Self { lines: Dispatch::new(lines) })
+    pub fn open(&self, path: &Path) -> Result<(), TelemetryError> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(TelemetryError::io("open", path))?;
+        *self.lock() = Some(file);
+        Ok(())
     }
 
-    /// Writes one line at once. A full disk does not end a run for its log's sake: the line is then
-    /// missing and tracing says so on standard error.
-    pub fn line(&self, text: &str) {
-        with_default(&self.lines, || tracing::info!("{text}"));
+    fn lock(&self) -> MutexGuard<'_, Option<File>> {
+        // A file is whole after every use, so a panic elsewhere leaves nothing half done.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(path: &Path) -> Result<File, TelemetryError> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).open(path).map_err(TelemetryError::io("open", path))
+impl<'w> MakeWriter<'w> for RunLog {
+    type Writer = RunLogWriter<'w>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        RunLogWriter { file: self.lock() }
+    }
 }
 
-fn subscriber<T>(
-    filter: &str,
+/// The file while a line is written.
+#[derive(Debug)]
+pub struct RunLogWriter<'a> {
+    file: MutexGuard<'a, Option<File>>,
+}
+
+impl Write for RunLogWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+/// Receives the events of this process from here on. With a `filter`, which is the value of `RUST_LOG`, those
+/// that pass it are also written to the console: time, level, spans, target, message and fields.
+///
+/// `console` makes a writer for each line: `std::io::stderr`, or one that first lifts a progress bar out of
+/// the way.
+///
+/// # Errors
+/// The filter does not parse, or this process has a log already.
+pub fn start_log<C>(filter: Option<&str>, console: C) -> Result<RunLog, TelemetryError>
+where
+    C: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let run_log = RunLog::default();
+    let receivers = subscriber(filter, local_time(), console, run_log.clone())?;
+    tracing::subscriber::set_global_default(receivers)
+        .map_err(|source| TelemetryError::AlreadyInitialized { source })?;
+    Ok(run_log)
+}
+
+/// The wall-clock time of this machine's time zone, to the second.
+fn local_time() -> ChronoLocal {
+    ChronoLocal::new("%Y-%m-%d %H:%M:%S".to_owned())
+}
+
+fn subscriber<C, T>(
+    filter: Option<&str>,
     timer: T,
-    lines: BoxMakeWriter,
+    console: C,
+    run_log: RunLog,
 ) -> Result<impl Subscriber + Send + Sync + 'static, TelemetryError>
 where
-    T: FormatTime + Send + Sync + 'static,
+    C: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    T: FormatTime + Clone + Send + Sync + 'static,
 {
-    let directives = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    Ok(tracing_subscriber::fmt()
-        .with_env_filter(directives)
-        .with_timer(timer)
-        .with_writer(lines)
-        .with_ansi(false)
-        .with_target(false)
-        .finish())
+    let added = match filter {
+        Some(filter) => directives(filter)?,
+        None => directives("off")?,
+    };
+    let of_run = lines(timer.clone(), run_log).with_target(false);
+    let of_run = of_run.with_filter(LevelFilter::INFO.or(added));
+    let console = match filter {
+        Some(filter) => Some(lines(timer, console).with_filter(directives(filter)?)),
+        None => None,
+    };
+    Ok(Registry::default().with(of_run).with(console))
 }
+
+fn directives(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+}
+
+/// A layer that writes each event as a line of plain text.
+fn lines<S, W, T>(timer: T, writer: W) -> PlainLines<S, W, T>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + 'static,
+{
+    fmt::layer().with_timer(timer).with_writer(writer).with_ansi(false)
+}
+
+type PlainLines<S, W, T> = fmt::Layer<S, DefaultFields, Format<Full, T>, W>;
 
 #[cfg(test)]
 mod tests {
+    use tracing::Dispatch;
+    use tracing::dispatcher::with_default;
     use tracing_subscriber::fmt::format::Writer;
 
     use super::*;
 
+    #[derive(Clone)]
     struct Noon;
 
     impl FormatTime for Noon {
@@ -107,61 +152,86 @@ mod tests {
         }
     }
 
-    /// What `events` leave in a log behind `filter`.
-    fn logged<T: FormatTime + Send + Sync + 'static>(
-        filter: &str,
+    /// What `events` leave on the console and in the run's log, in this order.
+    fn logged<T: FormatTime + Clone + Send + Sync + 'static>(
+        filter: Option<&str>,
         timer: T,
         events: impl FnOnce(),
-    ) -> String {
+    ) -> [String; 2] {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.log");
-        let file = BoxMakeWriter::new(File::create(&path).unwrap());
-        with_default(&Dispatch::new(subscriber(filter, timer, file).unwrap()), events);
-        std::fs::read_to_string(path).unwrap()
+        let [console, run_log] = ["console", "run.log"].map(|name| folder.path().join(name));
+        let file = Mutex::new(File::create(&console).unwrap());
+        let log = RunLog::default();
+        log.open(&run_log).unwrap();
+        with_default(&Dispatch::new(subscriber(filter, timer, file, log).unwrap()), events);
+        [console, run_log].map(|path| std::fs::read_to_string(path).unwrap())
+    }
+
+    fn events() {
+        let _stage = tracing::debug_span!("stage", name = "decode-0").entered();
+        tracing::info!(target: "moco_train", step = 64, "queue filling");
+        tracing::warn!(target: "moco_train", "K is larger than N");
+        tracing::debug!(target: "moco_ingest", "wanted");
+        tracing::debug!(target: "moco_train", "below the filter");
     }
 
     #[test]
-    fn a_line_is_time_level_message_and_fields() {
-        let text = logged("info", Noon, || {
-            tracing::info!(step = 64, "queue filling");
-            tracing::warn!("K is larger than N");
-            tracing::debug!("below the filter");
-        });
+    fn without_a_filter_the_run_log_has_what_informs_and_the_console_nothing() {
+        let [console, run_log] = logged(None, Noon, events);
+        assert_eq!(console, "");
         assert_eq!(
-            text,
+            run_log,
             "2026-11-24 12:00:00  INFO queue filling step=64\n\
              2026-11-24 12:00:00  WARN K is larger than N\n"
         );
     }
 
     #[test]
+    fn a_filter_chooses_for_the_console_and_only_adds_to_the_run_log() {
+        let [console, run_log] = logged(Some("warn,moco_ingest=debug"), Noon, events);
+        assert_eq!(
+            console,
+            "2026-11-24 12:00:00  WARN moco_train: K is larger than N\n\
+             2026-11-24 12:00:00 DEBUG moco_ingest: wanted\n"
+        );
+        assert_eq!(
+            run_log,
+            "2026-11-24 12:00:00  INFO queue filling step=64\n\
+             2026-11-24 12:00:00  WARN K is larger than N\n\
+             2026-11-24 12:00:00 DEBUG wanted\n"
+        );
+        // The span is one of this crate.
+        let [console, _] = logged(Some("moco_telemetry=debug,moco_ingest=debug"), Noon, events);
+        assert_eq!(
+            console,
+            "2026-11-24 12:00:00 DEBUG stage{name=\"decode-0\"}: moco_ingest: wanted\n"
+        );
+    }
+
+    #[test]
     fn escape_bytes_never_get_through() {
         let hostile = "a\u{1b}[31mred\u{9b}0m";
-        let text = logged("info", Noon, || tracing::info!(name = hostile, "{hostile}"));
-        assert!(text.contains("red"), "{text:?}");
-        let is_escape = |c: char| c.is_control() && c != '\n';
-        assert!(!text.contains(is_escape), "{text:?}");
+        let texts = logged(Some("info"), Noon, || tracing::info!(name = hostile, "{hostile}"));
+        for text in texts {
+            assert!(text.contains("red"), "{text:?}");
+            let is_escape = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(is_escape), "{text:?}");
+        }
     }
 
     #[test]
     fn the_local_time_has_date_and_seconds_but_no_zone() {
-        let text = logged("info", local_time(), || tracing::info!("now"));
+        let [_, text] = logged(None, local_time(), || tracing::info!("now"));
         let shape: String =
             text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00 00:00:00  INFO now\n");
     }
 
     #[test]
-    fn a_filter_can_name_a_crate_and_a_bad_one_is_refused() {
-        let events = || {
-            tracing::debug!(target: "moco_ingest", "wanted");
-            tracing::debug!(target: "moco_train", "not wanted");
-        };
-        let text = logged("info,moco_ingest=debug", Noon, events);
-        assert_eq!(text, "2026-11-24 12:00:00 DEBUG wanted\n");
-        let refused = subscriber("moco=loud", Noon, BoxMakeWriter::new(std::io::sink)).map(|_| ());
+    fn a_bad_filter_is_refused() {
+        let refused = subscriber(Some("moco=loud"), Noon, std::io::sink, RunLog::default());
         assert_eq!(
-            refused.unwrap_err().to_string(),
+            refused.map(|_| ()).unwrap_err().to_string(),
             "bad log filter `moco=loud`: error parsing level filter: expected one of \"off\", \
              \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5 (try `info` or \
              `info,moco_ingest=debug`)"
@@ -169,16 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_run_log_goes_on_where_it_ended() {
+    fn a_folder_is_no_run_log() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.log");
-        for text in ["step 1", "step 2"] {
-            RunLog::append(&path).unwrap().line(text);
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = text.lines().filter_map(|line| line.get(19..)).collect();
-        assert_eq!(lines, ["  INFO step 1", "  INFO step 2"]);
-        let error = RunLog::append(folder.path()).unwrap_err().to_string();
+        let error = RunLog::default().open(folder.path()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot open {}: ", folder.path().display())));
     }
 }

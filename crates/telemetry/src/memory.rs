@@ -40,6 +40,14 @@ mod tests {
         ] {
             assert_eq!(parse_peak(status), Err(got.to_owned()));
         }
+        let error = TelemetryError::NoPeakMemory {
+            path: "/proc/self/status".into(),
+            got: "`VmHWM: 12 MB`".to_owned(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "/proc/self/status has no line like `VmHWM: 12 kB`, got `VmHWM: 12 MB`"
+        );
     }
 
     #[test]

@@ -1,48 +1,25 @@
-//! The process-wide set-up, in a process of its own.
+//! The process-wide log, in a process of its own.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
-use moco_telemetry::{init_tracing, local_time};
-
-/// A console that keeps what it is given.
-#[derive(Clone, Default)]
-struct Screen(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Screen {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().map_err(|error| std::io::Error::other(error.to_string()))?.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
+use moco_telemetry::start_log;
 
 #[test]
-fn console_and_run_log_get_the_same_bytes_and_a_second_set_up_is_refused() {
+fn the_run_log_continues_where_it_ended_and_a_second_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.log");
-    let refused = init_tracing("info", local_time(), std::io::sink, Some(folder.path()));
-    let text = refused.unwrap_err().to_string();
-    assert!(text.starts_with(&format!("cannot open {}: ", folder.path().display())), "{text}");
-
     std::fs::write(&path, "earlier\n").unwrap();
-    let screen = Screen::default();
-    let console = screen.clone();
-    init_tracing("info", local_time(), move || console.clone(), Some(&path)).unwrap();
+    let log = start_log(None, std::io::sink).unwrap();
+    tracing::info!("before there is a file");
+    log.open(&path).unwrap();
     tracing::info!(step = 5, "saved");
-    tracing::error!("stopped");
-    let log = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines.len(), 3, "{log}");
+    std::thread::scope(|scope| scope.spawn(|| tracing::error!("stopped")).join().unwrap());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
     assert_eq!(lines[0], "earlier");
-    assert!(lines[1].ends_with("  INFO saved step=5"), "{log}");
-    assert!(lines[2].ends_with(" ERROR stopped"), "{log}");
-    let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(format!("earlier\n{shown}"), log);
+    assert_eq!(lines[1].get(19..), Some("  INFO saved step=5"), "{text}");
+    assert_eq!(lines[2].get(19..), Some(" ERROR stopped"), "{text}");
 
-    let again = init_tracing("info", local_time(), std::io::sink, None).unwrap_err();
+    let again = start_log(None, std::io::sink).unwrap_err();
     assert_eq!(
         again.to_string(),
         "logging is already set up: a global default trace dispatcher has already been set"

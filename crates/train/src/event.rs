@@ -1,18 +1,21 @@
-//! Progress events of a run; the binaries print them.
+//! Progress events of a run: each is a line of the log; the binaries print some of them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use moco::{HealthReport, StepStatistics};
+use moco::{Alarm, HealthReport, StepStatistics};
 use moco_ingest::BadSample;
 use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
+use moco_telemetry::{format_count, format_duration};
 use serde::Serialize;
+use tracing::Level;
 
 use crate::difference::Difference;
 use crate::summary::{Extension, Parent};
 
-/// Something happened.
+/// Something happened. Its text is one line, without the level.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -35,7 +38,19 @@ pub enum Event<'a> {
         global_step: u64,
     },
     /// A log line is due.
-    Log(&'a LogLine),
+    Log {
+        /// The line.
+        line: &'a LogLine,
+        /// Steps of the whole run.
+        total_steps: u64,
+    },
+    /// An alarm rang for the first time in this process.
+    Alarm {
+        /// Steps done.
+        global_step: u64,
+        /// The alarm.
+        alarm: Alarm,
+    },
     /// The kNN monitor ran.
     Monitor {
         /// Steps done.
@@ -131,6 +146,133 @@ pub enum DataComparison {
     NotKnown,
 }
 
+impl Event<'_> {
+    /// How much it matters: a warning, or news. What happens at each step is of the lowest level.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Alarm { .. }
+            | Self::Rejected { .. }
+            | Self::Skipped { .. }
+            | Self::MetricsDamaged { .. }
+            | Self::DataCompared(DataComparison::Accepted { .. })
+            | Self::BitsVary { .. }
+            | Self::ChosenAnew { .. } => Level::WARN,
+            Self::Stepped { .. } => Level::TRACE,
+            _ => Level::INFO,
+        }
+    }
+
+    /// Sends it to the log, with the details that its text leaves out.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Stages { epoch, stages, .. } => {
+                for stage in *stages {
+                    tracing::info!(
+                        "epoch {epoch}: stage {:<9} {:>9} items, busy {:.1} s, waiting {:.1} s in, {:.1} s out",
+                        stage.stage,
+                        stage.items,
+                        stage.busy_secs,
+                        stage.waiting_in_secs,
+                        stage.waiting_out_secs,
+                    );
+                }
+            }
+            Self::BitsVary { convolutions } => {
+                convolutions.iter().for_each(|convolution| tracing::warn!("{convolution}"));
+            }
+            _ => {}
+        }
+        match self.level() {
+            Level::WARN => tracing::warn!("{self}"),
+            Level::TRACE => tracing::trace!("{self}"),
+            _ => tracing::info!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { global_step, total_steps, steps_per_epoch, n_images, n_parameters } => {
+                write!(
+                    f,
+                    "plan   {} steps of {} an epoch on {} images, {} parameters",
+                    format_count(*total_steps),
+                    format_count(*steps_per_epoch),
+                    format_count(*n_images),
+                    format_count(*n_parameters as u64),
+                )?;
+                match global_step {
+                    0 => Ok(()),
+                    step => write!(f, "; continuing from step {}", format_count(*step)),
+                }
+            }
+            Self::Stepped { global_step } => write!(f, "step {global_step}: done"),
+            Self::Log { line, total_steps } => {
+                write!(f, "{}/{total_steps}  {line}", line.statistics.global_step)
+            }
+            Self::Alarm { global_step, alarm } => {
+                write!(f, "step {global_step}: {}", alarm.message())
+            }
+            Self::Monitor { global_step, knn } => write!(f, "step {global_step}: kNN {knn:.1} %"),
+            Self::Saving { global_step } => write!(f, "step {global_step}: saving a checkpoint"),
+            Self::Stages { epoch, bottleneck, .. } => {
+                write!(f, "epoch {epoch}: the bottleneck was {}", bottleneck.unwrap_or("none"))
+            }
+            Self::Rejected { path, reason } => {
+                write!(f, "{} was passed over: {reason}", path.display())
+            }
+            Self::DataCompared(comparison) => comparison.fmt(f),
+            Self::MetricsDamaged { path, lines } => {
+                let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
+                let more = if lines.len() > shown.len() { " and more" } else { "" };
+                write!(
+                    f,
+                    "{} damaged lines of {} were left out: {}{more}",
+                    lines.len(),
+                    path.display(),
+                    shown.join(", "),
+                )
+            }
+            Self::Extended { extension, lr_before, lr_after } => {
+                let Extension { at_step, from_steps, to_steps } = extension;
+                write!(
+                    f,
+                    "extend {from_steps} steps become {to_steps}: the schedule is computed over the new total, and the learning rate "
+                )?;
+                if lr_before == lr_after {
+                    return write!(f, "stays {lr_after:.6}");
+                }
+                write!(
+                    f,
+                    "jumps from {lr_before:.6} at step {at_step} to {lr_after:.6} at the next"
+                )
+            }
+            Self::Forked(Parent { run, run_id, step }) => {
+                let id = run_id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+                write!(
+                    f,
+                    "fork   encoders and queue of step {step} of {run}{id}; momentum buffers begin at zero"
+                )
+            }
+            Self::Skipped { global_step, n_bad_samples, sample } => {
+                write!(f, "step {global_step}: skipped bad sample {n_bad_samples}: {sample}")
+            }
+            Self::BitsVary { convolutions } => write!(
+                f,
+                "this run cannot be reproduced bit for bit: the device computes {} convolutions by algorithms whose bits vary",
+                convolutions.len(),
+            ),
+            Self::ChosenAnew { outdated: OutdatedChoices { chosen_by, here } } => write!(
+                f,
+                "the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of {chosen_by}, and here is {here}"
+            ),
+            Self::Evaluating { what } => write!(f, "evaluating the {what}"),
+        }
+    }
+}
+
 /// A log line, as it is in `metrics.jsonl`: means since the line before, except where it says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogLine {
@@ -153,4 +295,97 @@ pub struct LogLine {
     /// The verdict after the last step.
     #[serde(flatten)]
     pub health: HealthReport,
+}
+
+impl fmt::Display for DataComparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same { digest } => {
+                let blind = if digest.contains("by name and size") {
+                    "; content that changed while its size stayed is not seen"
+                } else {
+                    ""
+                };
+                write!(f, "data   as in the checkpoint: {digest}{blind}")
+            }
+            Self::Accepted { difference } => write!(f, "accepted: {difference}"),
+            Self::NotInCheckpoint => f.write_str(
+                "data   not compared: the checkpoint is from before runs had a digest of their data; the next one has it",
+            ),
+            Self::NotKnown => f.write_str("data   not compared: this source of images has no digest"),
+        }
+    }
+}
+
+impl fmt::Display for LogLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = |left| format!("  {} left", format_duration(left));
+        write!(
+            f,
+            "loss {:.3}  top-1 {:.0} %  {:.0} images/s{}  wait {:.0} %  ({})",
+            self.statistics.loss,
+            self.statistics.pretext_top1,
+            self.images_per_second,
+            self.time_left.map_or(String::new(), left),
+            self.data_wait_percent,
+            verdict(&self.health),
+        )
+    }
+}
+
+fn verdict(health: &HealthReport) -> String {
+    let bounds = format!("chance {:.2}, floor {:.2}", health.chance_loss, health.floor_loss);
+    match health.queue_filled_percent {
+        100 => bounds,
+        percent => format!("{bounds}; queue {percent} % filled: a rising loss is expected"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_log_line_explains_a_rising_loss() {
+        let line = LogLine {
+            statistics: StepStatistics {
+                global_step: 25,
+                loss: 6.0,
+                pretext_top1: 10.0,
+                pretext_top5: 20.0,
+                positive_cosine: 0.5,
+                negative_cosine: 0.0,
+            },
+            epoch: 0,
+            lr: 0.1,
+            images_per_second: 100.0,
+            data_wait_percent: 1.0,
+            bad_samples: 0,
+            time_left: Some(Duration::from_secs(192)),
+            health: HealthReport {
+                queue_filled_percent: 40,
+                chance_loss: 6.93,
+                floor_loss: 2.1,
+                alarms: BTreeSet::from([Alarm::BnLeak]),
+            },
+        };
+        assert_eq!(
+            Event::Log { line: &line, total_steps: 1500 }.to_string(),
+            "25/1500  loss 6.000  top-1 10 %  100 images/s  3 min 12 s left  wait 1 %  (chance 6.93, floor 2.10; queue 40 % filled: a rising loss is expected)"
+        );
+    }
+
+    #[test]
+    fn algorithms_that_are_measured_again_are_a_warning() {
+        let [chosen_by, here] = ["A", "B"].map(String::from);
+        let outdated = OutdatedChoices { chosen_by, here };
+        let event = Event::ChosenAnew { outdated: &outdated };
+        assert_eq!(event.level(), Level::WARN);
+        assert_eq!(
+            event.to_string(),
+            "the algorithms of convolutions are measured again, and bits may differ: the checkpoint has those of A, and here is B"
+        );
+    }
 }

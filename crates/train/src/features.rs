@@ -55,6 +55,7 @@ impl Images<'_> {
                 seen += 1;
             }
         }
+        tracing::debug!(n_images = labels.len(), dim, "rows of a split are computed");
         Ok(FeatureSet::new(dim.max(1), numbers, labels)?)
     }
 }

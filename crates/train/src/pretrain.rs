@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,8 +35,16 @@ const LINES_AHEAD: usize = 256;
 pub struct Control<'a> {
     /// Set it to finish the step, save and stop.
     pub stop: &'a AtomicBool,
-    /// Called on every event.
+    /// Called on every event, which is in the log by then.
     pub observe: &'a mut (dyn FnMut(&Event<'_>) + Send),
+}
+
+impl Control<'_> {
+    /// Logs an event and passes it on.
+    fn report(&mut self, event: &Event<'_>) {
+        event.log();
+        (self.observe)(event);
+    }
 }
 
 impl std::fmt::Debug for Control<'_> {
@@ -88,9 +97,9 @@ pub fn pretrain(
     let execution = if plan.cuda_graph { Execution::Captured } else { Execution::Eager };
     let mut model = build_model(plan, encoder, execution)?;
     let starting = Starting { plan, folder, data, total_steps, steps_per_epoch };
-    let begun = starting.begin(start, model.as_mut(), &mut control.observe)?;
+    let begun = starting.begin(start, model.as_mut(), &mut |event| control.report(event))?;
     let seconds_before = begun.wall_seconds;
-    (control.observe)(&Event::Started {
+    control.report(&Event::Started {
         global_step: model.global_step(),
         total_steps,
         steps_per_epoch,
@@ -122,10 +131,14 @@ pub fn pretrain(
             begun.n_bad_samples,
         )?,
         origin: &begun.origin,
+        alarms: BTreeSet::new(),
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
-    let completed = session.train(model.as_mut(), batches, &mut control);
+    let completed = {
+        let _span = tracing::debug_span!("training").entered();
+        session.train(model.as_mut(), batches, &mut control)
+    };
     session.bad_samples.save()?;
     let completed = completed?;
     let images_per_second = session.tally.images_per_second();
@@ -152,11 +165,12 @@ pub fn pretrain(
         extensions: begun.origin.extensions.clone(),
     };
     if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
-        (control.observe)(&Event::Evaluating { what: "pixels" });
+        let _span = tracing::debug_span!("evaluation").entered();
+        control.report(&Event::Evaluating { what: "pixels" });
         summary.put(|trio| &mut trio.pixels, evaluator.pixels()?);
-        (control.observe)(&Event::Evaluating { what: "random encoder" });
+        control.report(&Event::Evaluating { what: "random encoder" });
         summary.put(|trio| &mut trio.random, evaluator.random_encoder(random.as_mut())?);
-        (control.observe)(&Event::Evaluating { what: "trained encoder" });
+        control.report(&Event::Evaluating { what: "trained encoder" });
         let trained = model.encoder_q_mut().encoder_mut();
         summary.put(|trio| &mut trio.trained, evaluator.encoder(trained)?);
     }
@@ -184,6 +198,8 @@ struct Session<'a> {
     origin: &'a Origin,
     /// Those in the batches that were trained on, and in the list also those of the batch after.
     bad_samples: BadSamples,
+    /// Those reported already.
+    alarms: BTreeSet<Alarm>,
     /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -222,7 +238,7 @@ impl Session<'_> {
 
             let global_step = model.global_step();
             self.tally.stepped(global_step, plan.batch_size);
-            (control.observe)(&Event::Stepped { global_step });
+            control.report(&Event::Stepped { global_step });
             if global_step == first_step {
                 report_varying_bits(model, control)?;
             }
@@ -240,7 +256,12 @@ impl Session<'_> {
             if let (true, Some(report)) = (logs, report)
                 && let Some(line) = self.tally.line(StepContext { epoch, lr, bad_samples }, report)
             {
-                (control.observe)(&Event::Log(&line));
+                control.report(&Event::Log { line: &line, total_steps: self.total_steps });
+                for alarm in &line.health.alarms {
+                    if self.alarms.insert(*alarm) {
+                        control.report(&Event::Alarm { global_step, alarm: *alarm });
+                    }
+                }
                 self.metrics.send(Line::Step(line))?;
                 self.bad_samples.save()?;
             }
@@ -285,7 +306,7 @@ impl Session<'_> {
         for sample in skipped {
             match self.bad_samples.admit(sample) {
                 Ok(n_bad_samples) => {
-                    (control.observe)(&Event::Skipped { global_step, n_bad_samples, sample });
+                    control.report(&Event::Skipped { global_step, n_bad_samples, sample });
                 }
                 Err(OverBudget { budget, n_bad_samples }) => {
                     self.save_before_the_end(n_before, model, control)?;
@@ -337,7 +358,7 @@ impl Session<'_> {
         let wall_seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
         // A state that a loss of NaN went into is not saved.
         self.read()?;
-        (control.observe)(&Event::Saving { global_step: model.global_step() });
+        control.report(&Event::Saving { global_step: model.global_step() });
         // A resumed run continues after the checkpoint's step: its line must be in the file by then.
         self.metrics.flush()?;
         let run_state = RunState {
@@ -360,9 +381,10 @@ impl Session<'_> {
         let Some(evaluator) = self.evaluator else { return Ok(()) };
         self.tally.pause_clock();
         let global_step = model.global_step();
+        let _span = tracing::debug_span!("monitor", global_step).entered();
         let knn = evaluator.monitor(model.encoder_q_mut().encoder_mut())?;
         self.metrics.send(Line::Monitor { step: global_step, knn })?;
-        (control.observe)(&Event::Monitor { global_step, knn });
+        control.report(&Event::Monitor { global_step, knn });
         self.tally.resume_clock();
         Ok(())
     }
@@ -385,7 +407,7 @@ impl Session<'_> {
             self.metrics.send(Line::Stage { step: global_step, report: report.clone() })?;
         }
         let bottleneck = bottleneck(&stages).map(|report| report.stage.as_str());
-        (control.observe)(&Event::Stages { epoch, stages: &stages, bottleneck });
+        control.report(&Event::Stages { epoch, stages: &stages, bottleneck });
         Ok(())
     }
 }
@@ -395,7 +417,7 @@ fn report_varying_bits(model: &dyn Mechanism, control: &mut Control<'_>) -> Resu
     let choices = convolution_choices(model.device())?.unwrap_or_default();
     let convolutions = varying_convolutions(&choices);
     if !convolutions.is_empty() {
-        (control.observe)(&Event::BitsVary { convolutions: &convolutions });
+        control.report(&Event::BitsVary { convolutions: &convolutions });
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Abilities of only some libraries: parsing outside formats, starting threads.
+//! Abilities of only some libraries: parsing outside formats, starting threads, reaching the terminal.
 
 use super::{Problem, lexer};
 use crate::tree::SourceFile;
@@ -14,6 +14,10 @@ const MAY_DESERIALIZE: [&str; 5] = [
 
 /// The crate whose threads have names, owners and a way to end.
 const MAY_START_THREADS: [&str; 1] = ["crates/pipeline/"];
+
+/// The crate that writes to the terminal and reads the environment. All others log by tracing, and say nothing
+/// otherwise: `println!` and its kin are refused by clippy.
+const MAY_REACH_THE_TERMINAL: [&str; 1] = ["crates/cli/"];
 
 /// Problems of one file; none outside a library or in its tests.
 pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
@@ -39,6 +43,16 @@ pub(super) fn check(file: &SourceFile) -> Vec<Problem> {
         &MAY_START_THREADS,
         "threads and channels come from moco-pipeline",
     ));
+    problems.extend(find(
+        &["stderr()", "stdout()", "/dev/tty", "log::info!", "log::warn!", "log::error!"],
+        &MAY_REACH_THE_TERMINAL,
+        "a library logs by tracing, and by nothing else",
+    ));
+    problems.extend(find(
+        &["env::var", "env::set_var"],
+        &MAY_REACH_THE_TERMINAL,
+        "the environment is read in moco-cli",
+    ));
     problems
 }
 
@@ -60,6 +74,28 @@ mod tests {
             let problems = check(&SourceFile::new(path, text));
             assert_eq!(problems.len(), n_problems, "{path}");
             assert!(problems.iter().all(|problem| problem.place == format!("{path}:2")));
+        }
+    }
+
+    #[test]
+    fn libraries_log_by_tracing() {
+        let terminal = "a library logs by tracing, and by nothing else";
+        let environment = "the environment is read in moco-cli";
+        for (path, text, expected) in [
+            ("crates/train/src/event.rs", "writeln!(std::io::stderr(), \"late\")", Some(terminal)),
+            ("crates/train/src/event.rs", "io::stdout().lock()", Some(terminal)),
+            ("crates/train/src/event.rs", "log::warn!(\"late\")", Some(terminal)),
+            ("crates/train/src/event.rs", "tracing::warn!(\"late\")", None),
+            ("crates/train/src/event.rs", "// stderr() is for programs", None),
+            ("crates/cli/src/console.rs", "std::io::stderr()", None),
+            ("bins/pretrain/src/main.rs", "std::io::stderr()", None),
+            ("crates/ops/src/device.rs", "std::env::var_os(\"THREADS\")", Some(environment)),
+            ("crates/cli/src/log.rs", "std::env::var_os(FILTER)", None),
+        ] {
+            let problems = check(&SourceFile::new(path, text));
+            let found: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            let expected = expected.map(|text| format!("{path}:1: {text}"));
+            assert_eq!(found, Vec::from_iter(expected), "{text}");
         }
     }
 

@@ -4,7 +4,7 @@ use super::Problem;
 use super::layers::{Crates, is_program};
 
 /// A dependency and its owners; "bins" stands for the programs of the top layer.
-const OWNERS: [(&str, &[&str]); 12] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("crossbeam-channel", &["moco-pipeline"]),
     ("rayon", &["moco-ops"]),
     ("rand_chacha", &["moco-rng"]),
@@ -14,6 +14,9 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("tokio", &["moco-ingest"]),
     ("candle-datasets", &["moco-datasets"]),
     ("tracing-subscriber", &["moco-telemetry"]),
+    // Of what logs, there is only tracing.
+    ("log", &["tracing"]),
+    ("env_logger", &["tracing"]),
     ("indicatif", &["moco-cli"]),
     ("signal-hook", &["moco-cli"]),
     ("anyhow", &["moco-cli", "moco-example-swap", "moco-tests", "xtask", "bins"]),
@@ -46,6 +49,7 @@ mod tests {
             ("moco-pipeline", "crossbeam-channel", None),
             ("moco", "anyhow", Some("moco-cli, moco-example-swap, moco-tests, xtask, bins")),
             ("moco-knn", "anyhow", None),
+            ("moco-feed", "log", Some("tracing")),
             ("moco", "thiserror", None),
         ] {
             let crates = Crates::from([(name.into(), [used.into()].into())]);

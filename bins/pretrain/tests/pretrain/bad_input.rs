@@ -191,11 +191,17 @@ fn bad_images_are_skipped_within_a_budget_that_outlives_a_resume() {
     assert_eq!(counts.len(), 40);
     assert!(counts.is_sorted() && counts[0] <= 1 && (2..=4).contains(&counts[39]), "{counts:?}");
 
-    let over = ["2 bad samples are over data.bad_sample_budget = 1", "train-000000.tar/000000"];
+    let over = [
+        "2 bad samples are over data.bad_sample_budget = 1; the last one was image train-000000.tar/000000",
+        "; repair the data, or raise the budget and resume",
+    ];
     let output = start("cut", 1);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(over.iter().all(|part| stderr.contains(part)), "{stderr}");
+    let log = std::fs::read_to_string(bench.path("runs/cut/run.log")).unwrap();
+    let last = log.lines().rfind(|line| line.contains(" ERROR ")).unwrap();
+    assert!(last.contains(over[0]), "the log has the error that ended the run: {log}");
     // The checkpoint holds the state and the count before the batch that was over the budget.
     let before = counts.iter().position(|n| *n == 2).unwrap() as u64;
     assert_eq!(bench.state("cut").0, before);
@@ -245,7 +251,9 @@ fn configs() {
 fn runs_that_exist_do_not_exist_or_would_change() {
     let bench = Bench::new();
     bench.finish(&["tiny.toml", "--name", "first", "--set", "run.steps=12"]);
-    check(&bench, &["tiny.toml", "--name", "first"], 2, &["exists already", "--resume first"]);
+    let expected =
+        "runs/first exists already; choose another --name, or continue it with --resume first";
+    check(&bench, &["tiny.toml", "--name", "first"], 2, &[expected]);
     check(&bench, &["--resume", "frist"], 2, &["no run at", "runs there are: first"]);
     check(
         &bench,

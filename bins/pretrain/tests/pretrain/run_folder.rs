@@ -52,7 +52,16 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
     for stage in stages {
         assert!(lines.iter().any(|line| line["stage"] == stage), "{stage} is metered");
     }
-    assert!(file("run.log").contains("bottleneck") && file("run.log").contains("step 20: kNN"));
+    let log = file("run.log");
+    assert!(log.contains("bottleneck") && log.contains("step 20: kNN"), "{log}");
+    assert!(!log.contains("DEBUG"), "{log}");
+    // The table of accuracies is in the log as it was printed.
+    let logged: Vec<&str> =
+        log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, text)| text).collect();
+    let table: Vec<&str> =
+        stdout.lines().filter(|line| !line.is_empty() && !line.starts_with("run folder")).collect();
+    assert_eq!(table.len(), 5, "{stdout}");
+    assert!(logged.ends_with(&table), "{log}");
 
     // The resolved config loads again and gives the same run.
     bench.finish(&["runs/all/config.toml", "--name", "again"]);
@@ -62,6 +71,43 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
         text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect()
     };
     assert_eq!(values(&again), values(&file("config.toml")));
+}
+
+#[test]
+fn rust_log_chooses_what_standard_error_shows() {
+    let bench = Bench::new();
+    let run = |filter: &str, name: &str| {
+        let sets = ["--set", "run.steps=2", "--set", "schedule.kind=constant"];
+        let mut command = bench.command(&[&["tiny.toml", "--name", name], &sets[..]].concat());
+        let output = command.env("RUST_LOG", filter).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, stderr) = run("info,moco_pipeline=debug", "debug");
+    assert_eq!(code, Some(0), "{stderr}");
+    for part in [
+        "  INFO moco_cli::console: run    runs/debug  seed 3\n",
+        "  INFO moco_train::event: plan   2 steps of 12 an epoch on 200 images, ",
+        "  INFO moco_train::event: 2/2  loss ",
+        " DEBUG stage{name=\"decode-0\"}: moco_pipeline::crew: started\n",
+        " DEBUG stage{name=\"checkpoint\"}: moco_pipeline::sink: processed everything\n",
+    ] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    // The log says what the console would have said.
+    let unmarked =
+        stderr.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" DEBUG "));
+    assert_eq!(unmarked.collect::<Vec<_>>(), Vec::<&str>::new());
+    let log = std::fs::read_to_string(bench.path("runs/debug/run.log")).unwrap();
+    assert!(log.contains(" DEBUG stage{name=\"decode-0\"}: started\n"), "{log}");
+
+    assert_eq!(run("off", "quiet"), (Some(0), String::new()));
+    let log = std::fs::read_to_string(bench.path("runs/quiet/run.log")).unwrap();
+    assert!(log.contains("  INFO 2/2  loss "), "a filter takes nothing from the run's log: {log}");
+
+    let refused = "error: RUST_LOG: bad log filter `moco=loud`: error parsing level filter: expected one of \
+                   \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5 (try `info` or \
+                   `info,moco_ingest=debug`)\n";
+    assert_eq!(run("moco=loud", "refused"), (Some(2), refused.to_owned()));
 }
 
 #[test]

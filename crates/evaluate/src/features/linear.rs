@@ -73,6 +73,7 @@ pub fn train_linear(
         let total_steps = config.epochs * steps_per_epoch;
         let lr = schedule.lr(config.lr, Progress { global_step, total_steps, steps_per_epoch });
         let lr = learning_rate(lr, DType::F32, &Device::Cpu)?;
+        let mut last_loss = None;
         for batch in order.chunks_exact(batch_size) {
             let labels: Vec<u32> = batch.iter().map(|i| train.labels()[*i as usize]).collect();
             let rows = Tensor::new(batch, &Device::Cpu);
@@ -82,7 +83,9 @@ pub fn train_linear(
                 return Err(EvaluateError::Diverged { epoch, loss });
             }
             sgd.step(&[&params], &gradients, &lr)?;
+            last_loss = Some(loss);
         }
+        tracing::debug!(epoch, loss = last_loss, "an epoch of the linear classifier");
     }
     Ok(LinearProbe { params, reference: train.clone() })
 }
