@@ -30,7 +30,7 @@ pub(crate) fn case(words: &mut Words<'_>) -> anyhow::Result<Case> {
     let lr = learning_rate(1e-3, DType::F32, &Device::Cpu)?;
     Ok(Case::from(move || {
         let (_, saved) = encoder.forward(&images)?;
-        let gradients = encoder.backward(saved, &slope)?;
+        let gradients = encoder.gradients(saved, &slope)?;
         sgd.step(&[encoder.params()], &gradients, &lr)?;
         Ok(())
     }))

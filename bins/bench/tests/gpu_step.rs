@@ -81,5 +81,6 @@ fn more_keys_than_the_queue_holds_are_told() {
     );
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("8 keys a step do not fit a queue of 4"), "{message}");
+    let expected = "8 keys a step do not fit a queue of 4; use a queue_size of at least 8";
+    assert!(message.contains(expected), "{message}");
 }

@@ -8,10 +8,10 @@ use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::init::{FanInOut, Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{ModuleT, VarBuilder};
-use moco_params::{Gradients, ParamStore, Role};
+use moco_params::{ParamStore, Role};
 use moco_rng::{At, Purpose, Seed, Stream};
 
-use crate::encoder::{Encoder, EncoderError, Mode, Saved};
+use crate::encoder::{Encoder, EncoderError, GradientSink, InLayer, Mode, Saved};
 use crate::init::count;
 
 type Build<M> = dyn Fn(VarBuilder<'_>) -> candle_core::Result<M> + Send + Sync;
@@ -24,11 +24,16 @@ type Build<M> = dyn Fn(VarBuilder<'_>) -> candle_core::Result<M> + Send + Sync;
 /// starts with `running_`, as candle-nn's `BatchNorm` names its statistics, are buffers: they have no
 /// gradient, and forward passes in training mode change them. All others are parameters.
 ///
+/// The module is built twice, on the same memory: once on variables, for steps, and once on constants, so that
+/// features are computed without a graph that nobody asks for.
+///
 /// candle-nn's fused operations (`LayerNorm::forward`, `softmax_last_dim`) have no derivative, and candle
 /// reports none: a parameter that gets no gradient on that account is an error.
 pub struct AutogradEncoder<M> {
     build: Arc<Build<M>>,
     module: M,
+    /// The same without gradients.
+    constant: M,
     params: ParamStore,
     vars: BTreeMap<String, Var>,
     feature_dim: usize,
@@ -43,7 +48,14 @@ impl<M> std::fmt::Debug for AutogradEncoder<M> {
 }
 
 /// The features with the graph that they came from.
-struct Graph(Tensor);
+struct WithGraph(Tensor);
+
+/// Whether candle keeps every operation for a backward pass.
+#[derive(Debug, Clone, Copy)]
+enum Graph {
+    Kept,
+    None,
+}
 
 fn role_of(name: &str) -> Role {
     let own = name.rsplit('.').next().unwrap_or(name);
@@ -72,11 +84,14 @@ impl<M: ModuleT + Send + 'static> AutogradEncoder<M> {
         device: &Device,
         values: Values,
     ) -> Result<Self, EncoderError> {
+        let on = |backend: Box<dyn SimpleBackend>| {
+            build(VarBuilder::from_backend(backend, dtype, device.clone()))
+                .map_err(|e| candle("the module could not be built", e))
+        };
         let vars = Arc::new(Mutex::new(BTreeMap::new()));
-        let backend = Variables { values, vars: Arc::clone(&vars) };
-        let builder = VarBuilder::from_backend(Box::new(backend), dtype, device.clone());
-        let module = build(builder).map_err(|e| candle("the module could not be built", e))?;
+        let module = on(Box::new(Variables { values, vars: Arc::clone(&vars) }))?;
         let vars = vars.lock().map(|vars| vars.clone()).unwrap_or_default();
+        let constant = on(Box::new(Constants(vars.clone())))?;
         let mut params = ParamStore::default();
         for (name, var) in &vars {
             // A copy, since candle records no versions: the optimizer must not reach into the graph.
@@ -84,7 +99,7 @@ impl<M: ModuleT + Send + 'static> AutogradEncoder<M> {
             params.insert(name.as_str(), value, role_of(name))?;
         }
         let device = device.clone();
-        Ok(Self { build, module, params, vars, feature_dim, dtype, device })
+        Ok(Self { build, module, constant, params, vars, feature_dim, dtype, device })
     }
 
     /// Brings the values of the store, which the optimizer changes, into the module's variables.
@@ -95,13 +110,17 @@ impl<M: ModuleT + Send + 'static> AutogradEncoder<M> {
         Ok(())
     }
 
-    /// Features `[N, feature_dim]` with their graph; in training mode the store takes over the buffers.
-    fn run(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
+    /// Features `[N, feature_dim]`; in training mode the store takes over the buffers.
+    fn run(&mut self, images: &Tensor, mode: Mode, graph: Graph) -> Result<Tensor, EncoderError> {
         if images.dtype() != self.dtype {
             return Err(EncoderError::ImageType { expected: self.dtype, got: images.dtype() });
         }
         self.sync()?;
-        let features = self.module.forward_t(images, mode == Mode::Train);
+        let module = match graph {
+            Graph::Kept => &self.module,
+            Graph::None => &self.constant,
+        };
+        let features = module.forward_t(images, mode == Mode::Train);
         let features = features.map_err(|e| candle("forward", e))?;
         let expected = [images.dims().first().copied().unwrap_or(0), self.feature_dim];
         if features.dims() != expected {
@@ -131,26 +150,30 @@ impl<M: ModuleT + Send + 'static> Encoder for AutogradEncoder<M> {
     }
 
     fn forward(&mut self, images: &Tensor) -> Result<(Tensor, Saved), EncoderError> {
-        let features = self.run(images, Mode::Train)?;
-        Ok((features.detach(), Saved::new(Graph(features))))
+        let features = self.run(images, Mode::Train, Graph::Kept)?;
+        Ok((features.detach(), Saved::new(WithGraph(features))))
     }
 
     fn features(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor, EncoderError> {
-        Ok(self.run(images, mode)?.detach())
+        Ok(self.run(images, mode, Graph::None)?.detach())
     }
 
-    fn backward(&self, saved: Saved, gradient: &Tensor) -> Result<Gradients, EncoderError> {
-        let Graph(features) = saved.take()?;
+    fn backward(
+        &self,
+        saved: Saved,
+        gradient: &Tensor,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<(), EncoderError> {
+        let WithGraph(features) = saved.take()?;
         // d(Σ features·gradient)/dθ is the gradient that flows in, pulled back.
         let product = (&features * gradient).and_then(|product| product.sum_all());
         let store = product.and_then(|sum| sum.backward()).map_err(|e| candle("backward", e))?;
-        let mut gradients = Gradients::new();
         for (name, _) in self.params.parameters() {
             let gradient = self.vars.get(name).and_then(|var| store.get(var));
             let missing = || EncoderError::NoGradient { name: name.to_owned() };
-            gradients.insert(name.to_owned(), gradient.ok_or_else(missing)?.clone());
+            sink(name.to_owned(), gradient.ok_or_else(missing)?.clone()).in_layer(name)?;
         }
-        Ok(gradients)
+        Ok(())
     }
 
     fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {
@@ -219,6 +242,36 @@ fn draw(stream: &mut Stream, init: Init, shape: &Shape) -> f64 {
                 }
             }
         }
+    }
+}
+
+/// The variables of a module that is there: parameters without their gradients, and the same buffers.
+struct Constants(BTreeMap<String, Var>);
+
+impl SimpleBackend for Constants {
+    fn get(
+        &self,
+        _: Shape,
+        name: &str,
+        _: Init,
+        _: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        match (self.0.get(name), role_of(name)) {
+            (Some(var), Role::Parameter) => Ok(var.as_detached_tensor()),
+            (Some(var), Role::Buffer) => Ok(var.as_tensor().clone()),
+            (None, _) => {
+                candle_core::bail!("variable {name} was not there when it was built first")
+            }
+        }
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("variable {name} was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 use moco_ops::{After, Conv2dSpec, add};
-use moco_params::{Gradients, ParamStore};
+use moco_params::ParamStore;
 
 use crate::config::BnConfig;
 use crate::conv_bn::{ConvBn, ConvBnBackward, ConvBnSaved, Flow, Run, Wanted};
-use crate::encoder::{EncoderError, InLayer};
+use crate::encoder::{EncoderError, GradientSink, InLayer};
 use crate::init::{ConvInit, Initializer};
 
 /// A residual block (He et al. 2016; torchvision `BasicBlock`, `Bottleneck`).
@@ -106,23 +106,22 @@ impl Block {
         saved: BlockSaved,
         dy: &Tensor,
         bn: BnConfig,
-        gradients: &mut Gradients,
+        sink: &mut GradientSink<'_>,
     ) -> Result<Tensor, EncoderError> {
         let BlockSaved { first, last, downsample, shortcut } = saved;
         let after = After::AddRelu(&shortcut);
         let how = ConvBnBackward { after, bn, wanted: Wanted::Both };
-        let mut flow = self.last.backward(params, last, dy, how, gradients)?;
+        let mut flow = self.last.backward(params, last, dy, how, sink)?;
         let mut along_shortcut = flow.added.take().ok_or(EncoderError::ForeignActivations)?;
         let through = |flow: Flow| flow.x.ok_or(EncoderError::ForeignActivations);
         let mut along_main = through(flow)?;
         for (conv, saved) in self.first.iter().zip(first).rev() {
             let how = ConvBnBackward { after: After::Relu, bn, wanted: Wanted::Both };
-            along_main = through(conv.backward(params, saved, &along_main, how, gradients)?)?;
+            along_main = through(conv.backward(params, saved, &along_main, how, sink)?)?;
         }
         if let (Some(conv), Some(saved)) = (&self.downsample, downsample) {
             let how = ConvBnBackward { after: After::Nothing, bn, wanted: Wanted::Both };
-            along_shortcut =
-                through(conv.backward(params, saved, &along_shortcut, how, gradients)?)?;
+            along_shortcut = through(conv.backward(params, saved, &along_shortcut, how, sink)?)?;
         }
         add(&along_main, &along_shortcut).in_layer(&self.name)
     }

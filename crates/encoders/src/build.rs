@@ -1,12 +1,21 @@
-//! From a configuration to the network that it describes.
+//! Every backbone that a config can name, and the way from its configuration to the network.
 
 use candle_core::{DType, Device};
 use moco_rng::Seed;
 
-use crate::config::EncoderConfig;
+use crate::config::{ResNetConfig, VitConfig};
 use crate::encoder::{Encoder, EncoderError};
 use crate::resnet::ResNet;
 use crate::vit;
+
+/// Every backbone that a config can name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EncoderConfig {
+    /// A ResNet, with a backward pass written by hand.
+    ResNet(ResNetConfig),
+    /// A vision transformer, with candle's automatic gradients.
+    Vit(VitConfig),
+}
 
 impl EncoderConfig {
     /// The network with initial values from `seed`, in f32 or f64, on `device`.

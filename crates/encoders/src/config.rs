@@ -2,15 +2,6 @@
 
 use crate::encoder::EncoderError;
 
-/// Every backbone that a config can name.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum EncoderConfig {
-    /// A ResNet, with a backward pass written by hand.
-    ResNet(ResNetConfig),
-    /// A vision transformer, with candle's automatic gradients.
-    Vit(VitConfig),
-}
-
 /// A ResNet by its name in torchvision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {

@@ -5,10 +5,10 @@ use moco_ops::{
     After, BatchNorm, BatchNormSaved, Conv2dSpec, Running, batch_norm_backward, batch_norm_eval,
     batch_norm_train, blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
 };
-use moco_params::{Gradients, ParamStore};
+use moco_params::ParamStore;
 
 use crate::config::{BnConfig, RunningStats};
-use crate::encoder::{EncoderError, InLayer, Mode};
+use crate::encoder::{EncoderError, GradientSink, InLayer, Mode, hand_out};
 use crate::init::{ConvInit, Initializer};
 
 const EPS: f64 = 1e-5;
@@ -135,14 +135,14 @@ impl ConvBn {
         blend_running_(statistics, running, groups, BN_MOMENTUM).in_layer(&self.bn)
     }
 
-    /// Adds the gradients of the unit's parameters and passes the rest on.
+    /// Hands out the gradients of the unit's parameters and passes the rest on.
     pub(crate) fn backward(
         &self,
         params: &ParamStore,
         saved: ConvBnSaved,
         dy: &Tensor,
         how: ConvBnBackward<'_>,
-        gradients: &mut Gradients,
+        sink: &mut GradientSink<'_>,
     ) -> Result<Flow, EncoderError> {
         let ConvBnBackward { after, bn, wanted } = how;
         let bn = self.batch_norm(params, bn)?;
@@ -150,9 +150,12 @@ impl ConvBn {
         let of_bn =
             batch_norm_backward(&convolved, &y, dy, bn, &statistics, after).in_layer(&self.bn)?;
         drop((convolved, y));
+        hand_out(sink, &self.bn, "weight", of_bn.gamma)?;
+        hand_out(sink, &self.bn, "bias", of_bn.beta)?;
         let weight = params.get(&format!("{}.weight", self.conv))?;
         let of_weight =
             conv2d_weight_gradient(&x, weight.dims(), &of_bn.x, self.spec).in_layer(&self.conv)?;
+        hand_out(sink, &self.conv, "weight", of_weight)?;
         let of_input = match wanted {
             Wanted::Weight => None,
             Wanted::Both => Some(
@@ -160,9 +163,6 @@ impl ConvBn {
                     .in_layer(&self.conv)?,
             ),
         };
-        gradients.insert(format!("{}.weight", self.bn), of_bn.gamma);
-        gradients.insert(format!("{}.bias", self.bn), of_bn.beta);
-        gradients.insert(format!("{}.weight", self.conv), of_weight);
         Ok(Flow { x: of_input, added: of_bn.added })
     }
 }

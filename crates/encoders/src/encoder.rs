@@ -121,6 +121,11 @@ pub enum EncoderError {
     },
 }
 
+/// Takes each gradient as soon as a backward pass has it, by its parameter's name. An explicit pass hands them out
+/// layer by layer from the last to the first, so that they can be collected, added to others, or sent to other
+/// devices while the rest is computed.
+pub type GradientSink<'a> = dyn FnMut(String, Tensor) -> Result<(), OpError> + 'a;
+
 /// Maps images `[N, 3, H, W]` to features `[N, feature_dim]`. [`ResNet`](crate::ResNet) writes its
 /// backward pass by hand, [`AutogradEncoder`](crate::AutogradEncoder) takes candle's.
 pub trait Encoder: Send {
@@ -154,12 +159,30 @@ pub trait Encoder: Send {
         Err(EncoderError::NoStages)
     }
 
-    /// Gradients of all parameters from the gradient `[N, feature_dim]` of the features. Parameters
-    /// must not have changed since `forward`.
+    /// Hands each parameter's gradient to `sink` once, from the gradient `[N, feature_dim]` of the features.
+    /// Parameters must not have changed since `forward`.
     ///
     /// # Errors
-    /// If the activations or the gradient do not fit.
-    fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError>;
+    /// If the activations or the gradient do not fit, or the sink fails; then some gradients were handed out.
+    fn backward(
+        &self,
+        saved: Saved,
+        features: &Tensor,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<(), EncoderError>;
+
+    /// All that [`Encoder::backward`] hands out.
+    ///
+    /// # Errors
+    /// As `backward`.
+    fn gradients(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {
+        let mut all = Gradients::new();
+        self.backward(saved, features, &mut |name, gradient| {
+            all.insert(name, gradient);
+            Ok(())
+        })?;
+        Ok(all)
+    }
 
     /// The same encoder with the same values in memory of its own.
     ///
@@ -177,4 +200,14 @@ impl<T> InLayer<T> for Result<T, OpError> {
     fn in_layer(self, layer: &str) -> Result<T, EncoderError> {
         self.map_err(|source| EncoderError::Op { layer: layer.to_owned(), source })
     }
+}
+
+/// Hands out the gradient of one parameter of a layer.
+pub(crate) fn hand_out(
+    sink: &mut GradientSink<'_>,
+    layer: &str,
+    parameter: &str,
+    gradient: Tensor,
+) -> Result<(), EncoderError> {
+    sink(format!("{layer}.{parameter}"), gradient).in_layer(layer)
 }

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 use moco_ops::{linear, linear_backward, relu, relu_backward};
-use moco_params::{Gradients, ParamStore};
+use moco_params::ParamStore;
 use moco_rng::Seed;
 
 use crate::config::HeadKind;
-use crate::encoder::{EncoderError, InLayer};
+use crate::encoder::{EncoderError, GradientSink, InLayer, hand_out};
 use crate::init::{HEAD_STREAMS, Initializer};
 
 /// A projection head with the official names: `fc.*` (v1), `fc.0.*` and `fc.2.*` (v2)
@@ -88,7 +88,7 @@ impl Head {
         }
     }
 
-    /// Adds the parameters' gradients and gives the features' from the gradient `[N, dim]` of the output.
+    /// Hands out the parameters' gradients and gives the features' from the gradient `[N, dim]` of the output.
     ///
     /// # Errors
     /// If the gradient does not fit.
@@ -96,14 +96,14 @@ impl Head {
         &self,
         saved: &HeadSaved,
         dy: &Tensor,
-        gradients: &mut Gradients,
+        sink: &mut GradientSink<'_>,
     ) -> Result<Tensor, EncoderError> {
         match &saved.hidden {
-            None => self.layer_backward("fc", &saved.x, dy, gradients),
+            None => self.layer_backward("fc", &saved.x, dy, sink),
             Some(hidden) => {
-                let dy = self.layer_backward("fc.2", hidden, dy, gradients)?;
+                let dy = self.layer_backward("fc.2", hidden, dy, sink)?;
                 let dy = relu_backward(hidden, &dy).in_layer("fc.1")?;
-                self.layer_backward("fc.0", &saved.x, &dy, gradients)
+                self.layer_backward("fc.0", &saved.x, &dy, sink)
             }
         }
     }
@@ -113,12 +113,12 @@ impl Head {
         name: &str,
         x: &Tensor,
         dy: &Tensor,
-        gradients: &mut Gradients,
+        sink: &mut GradientSink<'_>,
     ) -> Result<Tensor, EncoderError> {
         let weight = self.params.get(&format!("{name}.weight"))?;
         let of_layer = linear_backward(x, weight, dy).in_layer(name)?;
-        gradients.insert(format!("{name}.weight"), of_layer.weight);
-        gradients.insert(format!("{name}.bias"), of_layer.bias);
+        hand_out(sink, name, "weight", of_layer.weight)?;
+        hand_out(sink, name, "bias", of_layer.bias)?;
         Ok(of_layer.x)
     }
 }

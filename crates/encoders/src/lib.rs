@@ -29,9 +29,8 @@ mod resnet;
 mod vit;
 
 pub use autograd::AutogradEncoder;
-pub use config::{
-    Arch, BnConfig, EncoderConfig, HeadKind, ResNetConfig, RunningStats, Stem, VitConfig, VitShape,
-};
-pub use encoder::{Encoder, EncoderError, Mode, Saved};
+pub use build::EncoderConfig;
+pub use config::{Arch, BnConfig, HeadKind, ResNetConfig, RunningStats, Stem, VitConfig, VitShape};
+pub use encoder::{Encoder, EncoderError, GradientSink, Mode, Saved};
 pub use head::{Head, HeadSaved};
 pub use resnet::ResNet;

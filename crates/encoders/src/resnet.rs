@@ -5,13 +5,13 @@ use moco_ops::{
     After, Conv2dSpec, MaxPooled, global_average_pool, global_average_pool_backward, max_pool,
     max_pool_backward,
 };
-use moco_params::{Gradients, ParamStore};
+use moco_params::ParamStore;
 use moco_rng::Seed;
 
 use crate::block::{Block, BlockSaved, BlockShape};
 use crate::config::{Arch, ResNetConfig, Stem};
 use crate::conv_bn::{ConvBn, ConvBnBackward, ConvBnSaved, Run, Wanted};
-use crate::encoder::{Encoder, EncoderError, InLayer, Mode, Saved};
+use crate::encoder::{Encoder, EncoderError, GradientSink, InLayer, Mode, Saved};
 use crate::init::{ConvInit, Initializer, count};
 
 /// A ResNet without its last linear layer: images `[N, 3, H, W]` to the pooled features
@@ -198,23 +198,27 @@ impl Encoder for ResNet {
         Ok(stages)
     }
 
-    fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {
+    fn backward(
+        &self,
+        saved: Saved,
+        features: &Tensor,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<(), EncoderError> {
         let Activations { stem, pooled, mut blocks, last } = saved.take()?;
-        let mut gradients = Gradients::new();
         let (dims, dtype) = last;
         let mut dy = global_average_pool_backward(&dims, features, dtype).in_layer("avgpool")?;
         for block in self.blocks.iter().rev() {
             // Taken off the end one by one, so that memory is given back on the way.
             let saved = blocks.pop().ok_or(EncoderError::ForeignActivations)?;
-            dy = block.backward(&self.params, saved, &dy, self.config.bn, &mut gradients)?;
+            dy = block.backward(&self.params, saved, &dy, self.config.bn, sink)?;
         }
         if let Some((max, dims)) = pooled {
             dy = max_pool_backward(&max, &dims, &dy).in_layer("maxpool")?;
         }
         let (after, bn) = (After::Relu, self.config.bn);
         let how = ConvBnBackward { after, bn, wanted: Wanted::Weight };
-        self.stem.backward(&self.params, stem, &dy, how, &mut gradients)?;
-        Ok(gradients)
+        self.stem.backward(&self.params, stem, &dy, how, sink)?;
+        Ok(())
     }
 
     fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {

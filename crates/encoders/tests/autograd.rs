@@ -1,5 +1,8 @@
 //! Encoders that are candle modules: vision transformers, and the adapter that they go through.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{BatchNorm, LayerNorm, Linear, Module, ModuleT, VarBuilder};
 use moco_encoders::{
@@ -39,7 +42,7 @@ fn gradients_of_every_parameter_of_a_vit_are_central_differences() {
     let images = random(1, &[3, 3, 8, 8]);
     let (features, saved) = encoder.forward(&images).unwrap();
     let dy = random(2, features.dims());
-    let gradients = encoder.backward(saved, &dy).unwrap();
+    let gradients = encoder.gradients(saved, &dy).unwrap();
     let names: Vec<&str> = encoder.params().parameters().map(|(name, _)| name).collect();
     assert_eq!(gradients.keys().collect::<Vec<_>>(), names);
     // cls_token, two of patches, twelve a block, two of the last norm.
@@ -266,7 +269,7 @@ fn buffers_change_in_training_only_and_have_no_gradients() {
         assert!((mean[channel] - 0.1 * center).abs() < TOLERANCE, "{mean:?}");
         assert!((var[channel] - 0.9 - 0.1 * square).abs() < TOLERANCE, "{var:?}");
     }
-    let gradients = encoder.backward(saved, &random(2, features.dims())).unwrap();
+    let gradients = encoder.gradients(saved, &random(2, features.dims())).unwrap();
     let names: Vec<&String> = gradients.keys().collect();
     assert_eq!(names, ["linear.bias", "linear.weight", "norm.bias", "norm.weight"]);
     // Of a fork, too; and evaluation uses them.
@@ -278,6 +281,56 @@ fn buffers_change_in_training_only_and_have_no_gradients() {
     fork.features(&images, Mode::Train).unwrap();
     assert_eq!(running(&encoder), [mean, var], "a fork has buffers of its own");
     assert_ne!(running(fork.as_ref()), running(&encoder));
+}
+
+/// Notes whether candle would keep its operations.
+struct Watched {
+    linear: Linear,
+    is_tracked: Arc<AtomicBool>,
+}
+
+impl Module for Watched {
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let features = self.linear.forward(&images.flatten_from(1)?)?;
+        self.is_tracked.store(features.track_op(), Ordering::Relaxed);
+        Ok(features)
+    }
+}
+
+#[test]
+fn features_have_no_graph_and_follow_the_parameters() {
+    let is_tracked = Arc::new(AtomicBool::new(false));
+    let of_module = Arc::clone(&is_tracked);
+    let build = move |vb: VarBuilder<'_>| {
+        let linear = candle_nn::linear(12, 3, vb.pp("linear"))?;
+        Ok(Watched { linear, is_tracked: Arc::clone(&of_module) })
+    };
+    let mut encoder = AutogradEncoder::new(build, 3, Seed(1), DType::F64, &Device::Cpu).unwrap();
+    let images = random(1, &[4, 3, 2, 2]);
+    for step in 0..2 {
+        let (trained, _) = encoder.forward(&images).unwrap();
+        assert!(is_tracked.load(Ordering::Relaxed), "a step has gradients");
+        for mode in [Mode::Train, Mode::Eval] {
+            let features = encoder.features(&images, mode).unwrap();
+            assert!(!is_tracked.load(Ordering::Relaxed), "{mode:?}");
+            assert!(distance(&features, &trained) == 0.0, "{mode:?} {step}");
+        }
+        let moved = (encoder.params().get("linear.weight").unwrap() + 0.5).unwrap();
+        encoder.params_mut().set("linear.weight", &moved).unwrap();
+    }
+}
+
+#[test]
+fn a_module_that_is_built_in_two_ways_is_refused() {
+    let n_built = AtomicUsize::new(0);
+    let build = move |vb: VarBuilder<'_>| {
+        let name = format!("linear{}", n_built.fetch_add(1, Ordering::Relaxed));
+        candle_nn::linear(12, 3, vb.pp(name))
+    };
+    let error = AutogradEncoder::new(build, 3, Seed(1), DType::F64, &Device::Cpu).unwrap_err();
+    let text = error.to_string();
+    let expected = "the module could not be built: variable linear1.weight was not there when it was built first";
+    assert_eq!(text.lines().next(), Some(expected));
 }
 
 /// candle-nn's fused layer norm and softmax, which cut the gradient without a word.
@@ -313,7 +366,7 @@ fn a_parameter_without_a_gradient_is_an_error() {
         let mut encoder = AutogradEncoder::new(build, 3, Seed(1), f32, &cpu).unwrap();
         let images = random(1, &[4, 3, 2, 2]).to_dtype(f32).unwrap();
         let (features, saved) = encoder.forward(&images).unwrap();
-        let error = encoder.backward(saved, &features).unwrap_err();
+        let error = encoder.gradients(saved, &features).unwrap_err();
         let expected = "parameter `linear.bias` got no gradient: the features do not depend on it, or an \
                         operation on the way has no derivative in candle (candle-nn's LayerNorm::forward, \
                         RmsNorm::forward and softmax_last_dim). hint: write it from differentiable \
@@ -344,6 +397,6 @@ fn what_does_not_fit_is_named() {
         ResNetConfig { arch: moco_encoders::Arch::ResNet10, stem: Stem::Cifar, width: 0.125, bn };
     let resnet = EncoderConfig::ResNet(resnet).build(Seed(1), DType::F64, &Device::Cpu).unwrap();
     let (features, saved) = encoder.forward(&images).unwrap();
-    let message = resnet.backward(saved, &features).unwrap_err().to_string();
+    let message = resnet.gradients(saved, &features).unwrap_err().to_string();
     assert_eq!(message, "the activations were saved by another kind of encoder");
 }

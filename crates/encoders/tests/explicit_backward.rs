@@ -8,6 +8,7 @@ use moco_encoders::{
     Arch, BnConfig, Encoder, EncoderConfig, Head, HeadKind, Mode, ResNet, ResNetConfig,
     RunningStats, Stem, VitConfig, VitShape,
 };
+use moco_ops::OpError;
 use moco_params::Gradients;
 use moco_rng::Seed;
 
@@ -139,9 +140,48 @@ fn resnet_gradients_are_those_of_automatic_differentiation() {
         let expected = reference.forward(&images);
         assert!(distance(&features, &expected) < TOLERANCE, "{arch:?}");
         let dy = random(2, features.dims());
-        let gradients = encoder.backward(saved, &dy).unwrap();
+        let gradients = encoder.gradients(saved, &dy).unwrap();
         assert_same(&gradients, &reference.gradients(&expected, &dy));
     }
+}
+
+/// So that an all-reduce of the last layers could begin while the first ones are computed.
+#[test]
+fn gradients_are_handed_out_once_from_the_last_layer_to_the_first() {
+    let bn = BnConfig { groups: 1, running: RunningStats::First };
+    let config = ResNetConfig { arch: Arch::ResNet18, stem: Stem::Cifar, width: 0.0625, bn };
+    let mut encoder = ResNet::new(config, Seed(5), DType::F64).unwrap();
+    let images = random(1, &[2, 3, 9, 9]);
+    let mut names = Vec::new();
+    let (features, saved) = encoder.forward(&images).unwrap();
+    encoder
+        .backward(saved, &features, &mut |name, _| {
+            names.push(name);
+            Ok(())
+        })
+        .unwrap();
+    // "layer4.1.conv2.weight" is of block (4, 1), the stem of block (0, 0).
+    let block_of = |name: &String| {
+        let of_layer = name.strip_prefix("layer").map(|rest| rest.split('.'));
+        let mut numbers = of_layer.into_iter().flatten().map_while(|part| part.parse().ok());
+        (numbers.next().unwrap_or(0_u32), numbers.next().unwrap_or(0_u32))
+    };
+    assert!(names.iter().map(block_of).is_sorted_by(|a, b| a >= b), "{names:?}");
+    assert_eq!((block_of(&names[0]), block_of(&names[names.len() - 1])), ((4, 1), (0, 0)));
+    names.sort_unstable();
+    let parameters: Vec<&str> = encoder.params().parameters().map(|(name, _)| name).collect();
+    assert_eq!(names, parameters, "each once");
+
+    let (features, saved) = encoder.forward(&images).unwrap();
+    let refused = || OpError::Strided { op: "all_reduce", tensor: "gradient" };
+    let mut n_taken = 0;
+    let error = encoder.backward(saved, &features, &mut |_, _| {
+        n_taken += 1;
+        if n_taken == 3 { Err(refused()) } else { Ok(()) }
+    });
+    let expected = "layer `layer4.1.conv2`: all_reduce: `gradient` is a strided view, which cannot be changed in place";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+    assert_eq!(n_taken, 3, "nothing more is handed out");
 }
 
 /// The ImageNet stem's max pooling has no reference in candle (its gradient is missing): central
@@ -154,7 +194,7 @@ fn imagenet_stem_gradients_are_central_differences() {
     let images = random(1, &[4, 3, 35, 33]);
     let (features, saved) = encoder.forward(&images).unwrap();
     let dy = random(2, features.dims());
-    let gradients = encoder.backward(saved, &dy).unwrap();
+    let gradients = encoder.gradients(saved, &dy).unwrap();
     for name in ["conv1.weight", "bn1.weight", "bn1.bias", "layer4.0.downsample.0.weight"] {
         let parameter = (name, &gradients[name]);
         check_differences(&mut encoder, (&images, &dy), parameter, (1e-6, 1e-5));
@@ -185,7 +225,11 @@ fn head_gradients_are_those_of_automatic_differentiation() {
         assert!(distance(&out, &expected) < TOLERANCE);
         let dy = random(2, &[6, 4]);
         let mut gradients = Gradients::new();
-        let dx = head.backward(&saved, &dy, &mut gradients).unwrap();
+        let mut collect = |name, gradient| {
+            gradients.insert(name, gradient);
+            Ok(())
+        };
+        let dx = head.backward(&saved, &dy, &mut collect).unwrap();
         let store = (expected * &dy).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(distance(&dx, store.get(&features).unwrap()) < TOLERANCE);
         let reference =

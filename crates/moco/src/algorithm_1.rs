@@ -10,7 +10,7 @@ use moco_ops::{InfoNce, info_nce};
 use moco_params::Gradients;
 
 use crate::batch::{Batch, Direction, StepInputs};
-use crate::encoder_with_head::accumulate;
+use crate::encoder_with_head::add_to;
 use crate::error::MocoError;
 use crate::model::Moco;
 use crate::shuffle::Shuffle;
@@ -84,7 +84,7 @@ impl Moco {
             // Eq. (1): logits [N, 1 + K] against the queue as it was before this step.
             let InfoNce { dq, statistics } =
                 info_nce(&q, &k, self.queue.keys(), self.config.temperature)?;
-            accumulate(&mut gradients, self.encoder_q.backward(saved, &dq)?)?;
+            self.encoder_q.backward(saved, &dq, &mut add_to(&mut gradients))?;
             q_of.push(q);
             k_of.push(k);
             losses.push(statistics);

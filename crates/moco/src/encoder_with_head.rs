@@ -1,8 +1,8 @@
 //! An encoder with its projection head: f_q or f_k.
 
 use candle_core::{DType, Device, Tensor};
-use moco_encoders::{Encoder, Head, HeadKind, HeadSaved, Mode, Saved};
-use moco_ops::{EmaUpdate, add, ema_, l2_normalize, l2_normalize_backward};
+use moco_encoders::{Encoder, GradientSink, Head, HeadKind, HeadSaved, Mode, Saved};
+use moco_ops::{EmaUpdate, OpError, add, ema_, l2_normalize, l2_normalize_backward};
 use moco_params::{Gradients, ParamStore};
 use moco_rng::Seed;
 
@@ -105,18 +105,21 @@ impl EncoderWithHead {
         Ok(l2_normalize(&self.head.forward(&features)?.0)?)
     }
 
-    /// Gradients of all parameters from the gradient `[N, dim]` of the normalized features.
+    /// Hands each parameter's gradient to `sink`, from the gradient `[N, dim]` of the normalized features: first
+    /// the head's, then those of the backbone, as [`Encoder::backward`] does.
     ///
     /// # Errors
-    /// If the gradient does not fit.
-    pub fn backward(&self, saved: SavedForward, dq: &Tensor) -> Result<Gradients, MocoError> {
+    /// If the gradient does not fit, or the sink fails.
+    pub fn backward(
+        &self,
+        saved: SavedForward,
+        dq: &Tensor,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<(), MocoError> {
         let SavedForward { encoder, head, projected } = saved;
         let dz = l2_normalize_backward(&projected, dq)?;
-        let mut of_head = Gradients::new();
-        let df = self.head.backward(&head, &dz, &mut of_head)?;
-        let mut gradients = self.encoder.backward(encoder, &df)?;
-        gradients.extend(of_head);
-        Ok(gradients)
+        let df = self.head.backward(&head, &dz, sink)?;
+        Ok(self.encoder.backward(encoder, &df, sink)?)
     }
 
     /// Eq. (2), θ_k ← m·θ_k + (1 − m)·θ_q, for every parameter; batch norm's buffers are not touched.
@@ -139,14 +142,17 @@ fn dtype_and_device(encoder: &dyn Encoder) -> (DType, &Device) {
     encoder.params().dtype_and_device().unwrap_or((DType::F32, &Device::Cpu))
 }
 
-/// Adds the gradients of one direction of the loss to those of the directions before.
-pub(crate) fn accumulate(total: &mut Gradients, more: Gradients) -> Result<(), MocoError> {
-    for (name, gradient) in more {
+/// Adds each gradient of a direction of the loss, as it comes, to those of the directions before: no second set of
+/// gradients is ever in memory.
+pub(crate) fn add_to(
+    total: &mut Gradients,
+) -> impl FnMut(String, Tensor) -> Result<(), OpError> + use<'_> {
+    move |name, gradient| {
         let sum = match total.get(&name) {
             Some(so_far) => add(so_far, &gradient)?,
             None => gradient,
         };
         total.insert(name, sum);
+        Ok(())
     }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use moco_rng::Seed;
 
 use crate::batch::{Batch, Direction};
 use crate::config::MocoConfig;
-use crate::encoder_with_head::{EncoderWithHead, accumulate};
+use crate::encoder_with_head::{EncoderWithHead, add_to};
 use crate::error::{During, MocoError};
 use crate::mechanism::Mechanism;
 use crate::shuffle::Shuffle;
@@ -84,8 +84,8 @@ impl Mechanism for EndToEnd {
             directions.push(PendingStatistics::ready(statistics));
 
             // The gradient of the inverse permutation is the permutation.
-            accumulate(&mut gradients_q, self.encoder_q.backward(saved_q, &dq)?)?;
-            accumulate(&mut gradients_k, self.encoder_k.backward(saved_k, &shuffled(&dk)?)?)?;
+            self.encoder_q.backward(saved_q, &dq, &mut add_to(&mut gradients_q))?;
+            self.encoder_k.backward(saved_k, &shuffled(&dk)?, &mut add_to(&mut gradients_k))?;
         }
         let statistics = PendingStep { global_step: self.global_step, directions };
         statistics.expect_finite_loss(batch)?;

@@ -239,3 +239,23 @@ __device__ void bn_input_gradient_of(const S* __restrict__ x, const S* __restric
         write(dx + at.at(row), gradients);
     }
 }
+
+// dx = γ/σ·g where mean and σ are constants, in evaluation mode; x is read for ReLU only.
+template <After AFTER, u32 V, class S>
+__device__ void bn_eval_gradient_of(const S* __restrict__ x, const S* __restrict__ dy,
+                                    S* __restrict__ dx, const float* statistics, const float* gamma,
+                                    const float* beta, BnRows rows) {
+    const BnPlace<V> at(rows);
+    const BnAffine<V> affine(at, statistics, gamma, beta);
+    UNROLL(2)
+    for (u32 row = at.first; row < at.end; row += at.lanes) {
+        float numbers[V], gradients[V];
+        if (AFTER == After::Relu) read(x + at.at(row), numbers);
+        read(dy + at.at(row), gradients);
+        for (u32 v = 0; v < V; v++) {
+            const bool passes = AFTER != After::Relu || affine(numbers[v], v) > 0.0f;
+            gradients[v] = passes ? affine.scale[v] * gradients[v] : 0.0f;
+        }
+        write(dx + at.at(row), gradients);
+    }
+}

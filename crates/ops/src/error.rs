@@ -86,12 +86,6 @@ pub enum OpError {
         /// The function to call instead.
         instead: &'static str,
     },
-    /// A tensor is on a GPU, where the op does not exist.
-    #[error("{op}: only for tensors on a CPU; move them there")]
-    OnlyCpu {
-        /// The op.
-        op: &'static str,
-    },
     /// A kernel was launched that cannot run.
     #[error("{op}: kernel `{kernel}`: {what}")]
     Kernel {

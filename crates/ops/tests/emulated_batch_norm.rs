@@ -263,17 +263,84 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
-fn the_backward_pass_of_evaluation_mode_is_refused_on_a_gpu() {
-    let x = activations(1, [2, 3, 2, 2]);
-    let (mean, ones) = (zeros(3), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
-    let bn = BatchNorm { gamma: &ones, beta: &mean, eps: EPS, groups: 1 };
-    let running = [&mean, &ones];
-    let backward = || batch_norm_eval_backward([&x, &x, &x], bn, running, After::Nothing);
-    let (refused, launched) = emulate(backward);
-    let expected = "batch_norm_eval_backward: only for tensors on a CPU; move them there";
-    assert_eq!(refused.unwrap_err().to_string(), expected);
-    assert_eq!(launched, Vec::<String>::new());
-    // Here: dx = dy/√(1 + ε).
-    let expected = (&x / (1.0 + EPS).sqrt()).unwrap();
-    assert_close("dx", &backward().unwrap().x, &expected, 1e-6);
+fn the_backward_pass_of_evaluation_mode_is_that_of_the_cpu() {
+    for dims in [[1, 1, 1, 1], [2, 3, 7, 5], [3, 40, 5, 3], [1, 264, 3, 3], [2, 8, 41, 53]] {
+        let c = dims[1];
+        let numbers = [1, 2, 3].map(|salt| activations(salt, dims));
+        let [gamma, beta, mean, var] = [4, 5, 6, 7].map(|salt| scattered(salt, &[c]));
+        let var = (var.sqr().unwrap() + 0.1).unwrap();
+        let bn = BatchNorm { gamma: &gamma, beta: &beta, eps: EPS, groups: 7 };
+        let values = f64::from(u32::try_from(dims[0] * dims[2] * dims[3]).unwrap());
+        for (dtype, tolerance) in TYPES {
+            let rounded = numbers.each_ref().map(|x| x.to_dtype(dtype).unwrap());
+            let exact = rounded.each_ref().map(|x| x.to_dtype(DType::F32).unwrap());
+            for followed in [Followed::Nothing, Followed::Relu, Followed::AddRelu] {
+                let [x, added, dy] = exact.each_ref();
+                let after = followed.after(added);
+                // Both see the same output, so that ReLU passes the same numbers.
+                let y = batch_norm_eval(x, bn, &mean, &var, after).unwrap();
+                let running = [&mean, &var];
+                let expected = batch_norm_eval_backward([x, &y, dy], bn, running, after).unwrap();
+                let y = y.to_dtype(dtype).unwrap();
+                let (got, kernels) = emulate(|| {
+                    let [x, added, dy] = rounded.each_ref();
+                    let after = followed.after(added);
+                    batch_norm_eval_backward([x, &y, dy], bn, running, after).unwrap()
+                });
+                let what = format!("{dtype:?} {dims:?} {followed:?}");
+                let of_sums = 1e-6 * values.sqrt().max(4.0);
+                for (name, got, expected, tolerance) in [
+                    ("dx", &got.x, &expected.x, tolerance),
+                    ("gamma", &got.gamma, &expected.gamma, of_sums),
+                    ("beta", &got.beta, &expected.beta, of_sums),
+                ] {
+                    assert_close(&format!("{what} {name}"), got, expected, tolerance);
+                }
+                assert_eq!(got.added.is_some(), followed == Followed::AddRelu, "{what}");
+                if let (Some(got), Some(expected)) = (&got.added, &expected.added) {
+                    assert_close(&format!("{what} added"), got, expected, 0.0);
+                }
+                let (suffix, dtype) = (followed.suffix(), dtype.as_str());
+                let masked = if followed == Followed::Relu { "_relu" } else { "" };
+                let names = [
+                    "bn_running".to_owned(),
+                    format!("bn_gradient_sums{suffix}_{dtype}"),
+                    "bn_gradients".into(),
+                    format!("bn_eval_gradient{masked}_{dtype}"),
+                ];
+                assert_eq!(kernels, names, "{what}");
+            }
+        }
+    }
+}
+
+/// Central differences of the emulated forward pass, in which each number has a gradient of its own.
+#[test]
+fn the_backward_pass_of_evaluation_mode_is_the_slope_of_the_forward_pass() {
+    const STEP: f32 = 0.5;
+    let dims = [2, 3, 2, 2];
+    let [x, dy] = [1, 2].map(|salt| activations(salt, dims));
+    let [gamma, beta, mean, var] = [3, 4, 5, 6].map(|salt| scattered(salt, &[3]));
+    let var = (var.sqr().unwrap() + 0.1).unwrap();
+    let bn = BatchNorm { gamma: &gamma, beta: &beta, eps: EPS, groups: 1 };
+    let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let loss = |x: &[f32]| -> f64 {
+        let x = Tensor::from_slice(x, &dims, &Device::Cpu).unwrap();
+        let (y, _) = emulate(|| batch_norm_eval(&x, bn, &mean, &var, After::Nothing).unwrap());
+        flat(&y).iter().zip(flat(&dy)).map(|(y, dy)| f64::from(*y) * f64::from(dy)).sum()
+    };
+    let running = [&mean, &var];
+    let (got, _) =
+        emulate(|| batch_norm_eval_backward([&x, &x, &dy], bn, running, After::Nothing).unwrap());
+    let (x, dx) = (flat(&x), flat(&got.x));
+    for (i, dx) in dx.iter().enumerate() {
+        let moved = |by: f32| {
+            let mut x = x.clone();
+            x[i] += by;
+            loss(&x)
+        };
+        // It is a linear function, so a long step costs nothing.
+        let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+        assert!((slope - f64::from(*dx)).abs() < 2e-5 * slope.abs().max(1.0), "{i}: {slope} {dx}");
+    }
 }

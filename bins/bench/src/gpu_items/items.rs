@@ -3,11 +3,11 @@
 use candle_core::{DType, Tensor};
 use moco_ops::{
     After, BatchNorm, Conv2dSpec, EmaUpdate, ImageStep, Running, SgdUpdate, add, augment_images,
-    batch_norm_backward, batch_norm_eval, batch_norm_train, blend_running_, conv2d,
-    conv2d_input_gradient, conv2d_weight_gradient, copy_, ema_, enqueue_, global_average_pool,
-    global_average_pool_backward, info_nce, l2_normalize, l2_normalize_backward, linear,
-    linear_backward, max_pool, max_pool_backward, normalize_images, relu, relu_backward,
-    select_rows, sgd_,
+    batch_norm_backward, batch_norm_eval, batch_norm_eval_backward, batch_norm_train,
+    blend_running_, conv2d, conv2d_input_gradient, conv2d_weight_gradient, copy_, ema_, enqueue_,
+    global_average_pool, global_average_pool_backward, info_nce, l2_normalize,
+    l2_normalize_backward, linear, linear_backward, max_pool, max_pool_backward, normalize_images,
+    relu, relu_backward, select_rows, sgd_,
 };
 
 use super::side::Side;
@@ -161,7 +161,12 @@ fn batch_norm_evaluated(side: &Side) -> Results {
     let (mean, var) = (side.numbers(3, &[40])?, side.positive(4, &[40])?);
     let bn = BatchNorm { gamma: &gamma, beta: &beta, eps: 1e-5, groups: 1 };
     let x = side.activations(5, [2, 40, 3, 5])?;
-    Ok(vec![("y", batch_norm_eval(&x, bn, &mean, &var, After::Relu)?)])
+    let y = batch_norm_eval(&x, bn, &mean, &var, After::Relu)?;
+    let (dy, running) = (side.activations(6, [2, 40, 3, 5])?, [&mean, &var]);
+    let of_relu = batch_norm_eval_backward([&x, &y, &dy], bn, running, After::Relu)?;
+    // Where y is within a rounding of 0, the two sides may let another gradient through to x.
+    let plain = batch_norm_eval_backward([&x, &y, &dy], bn, running, After::Nothing)?;
+    Ok(vec![("y", y), ("gamma", of_relu.gamma), ("beta", of_relu.beta), ("dx", plain.x)])
 }
 
 fn max_pooled(side: &Side) -> Results {

@@ -6,6 +6,7 @@ use moco::{Batch, EncoderWithHead, Queue, Shuffle};
 use moco_encoders::Mode;
 use moco_ops::info_nce;
 use moco_optim::{Optimizer as _, Sgd, learning_rate};
+use moco_params::Gradients;
 use serde_json::{Value, json};
 
 use super::args::Args;
@@ -85,7 +86,13 @@ impl Parts {
             queue.enqueue(&[&k])?;
             Ok(loss)
         })?;
-        let (gradients, backward) = timed(device, || Ok(encoder_q.backward(saved, &loss.dq)?))?;
+        let mut gradients = Gradients::new();
+        let mut collect = |name, gradient| {
+            gradients.insert(name, gradient);
+            Ok(())
+        };
+        let ((), backward) =
+            timed(device, || Ok(encoder_q.backward(saved, &loss.dq, &mut collect)?))?;
         let ((), sgd) = timed(device, || {
             let lr = learning_rate(LR, DType::F32, device)?;
             Ok(sgd.step(&encoder_q.stores(), &gradients, &lr)?)

@@ -155,22 +155,28 @@ pub(crate) fn eval(
     running: [&Tensor; 2],
     after: After<'_>,
 ) -> Result<Tensor, OpError> {
+    let numbers = of_running(gpu, bn, running)?;
+    let x = channels_last(OP, "x", x)?;
+    normalize(gpu, x.tensor(), bn, after, &numbers, Rows::new(x.tensor(), 1)?)
+}
+
+/// Mean and 1/σ of running statistics, `[2, 1, C]`.
+fn of_running(gpu: &dyn Gpu, bn: BatchNorm<'_>, running: [&Tensor; 2]) -> Result<Tensor, OpError> {
     let [mean, var] = running;
     expect_dtype(OP, "running_mean", mean, DType::F32)?;
     expect_dtype(OP, "running_var", var, DType::F32)?;
     let [mean, var] = [rows(OP, "running_mean", mean)?, rows(OP, "running_var", var)?];
-    let x = channels_last(OP, "x", x)?;
-    let cut = Rows::new(x.tensor(), 1)?;
-    let numbers = gpu.alloc(OP, &[2, 1, cut.c], DType::F32)?;
+    let c = mean.tensor().elem_count();
+    let numbers = gpu.alloc(OP, &[2, 1, c], DType::F32)?;
     let args = [
         Arg::In(mean.tensor()),
         Arg::In(var.tensor()),
         Arg::Out(&numbers),
-        u32_of(OP, cut.c)?,
+        u32_of(OP, c)?,
         epsilon(bn),
     ];
-    gpu.launch(OP, Kernel::new("bn_running"), Grid::of_elements(gpu, cut.c), &args)?;
-    normalize(gpu, x.tensor(), bn, after, &numbers, cut)
+    gpu.launch(OP, Kernel::new("bn_running"), Grid::of_elements(gpu, c), &args)?;
+    Ok(numbers)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "kernels take f32")]
@@ -216,46 +222,119 @@ pub(crate) fn backward(
     statistics: &Statistics,
     after: After<'_>,
 ) -> Result<BatchNormGradients, OpError> {
-    expect_dtype(OP, "dy", dy, x.dtype())?;
-    let [x, dy] = [channels_last(OP, "x", x)?, channels_last(OP, "dy", dy)?];
-    let [x, dy] = [x.tensor(), dy.tensor()];
-    let y = match after {
-        After::AddRelu(_) => {
-            expect_dtype(OP, "y", y, x.dtype())?;
-            Some(channels_last(OP, "y", y)?)
-        }
-        After::Nothing | After::Relu => None,
-    };
+    let flow = BackwardFlow::new([x, y, dy], after)?;
+    let x = flow.x.tensor();
     let cut = Rows::new(x, statistics.groups)?;
     expect_shape(OP, "saved", &statistics.numbers, &[3, cut.groups, cut.c])?;
     if cut.rows != statistics.rows {
         return Err(shape(OP, "x", "the shape of the forward pass", x.dims()));
     }
     let affine = Affine::new(bn)?;
-    let masked = y.as_ref().map(|_| gpu.alloc(OP, x.dims(), x.dtype())).transpose()?;
-    let partial = cut.partial(gpu)?;
-    let mut args = vec![Arg::In(x)];
-    args.extend(y.iter().map(|y| Arg::In(y.tensor())));
-    args.push(Arg::In(dy));
-    args.extend(masked.iter().map(Arg::Out));
-    args.push(Arg::In(&statistics.numbers));
-    args.extend(affine.args());
-    args.push(Arg::Out(&partial));
-    args.extend(cut.args()?);
-    let names = ["bn_gradient_sums", "bn_gradient_sums_relu", "bn_gradient_sums_add_relu"];
-    gpu.launch(OP, variant(names, after, x), cut.grid()?, &args)?;
-    let (means, [gamma, beta]) = gradients(gpu, &partial, cut)?;
+    let sums = flow.sums(gpu, &affine, &statistics.numbers, after, cut)?;
     let dx = gpu.alloc(OP, x.dims(), x.dtype())?;
-    let g = masked.as_ref().unwrap_or(dy);
-    let mut args = vec![Arg::In(x), Arg::In(g), Arg::Out(&dx), Arg::In(&statistics.numbers)];
-    args.push(Arg::In(&means));
+    let mut args = vec![Arg::In(x), Arg::In(flow.g(&sums)), Arg::Out(&dx)];
+    args.extend([Arg::In(&statistics.numbers), Arg::In(&sums.means)]);
     args.extend(affine.args());
     args.extend(cut.args()?);
     let names = ["bn_input_gradient", "bn_input_gradient_relu", "bn_input_gradient"];
     gpu.launch(OP, variant(names, after, x), cut.grid()?, &args)?;
-    let channels_first = |x: Tensor| x.permute((0, 3, 1, 2)).in_op(OP);
-    let added = masked.map(channels_first).transpose()?;
-    Ok(BatchNormGradients { x: channels_first(dx)?, added, gamma, beta })
+    sums.with(&dx)
+}
+
+/// See [`crate::batch_norm_eval_backward`].
+pub(crate) fn eval_backward(
+    gpu: &dyn Gpu,
+    tensors: [&Tensor; 3],
+    bn: BatchNorm<'_>,
+    running: [&Tensor; 2],
+    after: After<'_>,
+) -> Result<BatchNormGradients, OpError> {
+    let flow = BackwardFlow::new(tensors, after)?;
+    let x = flow.x.tensor();
+    let cut = Rows::new(x, 1)?;
+    let affine = Affine::new(bn)?;
+    let numbers = of_running(gpu, bn, running)?;
+    let sums = flow.sums(gpu, &affine, &numbers, after, cut)?;
+    let dx = gpu.alloc(OP, x.dims(), x.dtype())?;
+    let mut args = vec![Arg::In(x), Arg::In(flow.g(&sums)), Arg::Out(&dx), Arg::In(&numbers)];
+    args.extend(affine.args());
+    args.extend(cut.args()?);
+    let names = ["bn_eval_gradient", "bn_eval_gradient_relu", "bn_eval_gradient"];
+    gpu.launch(OP, variant(names, after, x), cut.grid()?, &args)?;
+    sums.with(&dx)
+}
+
+/// The tensors that a backward pass reads, with channels last.
+struct BackwardFlow {
+    x: Dense,
+    /// The output, where ReLU follows an addition.
+    y: Option<Dense>,
+    dy: Dense,
+}
+
+/// What the sums over a batch give.
+struct Sums {
+    /// The gradient behind ReLU, where it follows an addition: that of the added tensor too.
+    masked: Option<Tensor>,
+    /// Means of g and g·x̂ `[groups, 2, C]`.
+    means: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+}
+
+impl BackwardFlow {
+    fn new([x, y, dy]: [&Tensor; 3], after: After<'_>) -> Result<Self, OpError> {
+        expect_dtype(OP, "dy", dy, x.dtype())?;
+        let y = match after {
+            After::AddRelu(_) => {
+                expect_dtype(OP, "y", y, x.dtype())?;
+                Some(channels_last(OP, "y", y)?)
+            }
+            After::Nothing | After::Relu => None,
+        };
+        Ok(Self { x: channels_last(OP, "x", x)?, y, dy: channels_last(OP, "dy", dy)? })
+    }
+
+    /// Adds up what γ, β and the means need; `statistics` begin with means and 1/σ.
+    fn sums(
+        &self,
+        gpu: &dyn Gpu,
+        affine: &Affine,
+        statistics: &Tensor,
+        after: After<'_>,
+        cut: Rows,
+    ) -> Result<Sums, OpError> {
+        let x = self.x.tensor();
+        let masked = self.y.as_ref().map(|_| gpu.alloc(OP, x.dims(), x.dtype())).transpose()?;
+        let partial = cut.partial(gpu)?;
+        let mut args = vec![Arg::In(x)];
+        args.extend(self.y.iter().map(|y| Arg::In(y.tensor())));
+        args.push(Arg::In(self.dy.tensor()));
+        args.extend(masked.iter().map(Arg::Out));
+        args.push(Arg::In(statistics));
+        args.extend(affine.args());
+        args.push(Arg::Out(&partial));
+        args.extend(cut.args()?);
+        let names = ["bn_gradient_sums", "bn_gradient_sums_relu", "bn_gradient_sums_add_relu"];
+        gpu.launch(OP, variant(names, after, x), cut.grid()?, &args)?;
+        let (means, [gamma, beta]) = gradients(gpu, &partial, cut)?;
+        Ok(Sums { masked, means, gamma, beta })
+    }
+
+    /// The gradient that the input's is computed from.
+    fn g<'a>(&'a self, sums: &'a Sums) -> &'a Tensor {
+        sums.masked.as_ref().unwrap_or(self.dy.tensor())
+    }
+}
+
+impl Sums {
+    /// All gradients, with `dx` `[N, H, W, C]`.
+    fn with(self, dx: &Tensor) -> Result<BatchNormGradients, OpError> {
+        let channels_first = |x: &Tensor| x.permute((0, 3, 1, 2)).in_op(OP);
+        let Self { masked, gamma, beta, means: _ } = self;
+        let added = masked.as_ref().map(channels_first).transpose()?;
+        Ok(BatchNormGradients { x: channels_first(dx)?, added, gamma, beta })
+    }
 }
 
 /// Means of each group for the input's gradient, and the gradients of γ and β.

@@ -89,7 +89,7 @@ pub fn batch_norm_eval(
 /// a `BatchNorm2d` in evaluation mode is trained.
 ///
 /// # Errors
-/// If shapes do not fit, or the tensors are on a GPU, which has no kernel for this.
+/// If shapes do not fit.
 pub fn batch_norm_eval_backward(
     [x, y, dy]: [&Tensor; 3],
     bn: BatchNorm<'_>,
@@ -103,9 +103,7 @@ pub fn batch_norm_eval_backward(
     for (name, tensor) in ["running_mean", "running_var"].into_iter().zip(running) {
         expect_shape(OP, name, tensor, &dims[1..2])?;
     }
-    if backend::of(OP, x)?.is_some() {
-        return Err(OpError::OnlyCpu { op: "batch_norm_eval_backward" });
-    }
+    on_gpu!(OP, x, gpu::eval_backward, [x, y, dy], bn, running, after);
     let [mean, inv_std] = mean_and_inv_std(running, bn.eps)?;
     let by = Moments { origin: Origin::Running, mean: &mean, inv_std: &inv_std };
     by_dtype!(OP, x, backward([x, y, dy], BatchNorm { groups: 1, ..bn }, by, after, dims))
