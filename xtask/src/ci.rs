@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::cuda::{self, Kit};
-use crate::{golden, tidy, tree};
+use crate::{extend, golden, tidy, tree};
 
 /// A step by its name, and what it does.
 struct Step {
@@ -84,7 +84,7 @@ const CLIPPY: Step = Step {
     },
 };
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     FORMAT,
     TIDY,
     GOLDEN,
@@ -107,6 +107,7 @@ const STEPS: [Step; 7] = [
             env: Environment::Checks,
         },
     },
+    Step { name: "extend", work: Work::Here(extend::run) },
     Step {
         name: "test",
         work: Work::Cargo {
@@ -302,6 +303,6 @@ mod tests {
     #[test]
     fn the_steps_begin_with_the_cheapest() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "cuda", "doc", "test"]);
+        assert_eq!(names, ["fmt", "tidy", "golden", "clippy", "cuda", "doc", "extend", "test"]);
     }
 }

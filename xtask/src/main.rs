@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod cuda;
+mod extend;
 mod golden;
 mod sha256;
 mod stage;
@@ -91,6 +92,8 @@ enum Command {
     Ci(ci::CiArgs),
     /// Check the house rules: layers, sizes, words and the like
     Tidy,
+    /// Apply the diffs of docs/extend.md to a copy, and check it
+    Extend,
     /// Look after the golden files of the tests
     Golden(GoldenArgs),
 }
@@ -136,6 +139,7 @@ fn run(Cli { features, command }: Cli) -> anyhow::Result<()> {
         Command::GpuCheck => return cuda::gpu_check(),
         Command::Ci(args) => return ci::run(&args),
         Command::Tidy => return tidy::run(),
+        Command::Extend => return extend::run(),
         Command::Golden(_) => return golden::run(),
     };
     stage::run(name, &features, &args)

@@ -1,27 +1,24 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
-use moco::{MechanismKind, MocoConfig, QueuePrecision};
 use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::Schedule;
 use moco_rng::Seed;
 use moco_train::{
     Cadence, DataPlan, EvaluationActivations, EvaluationPlan, FinishOn, HealthPlan, InputPlan,
-    KnnPlan, Length, LinearPlan, OnBadSample, Pairing, PretrainPlan, WorkerPlan,
+    KnnPlan, Length, LinearPlan, Pairing, PretrainPlan,
 };
 
-use crate::check::{
-    above_zero, ascending, at_least_one, momentum, not_negative, present, unused, within_zero_one,
-};
+use crate::check::{above_zero, ascending, at_least_one, momentum, not_negative, present, unused};
 use crate::complaint::Complaint;
-use crate::data::{folder, shards_plan, window_shards};
+use crate::data::{data_plan, on_bad_sample, window_shards};
 use crate::encoder::{check_on_gpu, encoder_plan};
+use crate::method::moco_plan;
 use crate::optim;
 use crate::raw::{
-    RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawData, RawEvaluate, RawFidelity,
-    RawFinishOn, RawHealth, RawLog, RawMechanism, RawMoco, RawMonitor, RawOnBadSample, RawPairing,
-    RawPrecision, RawPretrain, RawQueuePrecision, RawRecipe, RawRun, RawSchedule, RawScheduleKind,
-    RawSource,
+    RawActivations, RawAugment, RawCheckpoint, RawConvBackend, RawEvaluate, RawFidelity,
+    RawFinishOn, RawHealth, RawLog, RawMonitor, RawPairing, RawPrecision, RawPretrain, RawRecipe,
+    RawRun, RawSchedule, RawScheduleKind,
 };
 
 /// The validated configuration of a run.
@@ -99,81 +96,6 @@ fn length(steps: Option<u64>, epochs: Option<u64>) -> Result<Length, Complaint> 
     }
 }
 
-fn on_bad_sample(choice: RawOnBadSample, budget: Option<u64>) -> Result<OnBadSample, Complaint> {
-    const CHOICE: &str = "data.on_bad_sample";
-    const BUDGET: &str = "data.bad_sample_budget";
-    match choice {
-        RawOnBadSample::Fail => {
-            unused(BUDGET, budget.as_ref(), CHOICE, "fail").map(|()| OnBadSample::Fail)
-        }
-        RawOnBadSample::Skip => {
-            let budget = at_least_one(BUDGET, present(BUDGET, budget, CHOICE, "skip")?)?;
-            Ok(OnBadSample::Skip { budget })
-        }
-    }
-}
-
-fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
-    let RawData {
-        source,
-        root,
-        test_root,
-        manifest,
-        window_shards: _,
-        cache,
-        cache_bytes,
-        verify,
-        on_bad_sample: _,
-        bad_sample_budget: _,
-        readers,
-        decoders,
-    } = raw;
-    at_least_one("data.readers", readers as u64)?;
-    at_least_one("data.decoders", decoders as u64)?;
-    for (key, path) in [
-        ("data.root", Some(&root)),
-        ("data.test_root", test_root.as_ref()),
-        ("data.manifest", manifest.as_ref()),
-        ("data.cache", cache.as_ref()),
-    ] {
-        if path.is_some_and(|path| path.as_os_str().is_empty()) {
-            return Err(Complaint::value(key, format!("{key} must not be empty")));
-        }
-    }
-    let only_shards = |name| {
-        unused("data.manifest", manifest.as_ref(), "data.source", name)?;
-        unused("data.cache", cache.as_ref(), "data.source", name)?;
-        unused("data.cache_bytes", cache_bytes.as_ref(), "data.source", name)?;
-        unused("data.verify", verify.as_ref(), "data.source", name)
-    };
-    let only_folders = |name| unused("data.test_root", test_root.as_ref(), "data.source", name);
-    let neither = |name| only_shards(name).and_then(|()| only_folders(name));
-    let plan = match source {
-        RawSource::Shards => {
-            only_folders("shards")?;
-            let manifest = present("data.manifest", manifest, "data.source", "shards")?;
-            DataPlan::Shards { place: shards_plan(root, verify, cache, cache_bytes)?, manifest }
-        }
-        RawSource::ImageFolder => {
-            only_shards("image_folder")?;
-            DataPlan::ImageFolder { root: folder(root, "image_folder")?, test_root }
-        }
-        RawSource::Imagenet => {
-            neither("imagenet")?;
-            DataPlan::ImageNet { root: folder(root, "imagenet")? }
-        }
-        RawSource::Cifar10 => {
-            neither("cifar10")?;
-            DataPlan::Cifar10 { root: folder(root, "cifar10")? }
-        }
-        RawSource::Mnist => {
-            neither("mnist")?;
-            DataPlan::Mnist { root: folder(root, "mnist")? }
-        }
-    };
-    Ok((plan, WorkerPlan { readers, decoders }))
-}
-
 fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), Complaint> {
     let RawAugment { recipe, fidelity, finish_on, image_size, crop_scale, mean, std, pairing } =
         *raw;
@@ -208,37 +130,6 @@ fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), C
         RawFinishOn::Gpu => FinishOn::Gpu,
     };
     Ok((InputPlan { image_size, mean, std, pairing, finish_on }, recipe, fidelity))
-}
-
-fn moco_plan(raw: &RawMoco) -> Result<MocoConfig, Complaint> {
-    let RawMoco {
-        mechanism,
-        queue_size,
-        key_momentum,
-        temperature,
-        dim,
-        symmetric,
-        shuffle_bn,
-        queue_precision,
-    } = *raw;
-    at_least_one("moco.queue_size", queue_size as u64)?;
-    at_least_one("moco.dim", dim as u64)?;
-    Ok(MocoConfig {
-        mechanism: match mechanism {
-            RawMechanism::Queue => MechanismKind::Queue,
-            RawMechanism::EndToEnd => MechanismKind::EndToEnd,
-        },
-        queue_size,
-        key_momentum: within_zero_one("moco.key_momentum", key_momentum)?,
-        temperature: above_zero("moco.temperature", temperature)?,
-        dim,
-        symmetric,
-        shuffle_bn,
-        queue_precision: match queue_precision {
-            RawQueuePrecision::F32 => QueuePrecision::AsParameters,
-            RawQueuePrecision::Bf16 => QueuePrecision::Bf16,
-        },
-    })
 }
 
 fn schedule_plan(raw: RawSchedule) -> Result<Schedule, Complaint> {

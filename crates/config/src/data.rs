@@ -1,15 +1,150 @@
-//! Where the images are: what belongs to a folder, and what to a store.
+//! The section `data`: where the images are, what belongs to a folder, and what to a store.
 
 use std::path::{Path, PathBuf};
 
-use moco_train::{ShardCheck, ShardsPlan};
+use moco_train::{DataPlan, OnBadSample, ShardCheck, ShardsPlan, WorkerPlan};
+use serde::Deserialize;
 
 use crate::check::{at_least_one, present, unused};
 use crate::complaint::Complaint;
-use crate::raw::{RawData, RawSource, RawVerify};
 
 const ROOT: &str = "data.root";
 const SOURCE: &str = "data.source";
+
+/// `[data]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawData {
+    /// Kind of files.
+    pub(crate) source: RawSource,
+    /// Folder with the files; for shards it may be the address of a store.
+    pub(crate) root: PathBuf,
+    /// Folder with the labeled test images; for `image_folder` only, where it may be left out.
+    pub(crate) test_root: Option<PathBuf>,
+    /// List of the shards; for shards only.
+    pub(crate) manifest: Option<PathBuf>,
+    /// Shards whose samples are mixed at a time, 0 = all; for shards only.
+    pub(crate) window_shards: Option<usize>,
+    /// Folder that holds shards of a store; for shards on a store only, where it may be left out.
+    pub(crate) cache: Option<PathBuf>,
+    /// Bytes that `cache` may hold; goes with it.
+    pub(crate) cache_bytes: Option<u64>,
+    /// What of the shards is checked, and when; for shards in a folder only.
+    pub(crate) verify: Option<RawVerify>,
+    /// The policy for a training image that cannot be used.
+    pub(crate) on_bad_sample: RawOnBadSample,
+    /// How often one may be skipped in the whole run; for `skip` only.
+    pub(crate) bad_sample_budget: Option<u64>,
+    /// Threads that read.
+    pub(crate) readers: usize,
+    /// Threads that decode and draw views.
+    pub(crate) decoders: usize,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawSource {
+    Shards,
+    ImageFolder,
+    Imagenet,
+    Cifar10,
+    Mnist,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawVerify {
+    Checksums,
+    Sizes,
+    WhenRead,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawOnBadSample {
+    Fail,
+    Skip,
+}
+
+/// Where the images are, and who fetches them.
+pub(crate) fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
+    let RawData {
+        source,
+        root,
+        test_root,
+        manifest,
+        window_shards: _,
+        cache,
+        cache_bytes,
+        verify,
+        on_bad_sample: _,
+        bad_sample_budget: _,
+        readers,
+        decoders,
+    } = raw;
+    at_least_one("data.readers", readers as u64)?;
+    at_least_one("data.decoders", decoders as u64)?;
+    for (key, path) in [
+        ("data.root", Some(&root)),
+        ("data.test_root", test_root.as_ref()),
+        ("data.manifest", manifest.as_ref()),
+        ("data.cache", cache.as_ref()),
+    ] {
+        if path.is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(Complaint::value(key, format!("{key} must not be empty")));
+        }
+    }
+    let only_shards = |name| {
+        unused("data.manifest", manifest.as_ref(), "data.source", name)?;
+        unused("data.cache", cache.as_ref(), "data.source", name)?;
+        unused("data.cache_bytes", cache_bytes.as_ref(), "data.source", name)?;
+        unused("data.verify", verify.as_ref(), "data.source", name)
+    };
+    let only_folders = |name| unused("data.test_root", test_root.as_ref(), "data.source", name);
+    let neither = |name| only_shards(name).and_then(|()| only_folders(name));
+    let plan = match source {
+        RawSource::Shards => {
+            only_folders("shards")?;
+            let manifest = present("data.manifest", manifest, "data.source", "shards")?;
+            DataPlan::Shards { place: shards_plan(root, verify, cache, cache_bytes)?, manifest }
+        }
+        RawSource::ImageFolder => {
+            only_shards("image_folder")?;
+            DataPlan::ImageFolder { root: folder(root, "image_folder")?, test_root }
+        }
+        RawSource::Imagenet => {
+            neither("imagenet")?;
+            DataPlan::ImageNet { root: folder(root, "imagenet")? }
+        }
+        RawSource::Cifar10 => {
+            neither("cifar10")?;
+            DataPlan::Cifar10 { root: folder(root, "cifar10")? }
+        }
+        RawSource::Mnist => {
+            neither("mnist")?;
+            DataPlan::Mnist { root: folder(root, "mnist")? }
+        }
+    };
+    Ok((plan, WorkerPlan { readers, decoders }))
+}
+
+/// What to do about an image that cannot be used.
+pub(crate) fn on_bad_sample(
+    choice: RawOnBadSample,
+    budget: Option<u64>,
+) -> Result<OnBadSample, Complaint> {
+    const CHOICE: &str = "data.on_bad_sample";
+    const BUDGET: &str = "data.bad_sample_budget";
+    match choice {
+        RawOnBadSample::Fail => {
+            unused(BUDGET, budget.as_ref(), CHOICE, "fail").map(|()| OnBadSample::Fail)
+        }
+        RawOnBadSample::Skip => {
+            let budget = at_least_one(BUDGET, present(BUDGET, budget, CHOICE, "skip")?)?;
+            Ok(OnBadSample::Skip { budget })
+        }
+    }
+}
 
 /// The scheme of `scheme://…`; `None` for a folder.
 pub(crate) fn scheme(root: &str) -> Option<&str> {

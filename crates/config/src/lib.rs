@@ -27,6 +27,7 @@ mod error;
 mod layer;
 mod load;
 mod merge;
+mod method;
 mod migrate;
 mod optim;
 mod raw;

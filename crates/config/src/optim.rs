@@ -3,10 +3,35 @@
 use moco::MechanismKind;
 use moco_optim::{LarsConfig, OptimizerConfig, Schedule, SgdConfig};
 use moco_train::{Length, PretrainPlan};
+use serde::Deserialize;
 
 use crate::check::{at_least_one, momentum, not_negative};
 use crate::complaint::Complaint;
-use crate::raw::{RawOptim, RawOptimizer};
+
+/// `[optim]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section")]
+pub(crate) struct RawOptim {
+    /// The optimizer; SGD if it is left out.
+    pub(crate) kind: RawOptimizer,
+    /// Images in a step, over all devices.
+    pub(crate) batch_size: usize,
+    /// Learning rate for a batch of 256; the rate used is this times `batch_size` / 256.
+    pub(crate) base_lr: f64,
+    /// Momentum of the gradients.
+    pub(crate) sgd_momentum: f64,
+    /// L2 penalty on every parameter; of LARS, on all but biases and the weights of norms.
+    pub(crate) weight_decay: f64,
+    /// Epochs in which the rate rises to the schedule's first; 0 where it is left out.
+    pub(crate) warmup_epochs: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawOptimizer {
+    Sgd,
+    Lars,
+}
 
 /// The batch for which the papers state learning rates.
 const BASE_BATCH: f64 = 256.0;

@@ -1,11 +1,15 @@
-//! A pretraining config as it is written: the sections and keys of the TOML file.
+//! A pretraining config as it is written: the sections and keys of the TOML file. Sections that grow stand
+//! with their conversion, in `data`, `encoder`, `method` and `optim`; the rest is here.
 //!
-//! No key has a default but two of `[optim]`, which say so. The conversion in `convert` takes each struct
-//! apart without `..`, so a key that nothing reads is a compiler warning.
-
-use std::path::PathBuf;
+//! No key has a default but two of `[optim]`, which say so. Each conversion takes its struct apart without
+//! `..`, so a key that nothing reads is a compiler warning.
 
 use serde::Deserialize;
+
+use crate::data::RawData;
+use crate::encoder::RawEncoder;
+use crate::method::RawMoco;
+use crate::optim::RawOptim;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -73,61 +77,6 @@ pub(crate) enum RawPrecision {
     Bf16,
 }
 
-/// `[data]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section")]
-pub(crate) struct RawData {
-    /// Kind of files.
-    pub(crate) source: RawSource,
-    /// Folder with the files; for shards it may be the address of a store.
-    pub(crate) root: PathBuf,
-    /// Folder with the labeled test images; for `image_folder` only, where it may be left out.
-    pub(crate) test_root: Option<PathBuf>,
-    /// List of the shards; for shards only.
-    pub(crate) manifest: Option<PathBuf>,
-    /// Shards whose samples are mixed at a time, 0 = all; for shards only.
-    pub(crate) window_shards: Option<usize>,
-    /// Folder that holds shards of a store; for shards on a store only, where it may be left out.
-    pub(crate) cache: Option<PathBuf>,
-    /// Bytes that `cache` may hold; goes with it.
-    pub(crate) cache_bytes: Option<u64>,
-    /// What of the shards is checked, and when; for shards in a folder only.
-    pub(crate) verify: Option<RawVerify>,
-    /// The policy for a training image that cannot be used.
-    pub(crate) on_bad_sample: RawOnBadSample,
-    /// How often one may be skipped in the whole run; for `skip` only.
-    pub(crate) bad_sample_budget: Option<u64>,
-    /// Threads that read.
-    pub(crate) readers: usize,
-    /// Threads that decode and draw views.
-    pub(crate) decoders: usize,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawSource {
-    Shards,
-    ImageFolder,
-    Imagenet,
-    Cifar10,
-    Mnist,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawVerify {
-    Checksums,
-    Sizes,
-    WhenRead,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawOnBadSample {
-    Fail,
-    Skip,
-}
-
 /// `[augment]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
@@ -177,114 +126,6 @@ pub(crate) enum RawFidelity {
 pub(crate) enum RawPairing {
     SameImage,
     Shuffled,
-}
-
-/// `[encoder]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section")]
-pub(crate) struct RawEncoder {
-    /// A ResNet by its name in torchvision; `vit_tiny`, `vit_small`, or `vit` with sizes of its own.
-    pub(crate) arch: String,
-    /// First layers; for ResNets only.
-    pub(crate) stem: Option<RawStem>,
-    /// Multiplier of every width; for ResNets only.
-    pub(crate) width: Option<f64>,
-    /// Projection: `fc` is v1's, `mlp` v2's.
-    pub(crate) head: RawHead,
-    /// Parts of the batch with batch-norm statistics of their own; for ResNets only.
-    pub(crate) bn_groups: Option<usize>,
-    /// Which group's statistics the running mean and variance follow; for ResNets only.
-    pub(crate) bn_running: Option<RawRunning>,
-    /// Side of a patch in pixels; for vision transformers only.
-    pub(crate) patch_size: Option<usize>,
-    /// Width of a token; for `vit` only.
-    pub(crate) embed_dim: Option<usize>,
-    /// Blocks of attention and MLP; for `vit` only.
-    pub(crate) depth: Option<usize>,
-    /// Attention heads of a block; for `vit` only.
-    pub(crate) n_heads: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawStem {
-    Imagenet,
-    Cifar,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawHead {
-    Fc,
-    Mlp,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawRunning {
-    First,
-    Mean,
-}
-
-/// `[moco]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section")]
-pub(crate) struct RawMoco {
-    /// The source of the negatives.
-    pub(crate) mechanism: RawMechanism,
-    /// K, the number of negatives.
-    pub(crate) queue_size: usize,
-    /// m of Eq. (2).
-    pub(crate) key_momentum: f64,
-    /// τ of Eq. (1).
-    pub(crate) temperature: f64,
-    /// Width of the features that are compared.
-    pub(crate) dim: usize,
-    /// Whether each view serves as query and as key.
-    pub(crate) symmetric: bool,
-    /// Whether the keys are permuted before the key encoder.
-    pub(crate) shuffle_bn: bool,
-    /// How the queue stores keys.
-    pub(crate) queue_precision: RawQueuePrecision,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawMechanism {
-    Queue,
-    EndToEnd,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawQueuePrecision {
-    F32,
-    Bf16,
-}
-
-/// `[optim]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section")]
-pub(crate) struct RawOptim {
-    /// The optimizer; SGD if it is left out.
-    pub(crate) kind: RawOptimizer,
-    /// Images in a step, over all devices.
-    pub(crate) batch_size: usize,
-    /// Learning rate for a batch of 256; the rate used is this times `batch_size` / 256.
-    pub(crate) base_lr: f64,
-    /// Momentum of the gradients.
-    pub(crate) sgd_momentum: f64,
-    /// L2 penalty on every parameter; of LARS, on all but biases and the weights of norms.
-    pub(crate) weight_decay: f64,
-    /// Epochs in which the rate rises to the schedule's first; 0 where it is left out.
-    pub(crate) warmup_epochs: u64,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawOptimizer {
-    Sgd,
-    Lars,
 }
 
 /// `[schedule]`.

@@ -33,6 +33,14 @@ impl MocoConfig {
         }
     }
 
+    /// Keys that are kept from step to step: K of a queue.
+    pub(crate) fn n_kept_keys(&self) -> usize {
+        match self.mechanism {
+            MechanismKind::Queue => self.queue_size,
+            MechanismKind::EndToEnd => 0,
+        }
+    }
+
     /// Directions of the loss: two if it is symmetric.
     #[must_use]
     pub fn n_directions(&self) -> usize {
@@ -47,6 +55,18 @@ pub enum MechanismKind {
     Queue,
     /// The negatives are the other keys of the batch, and the gradient reaches the key encoder too.
     EndToEnd,
+}
+
+impl MechanismKind {
+    /// Each mechanism with its name in configs.
+    pub const NAMES: [(&'static str, Self); 2] =
+        [("queue", Self::Queue), ("end_to_end", Self::EndToEnd)];
+
+    /// The mechanism of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find_map(|(of, kind)| (*of == name).then_some(*kind))
+    }
 }
 
 /// How the queue stores keys; all that is computed with them is f32 or more.

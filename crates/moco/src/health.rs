@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::config::{MechanismKind, MocoConfig};
+use crate::config::MocoConfig;
 use crate::statistics::StepStatistics;
 
 /// The loss of an encoder that cannot distinguish keys: ln(K + 1).
@@ -100,10 +100,7 @@ impl Health {
     pub fn new(config: &MocoConfig, batch_size: usize, n_images: u64) -> Self {
         let n_negatives = config.n_negatives(batch_size);
         Self {
-            keys_to_fill: match config.mechanism {
-                MechanismKind::Queue => config.queue_size,
-                MechanismKind::EndToEnd => 0,
-            },
+            keys_to_fill: config.n_kept_keys(),
             n_directions: config.n_directions(),
             keys_per_step: batch_size * config.n_directions(),
             chance: chance_loss(n_negatives),
@@ -161,6 +158,7 @@ fn count(n: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::QueuePrecision;
+    use crate::config::MechanismKind;
 
     fn health(n_images: u64) -> Health {
         let config = MocoConfig {

@@ -10,8 +10,8 @@ use moco_encoders::Encoder;
 use moco_feed::FinishOn;
 
 use crate::error::TrainError;
-use crate::plan::{DataPlan, PretrainPlan};
-use crate::sources::{DataAccess, Sources, open_sources};
+use crate::plan::PretrainPlan;
+use crate::sources::{DataAccess, DataPlan, Sources, open_sources};
 
 /// The exchangeable components of a run: put your own in.
 pub struct Components {

@@ -35,14 +35,17 @@ pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
 pub use moco_feed::{FeedError, FinishOn, InputPlan, Pairing, WorkerPlan};
 pub use moco_ingest::{BadSample, OnBadSample};
 pub use plan::{
-    Cadence, DataPlan, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length,
-    LinearPlan, PretrainPlan, ShardCheck, ShardsPlan,
+    Cadence, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length, LinearPlan,
+    PretrainPlan,
 };
 pub use pretrain::{Control, Outcome, pretrain};
 pub use run_folder::{FoundId, Newest, Rejected, Resume, RunFolder};
 pub use run_state::FORMAT;
 pub use snapshot::SavedRun;
-pub use sources::{DataAccess, OpenStore, Preparing, Sources, no_store, open_sources};
+pub use sources::{
+    DataAccess, DataPlan, OpenStore, Preparing, ShardCheck, ShardsPlan, Sources, no_store,
+    open_sources,
+};
 pub use start::{ChangedData, Continued, Start};
 pub use summary::{Extension, Parent, Summary, Trio};
 pub use trained::TrainedEncoder;

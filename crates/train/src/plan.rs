@@ -1,7 +1,5 @@
 //! The validated configuration of a pretraining run; the config crate builds it.
 
-use std::path::PathBuf;
-
 use candle_core::DType;
 use moco::MocoConfig;
 use moco_encoders::{EncoderConfig, HeadKind};
@@ -172,77 +170,4 @@ pub struct LinearPlan {
 pub struct HealthPlan {
     /// Whether a collapse ends the run; a loss that is not finite always does.
     pub stop_on_collapse: bool,
-}
-
-/// The location of the images.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DataPlan {
-    /// Tar shards listed in a manifest.
-    Shards {
-        /// Their location.
-        place: ShardsPlan,
-        /// The manifest, a file on this machine.
-        manifest: PathBuf,
-    },
-    /// Image files in a folder for each class.
-    ImageFolder {
-        /// Folder with the training images.
-        root: PathBuf,
-        /// Folder with the test images, of the same classes.
-        test_root: Option<PathBuf>,
-    },
-    /// The archives of ImageNet in a folder, as they are distributed.
-    ImageNet {
-        /// Folder with `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and
-        /// `ILSVRC2012_devkit_t12.tar.gz`.
-        root: PathBuf,
-    },
-    /// CIFAR-10's binary files in a folder.
-    Cifar10 {
-        /// Folder with `data_batch_1.bin` … `test_batch.bin`.
-        root: PathBuf,
-    },
-    /// MNIST's idx files in a folder.
-    Mnist {
-        /// Folder with `train-images-idx3-ubyte` and its three siblings.
-        root: PathBuf,
-    },
-}
-
-/// The properties of shards in a folder that are compared with the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShardCheck {
-    /// All bytes, before the run.
-    Checksums,
-    /// Length and members, before the run.
-    Sizes,
-    /// Length and members of a shard when its first sample is read: the start does not depend on the
-    /// number of shards.
-    WhenRead,
-}
-
-/// The location of tar shards.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShardsPlan {
-    /// In a folder.
-    Folder {
-        /// The folder.
-        root: PathBuf,
-        /// The properties that are compared with the manifest, and when.
-        check: ShardCheck,
-    },
-    /// On a store, from which whole shards are fetched to a local disk.
-    Cached {
-        /// Address of the store.
-        address: String,
-        /// Folder that holds the shards while they are used.
-        cache: PathBuf,
-        /// Bytes that it may hold.
-        cache_bytes: u64,
-    },
-    /// On a store, from which images are fetched one by one.
-    Ranges {
-        /// Address of the store.
-        address: String,
-    },
 }

@@ -10,9 +10,9 @@ use crate::components::{build_encoder, build_model};
 use crate::error::TrainError;
 use crate::features::encode;
 use crate::measure::evaluation_recipe;
-use crate::plan::{DataPlan, PretrainPlan};
+use crate::plan::PretrainPlan;
 use crate::snapshot::SavedRun;
-use crate::sources::{DataAccess, open_sources};
+use crate::sources::{DataAccess, DataPlan, open_sources};
 
 /// A model from a checkpoint, with the plan that it was trained by.
 #[derive(Debug)]
