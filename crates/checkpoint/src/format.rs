@@ -274,13 +274,43 @@ mod tests {
         let none = BTreeMap::new();
         let reserved = BTreeMap::from([("global_step".to_owned(), String::new())]);
         for (tensors, metadata, expected) in [
-            (vec![("a", byte()), ("a", byte())], &none, "`a` in a checkpoint: two tensors have"),
-            (vec![("__metadata__", byte())], &none, "`__metadata__` in a checkpoint: the name"),
-            (vec![], &reserved, "`global_step` in a checkpoint: the key is reserved"),
+            (
+                vec![("a", byte()), ("a", byte())],
+                &none,
+                "cannot save `a` in a checkpoint: two tensors have this name",
+            ),
+            (
+                vec![("__metadata__", byte())],
+                &none,
+                "cannot save `__metadata__` in a checkpoint: the name is reserved",
+            ),
+            (vec![], &reserved, "cannot save `global_step` in a checkpoint: the key is reserved"),
         ] {
-            let error = serialize(1, tensors, metadata).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            let error = serialize(1, tensors, metadata).unwrap_err();
+            assert_eq!(error.to_string(), expected);
         }
+    }
+
+    /// Not even a right checksum hides what a program that writes checkpoints otherwise left out.
+    #[test]
+    fn a_checkpoint_without_its_step_or_its_header_is_named() {
+        let change = |from: &str, to: &str| {
+            let mut bytes = image(FORMAT_VERSION);
+            let at =
+                bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            let digits = checksum(&bytes);
+            bytes[DIGITS_AT..DIGITS_AT + N_DIGITS].copy_from_slice(digits.as_bytes());
+            read(bytes).unwrap_err().to_string()
+        };
+        assert_eq!(
+            change("global_step", "globel_step"),
+            "c.safetensors: expected a whole number in metadata `global_step`, got None"
+        );
+        assert_eq!(
+            change("\"shape\":[3]", "\"shape\":[9]"),
+            "the header of c.safetensors is invalid"
+        );
     }
 
     #[test]

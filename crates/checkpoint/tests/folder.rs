@@ -11,6 +11,9 @@ use moco_checkpoint::{
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+/// What every checkpoint begins with after the length of its header.
+const PROLOGUE: &str = "{\"__metadata__\":{\"blake3\":\"";
+
 fn save(dir: &CheckpointDir, step: u64) -> Result<std::path::PathBuf, CheckpointError> {
     let tensor = TensorView::new(Dtype::U8, vec![4], &[1, 2, 3, 4]).unwrap();
     dir.save(step, [("t", &tensor)], &BTreeMap::new())
@@ -80,8 +83,22 @@ fn damaged_checkpoints_are_named_and_skipped() {
     assert_eq!((newest.checkpoint.global_step, &newest.path), (1, &paths[0]));
     let reasons: Vec<String> = newest.rejected.iter().map(|one| one.reason.to_string()).collect();
     assert_eq!(reasons.len(), 2);
-    assert!(reasons[0].contains("step-0000000003.safetensors is damaged: expected blake3 "));
-    assert!(reasons[1].contains("step-0000000002.safetensors is not a checkpoint of this program"));
+    // The digits stand where the header begins; those of the changed bytes are computed with zeros there.
+    let digits = &bytes[8 + PROLOGUE.len()..][..64];
+    let expected = String::from_utf8(digits.to_vec()).unwrap();
+    let mut zeroed = bytes.clone();
+    zeroed[8 + PROLOGUE.len()..][..64].fill(b'0');
+    let got = blake3::hash(&zeroed);
+    let damaged = paths[2].display();
+    assert_eq!(reasons[0], format!("{damaged} is damaged: expected blake3 {expected}, got {got}"));
+    let empty = paths[1].display();
+    assert_eq!(
+        reasons[1],
+        format!(
+            "{empty} is not a checkpoint of this program: expected a safetensors header that begins with metadata \
+             `blake3`"
+        )
+    );
 
     fs::write(&paths[0], "").unwrap();
     let error = dir.newest_valid().unwrap_err().to_string();

@@ -396,7 +396,11 @@ mod tests {
         assert_eq!(content(&mut cache.file(&entries[0]).unwrap()), [0; 1000]);
         assert_eq!((cache.report().bytes, cache.report().n_fetched), (1000, 1));
         let message = ShardCache::open(store, folder.path(), 1, 0).unwrap_err().to_string();
-        assert!(message.contains("is in use by another process; give each process"), "{message}");
+        let expected = format!(
+            "the cache {} is in use by another process; give each process a folder of its own",
+            folder.path().display()
+        );
+        assert_eq!(message, expected);
     }
 
     #[test]
@@ -427,8 +431,11 @@ mod tests {
         let ((store, entries), folder) = (shards(1), tempfile::tempdir().unwrap());
         let cache = cache(&store, &folder, 999);
         let message = cache.file(&entries[0]).unwrap_err().to_string();
-        assert!(message.starts_with("shard 0.tar has 1000 bytes, but the cache "), "{message}");
-        assert!(message.ends_with(" may hold 999; raise its capacity"), "{message}");
+        let expected = format!(
+            "shard 0.tar has 1000 bytes, but the cache {} may hold 999; raise its capacity",
+            folder.path().display()
+        );
+        assert_eq!(message, expected);
     }
 
     #[test]

@@ -216,17 +216,24 @@ mod tests {
 
     #[test]
     fn what_is_no_folder_of_images_is_named() {
+        let expected = "expected class/name.JPEG with a folder for each class";
+        let no_classes = format!(" has no folders of classes; {expected}");
         let cases: [(&[&str], &str); 4] = [
-            (&[], " has no folders of classes; expected class/name.JPEG with a folder for each"),
-            (&["1.jpg"], " has no folders of classes; expected"),
-            (&["a/1.jpg", "b/note.txt"], "/b has no images; expected class/name.JPEG"),
-            (&["a/1.jpg", "a/2.BMP"], "/a/2.BMP is refused: images end in .jpg, .jpeg or .png"),
+            (&[], &no_classes),
+            (&["1.jpg"], &no_classes),
+            (
+                &["a/1.jpg", "b/note.txt"],
+                "/b has no images; expected class/name.JPEG with a folder for each class",
+            ),
+            (
+                &["a/1.jpg", "a/2.BMP"],
+                "/a/2.BMP is refused: images end in .jpg, .jpeg or .png; convert or remove it",
+            ),
         ];
         for (files, expected) in cases {
             let folder = folder(files);
             let message = ImageFolder::open(folder.path()).unwrap_err().to_string();
-            let start = format!("{}{expected}", folder.path().display());
-            assert!(message.starts_with(&start), "{message}");
+            assert_eq!(message, format!("{}{expected}", folder.path().display()));
         }
         let message = ImageFolder::open(Path::new("/nowhere")).unwrap_err().to_string();
         assert_eq!(message, "cannot list /nowhere");

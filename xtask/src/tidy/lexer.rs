@@ -1,5 +1,7 @@
 //! Just enough of Rust's syntax to separate code from comments and strings.
 
+use std::ops::Range;
+
 /// The text with the inside of comments, strings and character literals blanked; lines stay lines.
 pub(super) fn code_only(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
@@ -25,13 +27,21 @@ fn token_end(chars: &[char], at: usize) -> usize {
         '/' if next == Some(&'/') => find(chars, at, |rest| rest[0] == '\n'),
         '/' if next == Some(&'*') => block_comment_end(chars, at),
         '"' => quoted_end(chars, at),
-        'r' if !at.checked_sub(1).is_some_and(|before| is_word(chars[before])) => {
-            raw_string_end(chars, at)
+        'r' if begins_word(chars, at) => raw_string_end(chars, at),
+        'b' if next == Some(&'r') && begins_word(chars, at) => {
+            match raw_string_end(chars, at + 1) {
+                end if end == at + 1 => at,
+                end => end,
+            }
         }
         // A lifetime has no closing quote after one character.
         '\'' if next == Some(&'\\') || chars.get(at + 2) == Some(&'\'') => quoted_end(chars, at),
         _ => at,
     }
+}
+
+fn begins_word(chars: &[char], at: usize) -> bool {
+    !at.checked_sub(1).is_some_and(|before| is_word(chars[before]))
 }
 
 fn is_word(c: char) -> bool {
@@ -84,9 +94,24 @@ fn raw_string_end(chars: &[char], start: usize) -> usize {
 
 /// The text with each item under `#[cfg(test)]` blanked; characters and lines keep their places.
 pub(super) fn without_tests(text: &str) -> String {
+    let mut kept: Vec<char> = text.chars().collect();
+    for item in test_items(text) {
+        kept[item].iter_mut().filter(|c| **c != '\n').for_each(|c| *c = ' ');
+    }
+    kept.into_iter().collect()
+}
+
+/// The text of each item under `#[cfg(test)]`, one after the other.
+pub(super) fn only_tests(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    test_items(text).into_iter().flat_map(|item| &chars[item]).collect()
+}
+
+/// Where the items under `#[cfg(test)]` are, in characters.
+fn test_items(text: &str) -> Vec<Range<usize>> {
     let code: Vec<char> = code_only(text).chars().collect();
     let attribute: Vec<char> = "#[cfg(test)]".chars().collect();
-    let mut kept: Vec<char> = text.chars().collect();
+    let mut items = Vec::new();
     let mut at = 0;
     while at < code.len() {
         if !code[at..].starts_with(&attribute) {
@@ -94,10 +119,34 @@ pub(super) fn without_tests(text: &str) -> String {
             continue;
         }
         let end = item_end(&code, at + attribute.len());
-        kept[at..end].iter_mut().filter(|c| **c != '\n').for_each(|c| *c = ' ');
+        items.push(at..end);
         at = end;
     }
-    kept.into_iter().collect()
+    items
+}
+
+/// The string literal that begins at or after `at`, as it reads when the program runs; of escapes it knows those
+/// that messages have.
+pub(super) fn literal_after(text: &str, at: usize) -> Option<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let start = (at..chars.len()).find(|at| chars[*at] == '"')?;
+    let end = quoted_end(&chars, start);
+    Some(unescaped(&chars[start + 1..end - 1].iter().collect::<String>()))
+}
+
+/// Text with the escapes of its strings resolved: continued lines, quotes, line ends.
+pub(super) fn unescaped(text: &str) -> String {
+    let mut read = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('\\', Some('\n')) => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+            ('\\', Some('n')) => read.push(chars.next().map_or(c, |_| '\n')),
+            ('\\', Some(_)) => read.extend(chars.next()),
+            _ => read.push(c),
+        }
+    }
+    read
 }
 
 /// The end of the item that begins at `start`: of its body, its semicolon, or what holds it.
@@ -149,12 +198,21 @@ mod tests {
             ("f(\"}\\\"{\", g)", "f(      , g)"),
             ("let r = r#\"a\"b\"#;", "let r =         ;"),
             ("r#type + for\"x\"", "r#type + for   "),
+            ("let r = br#\"a\"b\"#;", "let r =          ;"),
+            ("break + abr#\"x\"", "break + abr#   "),
             ("'{' 'a '\\'' b", "    'a      b"),
             ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
             ("\"open", "     "),
         ] {
             assert_eq!(code_only(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_literal_is_read_as_the_program_reads_it() {
+        let text = "x #[error(\n    \"a {b:?} \\\n     `c` \\\"d\\\"\\n\"\n)]";
+        assert_eq!(literal_after(text, 4).as_deref(), Some("a {b:?} `c` \"d\"\n"));
+        assert_eq!(literal_after("no string", 0), None);
     }
 
     #[test]
@@ -169,6 +227,7 @@ mod tests {
         ] {
             let got = without_tests(text);
             assert_eq!(got.split_whitespace().collect::<Vec<_>>().join(" "), kept, "{text}");
+            assert_eq!(only_tests(text).is_empty(), got == text, "{text}");
             let places = |text: &str| (text.chars().count(), text.matches('\n').count());
             assert_eq!(places(&got), places(text), "{text}");
         }

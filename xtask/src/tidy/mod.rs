@@ -10,6 +10,7 @@ mod duplicates;
 mod layers;
 mod lexer;
 mod links;
+mod messages;
 mod owners;
 mod plain;
 mod problem;
@@ -57,6 +58,7 @@ fn problems(files: &[SourceFile]) -> anyhow::Result<Vec<Problem>> {
     problems.extend(unrun::check(files));
     problems.extend(links::check(files));
     problems.extend(anchors::check(files));
+    problems.extend(messages::check(files));
     problems.extend(golden::generators_missing(files));
     Ok(problems)
 }
