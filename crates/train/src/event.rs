@@ -223,7 +223,7 @@ impl fmt::Display for Event<'_> {
             Self::Rejected { path, reason } => {
                 write!(f, "{} was passed over: {reason}", path.display())
             }
-            Self::DataCompared(comparison) => comparison.fmt(f),
+            Self::DataCompared(comparison) => write!(f, "{comparison}"),
             Self::MetricsDamaged { path, lines } => {
                 let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
                 let more = if lines.len() > shown.len() { " and more" } else { "" };
