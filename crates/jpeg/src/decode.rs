@@ -1,9 +1,10 @@
 //! From a file whose header was read to pixels.
 
 use crate::frame::Frame;
-use crate::header::Jpeg;
-use crate::scan::{CodedData, scan_header};
-use crate::segments::{DNL, EOI, SOF0, SOF2, SOS};
+use crate::header::{Jpeg, check};
+use crate::scan::scan_header;
+use crate::segments::{CodedData, EOI, SOF0, SOF2, SOS, Segments};
+use crate::tables::Tables;
 use crate::{BelowRegion, JpegError, Region, color, progressive, sequential};
 
 /// Decodes the pixels of `region`: its rows of RGB, one after another.
@@ -26,38 +27,56 @@ pub fn decode(jpeg: Jpeg<'_>, region: Region, below: BelowRegion) -> Result<Vec<
 
 /// Reads every scan into the planes.
 fn read_scans(jpeg: Jpeg<'_>, frame: &mut Frame) -> Result<(), JpegError> {
-    let Jpeg { mut rest, mut tables, .. } = jpeg;
-    let (mut data, mut ends) = (Vec::new(), Vec::new());
-    let mut seen = vec![false; frame.planes.len()];
+    let Jpeg { first_scan, mut rest, mut tables, .. } = jpeg;
+    let mut coded = CodedData::default();
+    let mut body = first_scan;
     loop {
-        let (marker, body) = rest.next()?;
-        match marker {
-            EOI => break,
-            SOS => {
-                rest.take_coded(&mut data, &mut ends)?;
-                let coded = CodedData { data: &data, ends: &ends };
-                let scan = scan_header(body, &tables, frame, coded)?;
-                for (plane, ..) in &scan.parts {
-                    seen[*plane] |= scan.band.0 == 0;
-                }
-                if frame.is_progressive {
-                    progressive::read(&scan, frame)?;
-                } else {
-                    sequential::read(&scan, frame)?;
-                }
-            }
-            SOF0..=SOF2 => return Err(JpegError::Damaged("there is a second frame header")),
-            DNL => return Err(JpegError::Unsupported("a height that follows the picture")),
-            _ => tables.take_up(marker, body)?,
+        rest.take_coded(&mut coded)?;
+        let scan = scan_header(body, &tables, frame, &coded)?;
+        if frame.is_progressive {
+            progressive::read(&scan, frame)?;
+        } else {
+            sequential::read(&scan, frame)?;
         }
-        // A sequential picture is whole once each component had its scan; what follows is not needed.
-        if !frame.is_progressive && seen.iter().all(|seen| *seen) {
-            return Ok(());
+        if !frame.keeps_coefficients {
+            return match frame.below {
+                BelowRegion::Read => read_rest(rest, tables),
+                BelowRegion::Skip => Ok(()),
+            };
         }
-    }
-    if !seen.iter().all(|seen| *seen) {
-        return Err(JpegError::Damaged("a component has no scan"));
+        match next_scan(&mut rest, &mut tables)? {
+            Some(next) => body = next,
+            None => break,
+        }
     }
     progressive::finish(frame);
     Ok(())
+}
+
+/// Takes up the segments before the next scan and returns its header, or nothing at the end of the picture.
+fn next_scan<'a>(
+    rest: &mut Segments<'a>,
+    tables: &mut Tables,
+) -> Result<Option<&'a [u8]>, JpegError> {
+    loop {
+        let (marker, body) = rest.next()?;
+        match marker {
+            EOI => return Ok(None),
+            SOS => return Ok(Some(body)),
+            SOF0..=SOF2 => {
+                return Err(JpegError::Damaged("there is a second frame header"));
+            }
+            _ => tables.take_up(marker, body)?,
+        }
+        check(marker, body)?;
+    }
+}
+
+/// What follows the only scan: it is not needed, and may end early, but must not contradict the format.
+fn read_rest(mut rest: Segments<'_>, mut tables: Tables) -> Result<(), JpegError> {
+    match next_scan(&mut rest, &mut tables) {
+        Ok(None) | Err(JpegError::Truncated) => Ok(()),
+        Ok(Some(_)) => Err(JpegError::Damaged("a scan follows that of all components")),
+        Err(error) => Err(error),
+    }
 }

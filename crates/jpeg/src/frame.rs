@@ -25,8 +25,10 @@ pub(crate) struct Plane {
     pub(crate) down: std::ops::Range<usize>,
     /// Rows of 8 * `n_across`.
     pub(crate) samples: Vec<u8>,
-    /// Rows of `n_across` blocks in natural order; progressive only.
+    /// Rows of `n_across` blocks in natural order, if the frame keeps them.
     pub(crate) coefficients: Vec<[i16; 64]>,
+    /// Progressive only: how many low bits of each coefficient are not known, in zigzag order; -1 if none is.
+    pub(crate) unknown_bits: [i8; 64],
 }
 
 impl Plane {
@@ -61,12 +63,15 @@ pub(crate) struct Frame {
     /// Units of an interleaved scan.
     pub(crate) n_units: (usize, usize),
     pub(crate) is_progressive: bool,
+    /// Samples are computed from coefficients after the last scan, and not block by block.
+    pub(crate) keeps_coefficients: bool,
     pub(crate) region: Region,
     pub(crate) below: BelowRegion,
 }
 
 impl Frame {
     pub(crate) fn new(jpeg: &Jpeg<'_>, region: Region, below: BelowRegion) -> Self {
+        let keeps_coefficients = jpeg.is_progressive || jpeg.has_several_scans();
         let h = jpeg.components.iter().map(|c| c.h).max().unwrap_or(1);
         let v = jpeg.components.iter().map(|c| c.v).max().unwrap_or(1);
         let (width, height) = (jpeg.width as usize, jpeg.height as usize);
@@ -79,7 +84,7 @@ impl Frame {
                 let (start, end) = (start.saturating_sub(1), end.div_ceil(max) + 1);
                 start / SIDE..end.div_ceil(SIDE).min(n_blocks)
             };
-            let n_coefficients = if jpeg.is_progressive { n_across * n_down } else { 0 };
+            let n_coefficients = if keeps_coefficients { n_across * n_down } else { 0 };
             Plane {
                 id: c.id,
                 h: c.h,
@@ -93,6 +98,7 @@ impl Frame {
                 down: blocks(region.top, region.height, c.v, v, n_down),
                 samples: vec![0; SIDE * SIDE * n_across * n_down],
                 coefficients: vec![[0; 64]; n_coefficients],
+                unknown_bits: [-1; 64],
             }
         };
         Self {
@@ -102,6 +108,7 @@ impl Frame {
             v,
             n_units,
             is_progressive: jpeg.is_progressive,
+            keeps_coefficients,
             region,
             below,
         }

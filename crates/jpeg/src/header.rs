@@ -1,10 +1,12 @@
 //! The header of a JPEG file: the size of the picture and its components.
 
 use crate::JpegError;
-use crate::segments::{APP0, APP14, EOI, SOF0, SOF2, SOS, Segments};
+use crate::segments::{
+    APP0, APP2, APP14, DAC, DHP, DHT, EOI, EXP, SOF0, SOF2, SOF15, SOS, Segments,
+};
 use crate::tables::Tables;
 
-/// A JPEG file whose frame header was read.
+/// A JPEG file that was read up to its first scan.
 #[derive(Debug)]
 pub struct Jpeg<'a> {
     /// Pixels in a row.
@@ -14,10 +16,20 @@ pub struct Jpeg<'a> {
     pub(crate) components: Vec<Component>,
     pub(crate) transform: Transform,
     pub(crate) is_progressive: bool,
-    /// What follows the header.
+    /// The header of the first scan.
+    pub(crate) first_scan: &'a [u8],
+    /// What follows it.
     pub(crate) rest: Segments<'a>,
-    /// Those of the header.
+    /// Those that come before it.
     pub(crate) tables: Tables,
+}
+
+impl Jpeg<'_> {
+    /// Whether the first scan leaves components to others.
+    pub(crate) fn has_several_scans(&self) -> bool {
+        let n_parts = self.first_scan.first().copied().unwrap_or_default();
+        usize::from(n_parts) < self.components.len()
+    }
 }
 
 /// What the components are.
@@ -44,40 +56,55 @@ pub(crate) struct Component {
     pub(crate) table: usize,
 }
 
-/// Reads a file up to its frame header, whatever the size that the header promises.
+/// Reads a file up to its first scan, whatever the size that its frame header promises.
 ///
 /// # Errors
-/// If there is no such header, or it describes a picture that is not decoded.
+/// If there are no such headers, or they describe a picture that is not decoded.
 pub fn read_header(file: &[u8]) -> Result<Jpeg<'_>, JpegError> {
     let mut rest = Segments::of(file);
     let mut tables = Tables::default();
-    let (mut jfif, mut adobe) = (None, None);
-    loop {
+    let (mut jfif, mut adobe, mut frame) = (None, None, None);
+    let first_scan = loop {
         let (marker, body) = rest.next()?;
         match marker {
+            SOS => break body,
             SOF0..=SOF2 => {
-                let (width, height, components) = frame_header(body)?;
-                let transform = transform(&components, jfif, adobe);
-                let is_progressive = marker == SOF2;
-                return Ok(Jpeg {
-                    width,
-                    height,
-                    components,
-                    transform,
-                    is_progressive,
-                    rest,
-                    tables,
-                });
+                if frame.is_some() {
+                    return Err(JpegError::Damaged("there is a second frame header"));
+                }
+                frame = Some((marker, frame_header(body)?));
             }
-            0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
-                return Err(JpegError::Unsupported("lossless, hierarchical or arithmetic coding"));
-            }
-            SOS => return Err(JpegError::Damaged("a scan comes before the frame header")),
             EOI => return Err(JpegError::Damaged("there is no picture")),
-            APP0 if body.starts_with(b"JFIF\0") => jfif = Some(Jfif),
-            APP14 if body.starts_with(b"Adobe") => adobe = body.get(11).copied().or(adobe),
+            APP0 if body.starts_with(b"JFIF\0") && body.len() >= 14 => jfif = Some(Jfif),
+            APP14 if body.starts_with(b"Adobe") && body.len() >= 12 => adobe = Some(body[11]),
             _ => tables.take_up(marker, body)?,
         }
+        check(marker, body)?;
+    };
+    let before = JpegError::Damaged("a scan comes before the frame header");
+    let (process, (width, height, components)) = frame.ok_or(before)?;
+    let transform = transform(&components, jfif, adobe);
+    let is_progressive = process == SOF2;
+    if !is_progressive {
+        tables.complete();
+    }
+    Ok(Jpeg { width, height, components, transform, is_progressive, first_scan, rest, tables })
+}
+
+/// Refuses what no segment of a picture's header, or between its scans, may be.
+pub(crate) fn check(marker: u8, body: &[u8]) -> Result<(), JpegError> {
+    let is_short = |name: &[u8], length: usize| body.starts_with(name) && body.len() < length;
+    let damaged = |reason| Err(JpegError::Damaged(reason));
+    let unsupported = |feature| Err(JpegError::Unsupported(feature));
+    match marker {
+        0xc3 => unsupported("lossless coding"),
+        DAC | 0xc9..=0xcb => unsupported("arithmetic coding"),
+        0xc5..=0xc7 | 0xcd..=SOF15 | DHP | EXP => unsupported("hierarchical coding"),
+        // Pillow reads these before libjpeg does, and stops where they break off.
+        APP0 if is_short(b"JFIF", 7) => damaged("a JFIF segment is short"),
+        APP2 if is_short(b"ICC_PROFILE\0", 14) => damaged("a segment of a color profile is short"),
+        APP14 if is_short(b"Adobe", 7) => damaged("an Adobe segment is short"),
+        _ => Ok(()),
     }
 }
 
@@ -95,11 +122,13 @@ fn frame_header(body: &[u8]) -> Result<(u32, u32, Vec<Component>), JpegError> {
     if !matches!(n, 1 | 3 | 4) {
         return Err(JpegError::Unsupported("a number of components other than 1, 3 and 4"));
     }
+    if rest.len() != 3 * usize::from(*n) {
+        return Err(JpegError::Damaged("the frame header has another length than its components"));
+    }
     let components: Vec<Component> = rest
         .as_chunks::<3>()
         .0
         .iter()
-        .take(usize::from(*n))
         .map(|[id, factors, table]| Component {
             id: *id,
             h: usize::from(factors >> 4),
@@ -107,9 +136,6 @@ fn frame_header(body: &[u8]) -> Result<(u32, u32, Vec<Component>), JpegError> {
             table: usize::from(*table),
         })
         .collect();
-    if components.len() != usize::from(*n) {
-        return Err(JpegError::Damaged("the frame header is short"));
-    }
     if components.iter().any(|c| !(1..=4).contains(&c.h) || !(1..=4).contains(&c.v)) {
         return Err(JpegError::Damaged("a sampling factor is not from 1 to 4"));
     }

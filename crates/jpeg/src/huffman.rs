@@ -6,8 +6,13 @@ use crate::JpegError;
 const LOOK_BITS: u32 = 9;
 /// Longest code.
 const MAX_BITS: usize = 16;
-/// What [`Symbol::run`] is for an end of block: any position plus this is past the block.
-pub(crate) const END_OF_BLOCK: usize = 64;
+/// What [`Symbol::run`] is for an end of block: any position plus this is further past the block than any
+/// run of zeros leads.
+pub(crate) const END_OF_BLOCK: usize = 128;
+/// [`Bits::at`] from an unknown code on; no data is as long.
+const UNKNOWN_CODE: usize = usize::MAX / 4;
+/// [`Bits::at`] from a run on that passes the end of its block.
+const LONG_RUN: usize = usize::MAX / 2;
 
 /// What the first bits of the data mean: bytes of a word, so that one load brings all of it.
 ///
@@ -19,7 +24,9 @@ struct Symbol(u32);
 
 impl Symbol {
     fn new(byte: u8, n_bits: u32, usage: Use) -> Self {
-        let run = if byte == 0 { END_OF_BLOCK as u32 } else { u32::from(byte >> 4) };
+        // Only progressive scans have runs of blocks; in others each of those codes ends its block.
+        let ends_block = byte & 15 == 0 && byte != 0xf0;
+        let run = if ends_block { END_OF_BLOCK as u32 } else { u32::from(byte >> 4) };
         let n_value = if usage == Use::Coefficients { u32::from(byte & 15) } else { 0 };
         Self((n_bits + n_value) | n_bits << 8 | run << 16 | u32::from(byte) << 24)
     }
@@ -89,7 +96,8 @@ impl Huffman {
                 let byte = bytes.get(place as usize);
                 let byte =
                     *byte.ok_or(JpegError::Damaged("a table of codes is shorter than it says"))?;
-                if code >= 1 << length {
+                // The code of only ones is not allowed either.
+                if code + 1 >= 1 << length {
                     return Err(JpegError::Damaged(
                         "a table has more codes than their lengths allow",
                     ));
@@ -142,9 +150,35 @@ impl<'a> Bits<'a> {
         Self { data, at: 0, window: 0, n_bits: 0 }
     }
 
-    /// Whether more bits were read than there are, or a code was unknown.
+    /// Whether more bits were read than there are, or they made no sense.
+    #[inline(always)]
     pub(crate) fn is_overrun(&self) -> bool {
-        8 * self.at > 8 * self.data.len() + self.n_bits as usize
+        self.at > self.data.len() + (self.n_bits / 8) as usize
+    }
+
+    /// An error if more bits were read than there are, or they made no sense.
+    pub(crate) fn check(&self) -> Result<(), JpegError> {
+        let reason = if !self.is_overrun() {
+            return Ok(());
+        } else if self.at >= LONG_RUN {
+            "a run of zeros passes the end of its block"
+        } else if self.at >= UNKNOWN_CODE {
+            "a code is not in its table"
+        } else {
+            "the coded data of a scan or restart interval ends before its last block"
+        };
+        Err(JpegError::Damaged(reason))
+    }
+
+    /// Notes that a run of zeros passes the end of its block, unless something was noted before; the rest is
+    /// read as zeros.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with_long_run(mut self) -> Self {
+        if !self.is_overrun() {
+            self.at = LONG_RUN;
+        }
+        self
     }
 
     /// Makes at least 56 bits count; past the end they are 0.
@@ -211,13 +245,15 @@ impl<'a> Bits<'a> {
     fn long_symbol(mut self, table: &Huffman) -> (Self, Symbol) {
         self.refill();
         let symbol = table.long(self.window).unwrap_or_else(|| {
-            self.at += self.data.len() + 64;
+            if !self.is_overrun() {
+                self.at = UNKNOWN_CODE;
+            }
             Symbol::new(0, 1, Use::Bytes)
         });
         (self, symbol)
     }
 
-    /// A run of zeros and the coefficient after it; a run past the block ends the block.
+    /// A run of zeros and the coefficient after it.
     #[inline(always)]
     pub(crate) fn run_and_value(&mut self, table: &Huffman) -> RunAndValue {
         self.refill();

@@ -1,5 +1,6 @@
 //! The inverse cosine transform of libjpeg (`jidctint.c`), columns before rows, in 13-bit fixed point.
 
+use crate::block::NATURAL;
 use crate::simd::Avx2;
 
 /// Fraction bits of the constants.
@@ -7,19 +8,21 @@ const FRACTION: i32 = 13;
 /// Fraction bits kept between the passes.
 const BETWEEN: i32 = 2;
 
-/// Eight numbers on which the same is done.
+/// Eight numbers of 32 bits on which the same is done.
 trait Lanes: Copy {
     type Numbers: Copy;
     fn add(self, a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
     fn sub(self, a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
-    fn times(self, a: Self::Numbers, factor: i32) -> Self::Numbers;
-    fn shift_left<const N: i32>(self, a: Self::Numbers) -> Self::Numbers;
+    /// The lower 16 bits of each of two numbers, as libjpeg-turbo multiplies.
+    fn pair(self, a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
+    /// The sum of the products of a pair with two factors.
+    fn dot(self, pair: Self::Numbers, factors: [i16; 2]) -> Self::Numbers;
     /// Divides by 2 to the Nth, rounding.
     fn descale<const N: i32>(self, a: Self::Numbers) -> Self::Numbers;
 }
 
-/// Dequantizes and transforms a block whose last coefficient in zigzag order is `last`, and writes its
-/// 8 x 8 samples to rows `stride` apart.
+/// Dequantizes and transforms a block whose last coefficient that is not 0 is `last` in zigzag order, and
+/// writes its 8 x 8 samples to rows `stride` apart.
 #[inline(always)]
 pub(crate) fn inverse(
     simd: Option<Avx2>,
@@ -30,22 +33,41 @@ pub(crate) fn inverse(
     stride: usize,
 ) {
     if last == 0 {
-        #[expect(clippy::cast_possible_wrap, reason = "16-bit products wrap, as libjpeg-turbo's")]
-        let dc = block[0].wrapping_mul(quantization[0] as i16);
-        let sample = to_sample((i32::from(dc) + 4) >> 3);
+        let sample = to_sample((i32::from(first_row(block, quantization)[0]) + 16) >> 5);
         for row in samples.chunks_mut(stride).take(8) {
             row[..8].fill(sample);
         }
         return;
     }
+    // libjpeg-turbo takes a shorter way where the lower rows are 0, on which other bits overflow.
+    let is_one_row = NATURAL[last] < 8 && block[8..].iter().all(|coefficient| *coefficient == 0);
+    let columns = is_one_row.then(|| first_row(block, quantization));
     let rows = match simd {
         #[cfg(target_arch = "x86_64")]
-        Some(simd) => avx2::inverse(simd, block, quantization),
-        _ => portable(block, quantization),
+        Some(simd) => avx2::inverse(simd, block, quantization, columns),
+        _ => portable(block, quantization, columns),
     };
     for (row, values) in samples.chunks_mut(stride).zip(&rows) {
         row[..8].copy_from_slice(values);
     }
+}
+
+/// What [`inverse`] needs to know of a block's last coefficient, for one whose coefficients came in any order.
+#[inline(always)]
+pub(crate) fn last_of(block: &[i16; 64]) -> usize {
+    let is_zero = |coefficients: &[i16]| coefficients.iter().all(|coefficient| *coefficient == 0);
+    match (is_zero(&block[8..]), is_zero(&block[1..8])) {
+        (true, true) => 0,
+        (true, false) => 1,
+        (false, _) => 63,
+    }
+}
+
+/// What the first pass makes of a block that is 0 below its first row: columns of equal numbers.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "16-bit products wrap, as libjpeg-turbo's")]
+fn first_row(block: &[i16; 64], quantization: &[u16; 64]) -> [i16; 8] {
+    std::array::from_fn(|x| block[x].wrapping_mul(quantization[x] as i16) << BETWEEN)
 }
 
 #[inline(always)]
@@ -57,27 +79,24 @@ fn to_sample(value: i32) -> u8 {
 
 /// One pass over eight lines at once, one in each lane (T.81 leaves the method open; this is Loeffler's,
 /// Ligtenberg's and Moschytz's, in libjpeg's order of operations).
+///
+/// Where libjpeg-turbo adds numbers of 16 bits before it multiplies, the sum wraps as its does.
 #[inline(always)]
 fn pass<L: Lanes, const DESCALE: i32>(l: L, line: [L::Numbers; 8]) -> [L::Numbers; 8] {
-    let z1 = l.times(l.add(line[2], line[6]), 4433);
-    let even2 = l.add(z1, l.times(line[6], -15137));
-    let even3 = l.add(z1, l.times(line[2], 6270));
-    let even0 = l.shift_left::<FRACTION>(l.add(line[0], line[4]));
-    let even1 = l.shift_left::<FRACTION>(l.sub(line[0], line[4]));
+    let pair = l.pair(line[2], line[6]);
+    let (even3, even2) = (l.dot(pair, [10703, 4433]), l.dot(pair, [4433, -10704]));
+    let even0 = l.dot(l.add(line[0], line[4]), [1 << FRACTION, 0]);
+    let even1 = l.dot(l.sub(line[0], line[4]), [1 << FRACTION, 0]);
     let sums = [l.add(even0, even3), l.add(even1, even2), l.sub(even1, even2), l.sub(even0, even3)];
 
-    let [odd0, odd1, odd2, odd3] = [line[7], line[5], line[3], line[1]];
-    let (z3, z4) = (l.add(odd0, odd2), l.add(odd1, odd3));
-    let z5 = l.times(l.add(z3, z4), 9633);
-    let z1 = l.times(l.add(odd0, odd3), -7373);
-    let z2 = l.times(l.add(odd1, odd2), -20995);
-    let z3 = l.add(l.times(z3, -16069), z5);
-    let z4 = l.add(l.times(z4, -3196), z5);
+    let pair = l.pair(l.add(line[7], line[3]), l.add(line[5], line[1]));
+    let (z3, z4) = (l.dot(pair, [-6436, 9633]), l.dot(pair, [9633, 6437]));
+    let (outer, inner) = (l.pair(line[7], line[1]), l.pair(line[5], line[3]));
     let odd = [
-        l.add(l.times(odd3, 12299), l.add(z1, z4)),
-        l.add(l.times(odd2, 25172), l.add(z2, z3)),
-        l.add(l.times(odd1, 16819), l.add(z2, z4)),
-        l.add(l.times(odd0, 2446), l.add(z1, z3)),
+        l.add(l.dot(outer, [-7373, 4926]), z4),
+        l.add(l.dot(inner, [-20995, 4177]), z3),
+        l.add(l.dot(inner, [-4176, -20995]), z4),
+        l.add(l.dot(outer, [-4927, -7373]), z3),
     ];
     let mut result = line;
     for i in 0..4 {
@@ -105,13 +124,14 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn times(self, a: [i32; 8], factor: i32) -> [i32; 8] {
-        a.map(|a| a.wrapping_mul(factor))
+    fn pair(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| (a[i] & 0xffff) | (b[i] << 16))
     }
 
     #[inline(always)]
-    fn shift_left<const N: i32>(self, a: [i32; 8]) -> [i32; 8] {
-        a.map(|a| a << N)
+    fn dot(self, pair: [i32; 8], factors: [i16; 2]) -> [i32; 8] {
+        let [low, high] = factors.map(i32::from);
+        pair.map(|pair| (i32::from(pair as i16) * low).wrapping_add((pair >> 16) * high))
     }
 
     #[inline(always)]
@@ -122,13 +142,21 @@ impl Lanes for Portable {
 
 /// The block's rows of samples.
 #[expect(clippy::cast_possible_wrap, reason = "16-bit products wrap, as libjpeg-turbo's")]
-fn portable(block: &[i16; 64], quantization: &[u16; 64]) -> [[u8; 8]; 8] {
+fn portable(
+    block: &[i16; 64],
+    quantization: &[u16; 64],
+    columns: Option<[i16; 8]>,
+) -> [[u8; 8]; 8] {
     let coefficient = |i: usize| i32::from(block[i].wrapping_mul(quantization[i] as i16));
-    let rows = std::array::from_fn(|y| std::array::from_fn(|x| coefficient(8 * y + x)));
-    let rows = pass::<_, { FRACTION - BETWEEN }>(Portable, rows);
-    // libjpeg-turbo keeps 16 bits between the passes.
-    let between = |x: i32| x.clamp(i16::MIN.into(), i16::MAX.into());
-    let columns = std::array::from_fn(|x| std::array::from_fn(|y| between(rows[y][x])));
+    let columns = if let Some(columns) = columns {
+        columns.map(|column| [i32::from(column); 8])
+    } else {
+        let rows = std::array::from_fn(|y| std::array::from_fn(|x| coefficient(8 * y + x)));
+        let rows = pass::<_, { FRACTION - BETWEEN }>(Portable, rows);
+        // libjpeg-turbo keeps 16 bits between the passes.
+        let between = |x: i32| x.clamp(i16::MIN.into(), i16::MAX.into());
+        std::array::from_fn(|x| std::array::from_fn(|y| between(rows[y][x])))
+    };
     let columns = pass::<_, { FRACTION + BETWEEN + 3 }>(Portable, columns);
     std::array::from_fn(|y| std::array::from_fn(|x| to_sample(columns[x][y])))
 }
@@ -158,13 +186,14 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn times(self, a: __m256i, factor: i32) -> __m256i {
-            self.avx2._mm256_mullo_epi32(a, self.avx._mm256_set1_epi32(factor))
+        fn pair(self, a: __m256i, b: __m256i) -> __m256i {
+            self.avx2._mm256_blend_epi16::<0b1010_1010>(a, self.avx2._mm256_slli_epi32::<16>(b))
         }
 
         #[inline(always)]
-        fn shift_left<const N: i32>(self, a: __m256i) -> __m256i {
-            self.avx2._mm256_slli_epi32::<N>(a)
+        fn dot(self, pair: __m256i, factors: [i16; 2]) -> __m256i {
+            let factors = self.avx._mm256_set1_epi32(cast(factors));
+            self.avx2._mm256_madd_epi16(pair, factors)
         }
 
         #[inline(always)]
@@ -175,16 +204,25 @@ mod avx2 {
     }
 
     #[inline(always)]
-    pub(super) fn inverse(simd: Avx2, block: &[i16; 64], quantization: &[u16; 64]) -> [[u8; 8]; 8] {
+    pub(super) fn inverse(
+        simd: Avx2,
+        block: &[i16; 64],
+        quantization: &[u16; 64],
+        columns: Option<[i16; 8]>,
+    ) -> [[u8; 8]; 8] {
         let (block, _) = block.as_chunks::<8>();
         let (quantization, _) = quantization.as_chunks::<8>();
         let row = |y: usize| {
             let (block, factors): (__m128i, __m128i) = (cast(block[y]), cast(quantization[y]));
             simd.sse2._mm_mullo_epi16(block, factors)
         };
-        let rows = std::array::from_fn(row).map(|row| simd.avx2._mm256_cvtepi16_epi32(row));
-        let rows = pass::<_, { FRACTION - BETWEEN }>(simd, rows);
-        let columns = transpose(simd, narrow(simd, rows));
+        let columns = if let Some(columns) = columns {
+            columns.map(|column| simd.sse2._mm_set1_epi16(column))
+        } else {
+            let rows = std::array::from_fn(row).map(|row| simd.avx2._mm256_cvtepi16_epi32(row));
+            let rows = pass::<_, { FRACTION - BETWEEN }>(simd, rows);
+            transpose(simd, narrow(simd, rows))
+        };
         let columns = columns.map(|column| simd.avx2._mm256_cvtepi16_epi32(column));
         let columns = pass::<_, { FRACTION + BETWEEN + 3 }>(simd, columns);
         let rows = transpose(simd, narrow(simd, columns));

@@ -47,6 +47,8 @@ mod scan;
 mod segments;
 mod sequential;
 mod simd;
+mod smooth;
+mod standard;
 mod tables;
 mod upsample;
 

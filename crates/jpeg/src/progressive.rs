@@ -1,12 +1,13 @@
 //! Progressive scans: each adds bits to a band of coefficients (T.81, annex G).
 
 use crate::JpegError;
-use crate::block::{NATURAL, SIDE, sample_offset};
+use crate::block::{NATURAL, sample_offset};
 use crate::frame::Frame;
 use crate::huffman::{Bits, Huffman};
-use crate::idct::inverse;
-use crate::scan::{BAD_CODE, Scan, intervals};
+use crate::idct::{inverse, last_of};
+use crate::scan::{Scan, intervals};
 use crate::simd::vectorized;
+use crate::smooth::{self, Smoother};
 
 /// Reads a scan into the coefficients of its planes.
 pub(crate) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), JpegError> {
@@ -17,9 +18,7 @@ pub(crate) fn read(scan: &Scan<'_>, frame: &mut Frame) -> Result<(), JpegError> 
         } else {
             read_band(&mut bits, scan, frame, units)?;
         }
-        if bits.is_overrun() {
-            return Err(JpegError::Damaged(BAD_CODE));
-        }
+        bits.check()?;
     }
     Ok(())
 }
@@ -101,9 +100,11 @@ fn first_bits(
         if size > 0 {
             k += usize::from(run);
             let value = bits.value(size) << scan.low;
-            if let Some(natural) = NATURAL.get(k) {
-                block[usize::from(*natural)] = value as i16;
+            if k > last {
+                *bits = bits.with_long_run();
+                return;
             }
+            block[usize::from(NATURAL[k])] = value as i16;
             k += 1;
         } else if run == 15 {
             k += 16;
@@ -135,7 +136,13 @@ fn next_bit(
                 *n_ended = (1 << run) + bits.take(u32::from(run));
                 break;
             }
-            while k <= last {
+            loop {
+                if k > last {
+                    if new != 0 {
+                        *bits = bits.with_long_run();
+                    }
+                    break;
+                }
                 let coefficient = &mut block[usize::from(NATURAL[k])];
                 if *coefficient != 0 {
                     refine(bits, coefficient, bit);
@@ -167,29 +174,30 @@ fn refine(bits: &mut Bits<'_>, coefficient: &mut i16, bit: i16) {
     }
 }
 
-/// Computes the samples from the coefficients; of a sequential frame there are none.
+/// Computes the samples from the coefficients.
 pub(crate) fn finish(frame: &mut Frame) {
-    if !frame.is_progressive {
-        return;
-    }
+    let smooths = smooth::is_useful(frame);
     for plane in &mut frame.planes {
         let stride = plane.stride();
-        let Some(table) = &plane.quantization else { continue };
+        // A component without a scan stays gray.
+        let table = plane.quantization.unwrap_or([0; 64]);
+        let smoother = smooths.then(|| Smoother::new(plane, &table, frame.n_units.1));
         vectorized(
             #[inline(always)]
             |simd| {
                 for by in plane.down.clone() {
                     for bx in plane.across.clone() {
-                        let block = &plane.coefficients[by * plane.n_across + bx];
+                        let kept = &plane.coefficients[by * plane.n_across + bx];
+                        let smoothed;
+                        let block = if let Some(smoother) = &smoother {
+                            smoothed = smoother.block(plane, bx, by);
+                            &smoothed
+                        } else {
+                            kept
+                        };
                         let at = sample_offset(stride, bx, by);
-                        inverse(
-                            simd,
-                            block,
-                            SIDE * SIDE - 1,
-                            table,
-                            &mut plane.samples[at..],
-                            stride,
-                        );
+                        let samples = &mut plane.samples[at..];
+                        inverse(simd, block, last_of(block), &table, samples, stride);
                     }
                 }
             },

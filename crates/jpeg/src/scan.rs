@@ -3,23 +3,13 @@
 use std::ops::Range;
 
 use crate::JpegError;
-use crate::frame::Frame;
+use crate::frame::{Frame, Plane};
 use crate::huffman::{Bits, Huffman, Use};
-use crate::tables::Tables;
-
-/// The reason where the bits of a scan run out or make no code.
-pub(crate) const BAD_CODE: &str = "the coded data of a scan is wrong or ends early";
+use crate::segments::{CodedData, RST0, RST7};
+use crate::tables::{AC, DC, Tables};
 
 /// Index of a plane, and its DC and AC tables where the scan has such codes.
 pub(crate) type Part = (usize, Option<Huffman>, Option<Huffman>);
-
-/// Entropy-coded data without stuffing, one piece a restart interval.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CodedData<'a> {
-    pub(crate) data: &'a [u8],
-    /// Where each piece ends.
-    pub(crate) ends: &'a [usize],
-}
 
 /// What a scan holds of which planes.
 #[derive(Debug)]
@@ -32,7 +22,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) low: u8,
     /// Units between restarts; 0 if there are none.
     pub(crate) restart_interval: usize,
-    pub(crate) coded: CodedData<'a>,
+    pub(crate) coded: &'a CodedData,
 }
 
 /// The units of each restart interval, and their bits.
@@ -47,12 +37,19 @@ pub(crate) fn intervals<'a>(
     let n_units = across * down;
     let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
     let CodedData { data, ends } = scan.coded;
-    let (mut start, mut ends) = (0, ends.iter());
+    let (mut start, mut ends) = (0, ends.iter().zip((RST0..=RST7).cycle()));
     (0..n_units).step_by(interval).map(move |first| {
-        let end = *ends.next().ok_or(JpegError::Truncated)?;
-        let bits = Bits::new(&data[start..end]);
-        start = end;
-        Ok((first..(first + interval).min(n_units), bits))
+        let short = JpegError::Damaged("a scan has fewer restart intervals than its picture needs");
+        let (end, restart) = ends.next().ok_or(short)?;
+        let last = (first + interval).min(n_units);
+        if last < n_units && end.marker != restart {
+            let is_restart = (RST0..=RST7).contains(&end.marker);
+            let unordered = JpegError::Damaged("restart markers do not count from 0 to 7");
+            return Err(if is_restart { unordered } else { short });
+        }
+        let bits = Bits::new(&data[start..end.at]);
+        start = end.at;
+        Ok((first..last, bits))
     })
 }
 
@@ -61,12 +58,12 @@ pub(crate) fn scan_header<'a>(
     body: &[u8],
     tables: &Tables,
     frame: &mut Frame,
-    coded: CodedData<'a>,
+    coded: &'a CodedData,
 ) -> Result<Scan<'a>, JpegError> {
-    let short = JpegError::Damaged("a scan header is short");
-    let (n, rest) = body.split_first().ok_or(short)?;
-    let (selectors, rest) = rest.split_at_checked(2 * usize::from(*n)).ok_or(short)?;
-    let [first, last, bits, ..] = rest else { return Err(short) };
+    let wrong_length = JpegError::Damaged("a scan header has another length than its components");
+    let (n, rest) = body.split_first().ok_or(wrong_length)?;
+    let (selectors, rest) = rest.split_at_checked(2 * usize::from(*n)).ok_or(wrong_length)?;
+    let [first, last, bits] = rest else { return Err(wrong_length) };
     let (first, last) = (usize::from(*first), usize::from(*last));
     let (high, low) = (bits >> 4, bits & 15);
     let (band, usage) = if frame.is_progressive {
@@ -78,6 +75,7 @@ pub(crate) fn scan_header<'a>(
         || (first <= last
             && last < 64
             && low <= 13
+            && (high == 0 || low + 1 == high)
             && (first > 0 || last == 0)
             && (first == 0 || *n == 1));
     if !is_valid || *n == 0 || usize::from(*n) > frame.planes.len() {
@@ -85,7 +83,9 @@ pub(crate) fn scan_header<'a>(
     }
     let mut parts: Vec<Part> = Vec::new();
     for [id, places] in selectors.as_chunks::<2>().0 {
-        let index = frame.planes.iter().position(|plane| plane.id == *id);
+        // Components of equal names are taken in turn, as libjpeg does.
+        let named = |(index, plane): &(usize, &Plane)| plane.id == *id && *index >= parts.len();
+        let index = frame.planes.iter().enumerate().find(named).map(|(index, _)| index);
         let index = index.ok_or(JpegError::Damaged("a scan names an unknown component"))?;
         if parts.iter().any(|(other, ..)| *other == index) {
             return Err(JpegError::Damaged("a scan names a component twice"));
@@ -94,11 +94,14 @@ pub(crate) fn scan_header<'a>(
         if plane.quantization.is_none() {
             plane.quantization = Some(tables.quantization(plane.table)?);
         }
-        let needs_dc = band.0 == 0 && high == 0;
+        let needs_dc = band.0 == 0 && (high == 0 || !frame.is_progressive);
         let dc =
-            needs_dc.then(|| tables.huffman(0, usize::from(places >> 4), usage)).transpose()?;
+            needs_dc.then(|| tables.huffman(DC, usize::from(places >> 4), usage)).transpose()?;
         let ac =
-            (band.1 > 0).then(|| tables.huffman(1, usize::from(places & 15), usage)).transpose()?;
+            (band.1 > 0).then(|| tables.huffman(AC, usize::from(places & 15), usage)).transpose()?;
+        if frame.is_progressive {
+            plane.unknown_bits[band.0..=band.1].fill(low.cast_signed());
+        }
         parts.push((index, dc, ac));
     }
     let units: usize = parts.iter().map(|(i, ..)| frame.planes[*i].h * frame.planes[*i].v).sum();

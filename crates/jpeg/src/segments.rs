@@ -4,13 +4,20 @@ use crate::JpegError;
 
 pub(crate) const SOF0: u8 = 0xc0;
 pub(crate) const SOF2: u8 = 0xc2;
+pub(crate) const SOF15: u8 = 0xcf;
 pub(crate) const DHT: u8 = 0xc4;
+pub(crate) const DAC: u8 = 0xcc;
+pub(crate) const RST0: u8 = 0xd0;
+pub(crate) const RST7: u8 = 0xd7;
+pub(crate) const SOI: u8 = 0xd8;
 pub(crate) const EOI: u8 = 0xd9;
 pub(crate) const SOS: u8 = 0xda;
 pub(crate) const DQT: u8 = 0xdb;
-pub(crate) const DNL: u8 = 0xdc;
 pub(crate) const DRI: u8 = 0xdd;
+pub(crate) const DHP: u8 = 0xde;
+pub(crate) const EXP: u8 = 0xdf;
 pub(crate) const APP0: u8 = 0xe0;
+pub(crate) const APP2: u8 = 0xe2;
 pub(crate) const APP14: u8 = 0xee;
 
 /// Those of a file, one after another.
@@ -35,11 +42,15 @@ impl<'a> Segments<'a> {
             let marker = *rest.get(skipped + 1).ok_or(JpegError::Truncated)?;
             match marker {
                 0xff => self.at += skipped + 1,
-                // Stuffing, restarts and parameterless markers outside a scan mean nothing.
-                0x00 | 0x01 | 0xd0..=0xd8 => self.at += skipped + 2,
+                // Stuffing and restarts outside a scan mean nothing.
+                0x00 | RST0..=RST7 => self.at += skipped + 2,
                 EOI => {
                     self.at += skipped + 2;
                     return Ok((EOI, &[]));
+                }
+                SOI => return Err(JpegError::Damaged("there is a second start of image")),
+                0x01..SOF0 | 0xc8 | 0xf0..=0xfd => {
+                    return Err(JpegError::Damaged("there is a marker that the format reserves"));
                 }
                 _ => {
                     let length = rest.get(skipped + 2..skipped + 4).ok_or(JpegError::Truncated)?;
@@ -58,25 +69,37 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Takes the entropy-coded data that follows a scan's header, without its stuffing, and notes where each
-    /// restart interval ends.
-    pub(crate) fn take_coded(
-        &mut self,
-        data: &mut Vec<u8>,
-        ends: &mut Vec<usize>,
-    ) -> Result<(), JpegError> {
+    /// Takes the entropy-coded data that follows a scan's header.
+    pub(crate) fn take_coded(&mut self, coded: &mut CodedData) -> Result<(), JpegError> {
         let rest = &self.file[self.at..];
-        data.clear();
-        data.reserve(rest.len());
-        ends.clear();
-        self.at += unstuff(rest, data, ends)?;
+        coded.data.clear();
+        coded.data.reserve(rest.len());
+        coded.ends.clear();
+        self.at += unstuff(rest, coded)?;
         Ok(())
     }
 }
 
+/// Entropy-coded data without stuffing, one piece a restart interval.
+#[derive(Debug, Default)]
+pub(crate) struct CodedData {
+    pub(crate) data: Vec<u8>,
+    pub(crate) ends: Vec<IntervalEnd>,
+}
+
+/// The end of a restart interval.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IntervalEnd {
+    /// Bytes before it.
+    pub(crate) at: usize,
+    /// The marker that ends it: a restart, or whatever ends the scan.
+    pub(crate) marker: u8,
+}
+
 /// Copies entropy-coded data without its stuffing and notes where each restart interval ends. Returns
 /// the length up to the next marker.
-fn unstuff(file: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<usize, JpegError> {
+fn unstuff(file: &[u8], coded: &mut CodedData) -> Result<usize, JpegError> {
+    let CodedData { data, ends } = coded;
     let mut at = 0;
     loop {
         let rest = &file[at..];
@@ -87,13 +110,13 @@ fn unstuff(file: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<usi
                 data.push(0xff);
                 at += n + 2;
             }
-            0xd0..=0xd7 => {
-                ends.push(data.len());
+            marker @ RST0..=RST7 => {
+                ends.push(IntervalEnd { at: data.len(), marker });
                 at += n + 2;
             }
             0xff => at += n + 1,
-            _ => {
-                ends.push(data.len());
+            marker => {
+                ends.push(IntervalEnd { at: data.len(), marker });
                 return Ok(at + n);
             }
         }

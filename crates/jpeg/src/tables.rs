@@ -4,9 +4,18 @@ use crate::JpegError;
 use crate::block::NATURAL;
 use crate::huffman::{Huffman, Use};
 use crate::segments::{DHT, DQT, DRI};
+use crate::standard;
 
-/// Codes of a table as the file has them.
+/// Class of the tables for first coefficients.
+pub(crate) const DC: usize = 0;
+/// Class of the tables for the others.
+pub(crate) const AC: usize = 1;
+
+/// Codes of a table as the file has them: how many of each length, and their bytes.
 type Codes = ([u8; 16], Vec<u8>);
+
+/// Longest difference of two first coefficients.
+const MAX_DC_BITS: u8 = 15;
 
 /// Tables that scans refer to.
 #[derive(Debug, Default)]
@@ -46,7 +55,10 @@ impl Tables {
             DHT => {
                 while let Some((kind, rest)) = body.split_first() {
                     let counts = *rest.first_chunk::<16>().ok_or(short)?;
-                    let n_bytes = counts.iter().map(|n| usize::from(*n)).sum();
+                    let n_bytes: usize = counts.iter().map(|n| usize::from(*n)).sum();
+                    if n_bytes > 256 {
+                        return Err(JpegError::Damaged("a table has more than 256 codes"));
+                    }
                     let bytes = rest[16..].get(..n_bytes).ok_or(short)?;
                     let slot = self.codes.get_mut(usize::from(kind >> 4));
                     let slot = slot.and_then(|slots| slots.get_mut(usize::from(kind & 15)));
@@ -56,8 +68,10 @@ impl Tables {
                 }
             }
             DRI => {
-                let interval = body.first_chunk::<2>().ok_or(short)?;
-                self.restart_interval = usize::from(u16::from_be_bytes(*interval));
+                let interval = <[u8; 2]>::try_from(body);
+                let wrong = JpegError::Damaged("a restart interval has another length than 2 bytes");
+                self.restart_interval =
+                    usize::from(u16::from_be_bytes(interval.map_err(|_| wrong)?));
             }
             _ => {}
         }
@@ -70,7 +84,20 @@ impl Tables {
         table.ok_or(JpegError::Damaged("a scan needs a quantization table that is not there"))
     }
 
-    /// The codes of a class (0 for first coefficients, 1 for the others) and number.
+    /// Gives a sequential file the standard tables that it leaves out, as frames of Motion-JPEG do (libjpeg-turbo
+    /// `jstdhuff.c`).
+    pub(crate) fn complete(&mut self) {
+        for (class, slots) in self.codes.iter_mut().enumerate() {
+            for (place, slot) in slots.iter_mut().take(2).enumerate() {
+                slot.get_or_insert_with(|| {
+                    let (counts, bytes) = standard::codes(class, place);
+                    (counts, bytes.to_vec())
+                });
+            }
+        }
+    }
+
+    /// The codes of a class ([`DC`] or [`AC`]) and number.
     pub(crate) fn huffman(
         &self,
         class: usize,
@@ -80,6 +107,9 @@ impl Tables {
         let codes = self.codes[class].get(place).and_then(Option::as_ref);
         let (counts, bytes) =
             codes.ok_or(JpegError::Damaged("a scan needs a table of codes that is not there"))?;
+        if class == DC && bytes.iter().any(|size| *size > MAX_DC_BITS) {
+            return Err(JpegError::Damaged("a first coefficient has more than 15 bits"));
+        }
         Huffman::new(counts, bytes, usage)
     }
 }
