@@ -1,22 +1,18 @@
 //! From the bytes of a JPEG or PNG file to RGB, with Pillow's `convert("RGB")` for other pixel types.
 //!
 //! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. Samples are those
-//! of libjpeg-turbo and libpng, bit for bit.
+//! of Pillow, bit for bit; what is refused although Pillow decodes it is deviation D6.
 
-use std::io::Cursor;
-
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::ImageFormat;
 use moco_jpeg::{BelowRegion, JpegError};
 
-use crate::file_end::has_end;
-use crate::{AugmentError, CropBox, Fidelity, RgbImage};
+use crate::png_chunks::PngFault;
+use crate::{AugmentError, CropBox, Fidelity, RgbImage, png_chunks, png_pixels};
 
 /// The longest side decoded.
 pub(crate) const MAX_SIDE: u32 = 20_000;
 /// The most pixels decoded.
 pub(crate) const MAX_PIXELS: u64 = 100_000_000;
-/// The widest pixel of a PNG: four channels of 16 bits.
-const MAX_PIXEL_BYTES: u64 = 8;
 
 impl RgbImage {
     /// Decodes a JPEG or PNG file, recognized by its first bytes.
@@ -27,7 +23,7 @@ impl RgbImage {
     /// # Errors
     /// [`AugmentError::Empty`], [`AugmentError::Format`], [`AugmentError::Truncated`],
     /// [`AugmentError::TooLarge`] (from the header, before anything is allocated),
-    /// [`AugmentError::Damaged`], [`AugmentError::Unsupported`] and [`AugmentError::Decode`].
+    /// [`AugmentError::Damaged`] and [`AugmentError::Unsupported`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
         Self::decode_part(bytes, Fidelity::Exact, |_, _| None).map(|part| part.pixels)
     }
@@ -56,19 +52,14 @@ impl RgbImage {
 
 fn decode_png(bytes: &[u8]) -> Result<RgbImage, AugmentError> {
     let n_bytes = bytes.len();
-    let failed = |source| AugmentError::Decode { format: "PNG", n_bytes, source };
-    if !has_end(bytes) {
-        return Err(AugmentError::Truncated { format: "PNG", n_bytes });
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    RgbImage::new(width, height, to_rgb(decoded))
+    let failed = |fault| match fault {
+        PngFault::Truncated => AugmentError::Truncated { format: "PNG", n_bytes },
+        PngFault::Damaged(reason) => AugmentError::Damaged { format: "PNG", n_bytes, reason },
+    };
+    let file = png_chunks::read(bytes).map_err(failed)?;
+    check_size(file.width, file.height)?;
+    let pixels = png_pixels::decode(&file).map_err(failed)?;
+    RgbImage::new(file.width, file.height, pixels)
 }
 
 /// Part of a picture.
@@ -88,7 +79,7 @@ fn decode_jpeg(
     let n_bytes = bytes.len();
     let failed = |error| match error {
         JpegError::Truncated => AugmentError::Truncated { format: "JPEG", n_bytes },
-        JpegError::Damaged(reason) => AugmentError::Damaged { n_bytes, reason },
+        JpegError::Damaged(reason) => AugmentError::Damaged { format: "JPEG", n_bytes, reason },
         JpegError::Unsupported(feature) => AugmentError::Unsupported { n_bytes, feature },
         other => AugmentError::Jpeg(other),
     };
@@ -112,35 +103,6 @@ pub(crate) fn check_size(width: u32, height: u32) -> Result<(), AugmentError> {
         return Err(AugmentError::TooLarge { width, height, max_side, max_pixels });
     }
     Ok(())
-}
-
-fn to_rgb(decoded: DynamicImage) -> Vec<u8> {
-    match decoded {
-        DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
-        DynamicImage::ImageLuma8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
-        DynamicImage::ImageLumaA8(pixels) => replicate(pixels.pixels().map(|p| p.0[0])),
-        DynamicImage::ImageRgba8(pixels) => {
-            pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect()
-        }
-        // Pillow's mode I;16 clamps instead of scaling.
-        DynamicImage::ImageLuma16(pixels) => {
-            replicate(pixels.pixels().map(|p| u8::try_from(p.0[0]).unwrap_or(u8::MAX)))
-        }
-        DynamicImage::ImageLumaA16(pixels) => replicate(pixels.pixels().map(|p| high(p.0[0]))),
-        DynamicImage::ImageRgb16(pixels) => pixels.pixels().flat_map(|p| p.0.map(high)).collect(),
-        DynamicImage::ImageRgba16(pixels) => {
-            pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high)).collect()
-        }
-        other => other.into_rgb8().into_raw(),
-    }
-}
-
-fn replicate(grays: impl Iterator<Item = u8>) -> Vec<u8> {
-    grays.flat_map(|gray| [gray; 3]).collect()
-}
-
-fn high(sample: u16) -> u8 {
-    sample.to_be_bytes()[0]
 }
 
 #[cfg(test)]
@@ -211,10 +173,12 @@ mod tests {
     #[test]
     fn damage_inside_names_the_format_and_keeps_the_reason() {
         let [_, (_, mut png)] = files();
+        let n = png.len();
         png[41..60].fill(0);
         let error = RgbImage::decode(&png).unwrap_err();
-        assert!(error.to_string().starts_with("PNG image of "), "{error}");
-        assert!(std::error::Error::source(&error).is_some());
+        let expected =
+            format!("PNG image of {n} bytes is damaged: its compressed data has no header of zlib");
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

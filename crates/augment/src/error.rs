@@ -40,9 +40,11 @@ pub enum AugmentError {
         /// The most pixels accepted.
         max_pixels: u64,
     },
-    /// The data of a JPEG contradicts the format.
-    #[error("JPEG image of {n_bytes} bytes is damaged: {reason}")]
+    /// The data contradicts a rule of the format.
+    #[error("{format} image of {n_bytes} bytes is damaged: {reason}")]
     Damaged {
+        /// `JPEG` or `PNG`.
+        format: &'static str,
         /// Length of the file.
         n_bytes: usize,
         /// The reason.
@@ -62,17 +64,6 @@ pub enum AugmentError {
     /// The decoder of JPEG files refuses for another reason.
     #[error(transparent)]
     Jpeg(moco_jpeg::JpegError),
-    /// The decoder found the data of a PNG damaged or uses a feature it lacks.
-    #[error("{format} image of {n_bytes} bytes cannot be decoded")]
-    Decode {
-        /// `PNG`.
-        format: &'static str,
-        /// Length of the file.
-        n_bytes: usize,
-        /// The decoder's reason.
-        #[source]
-        source: image::ImageError,
-    },
     /// Width, height and the number of bytes disagree.
     #[error("a {width}x{height} RGB image needs {expected} bytes, got {got}")]
     PixelCount {

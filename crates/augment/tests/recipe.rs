@@ -148,7 +148,7 @@ fn the_squares_of_other_augmentations_are_their_views() {
     let file = b"\x89PNG\r\n\x1a\n";
     assert!(matches!(
         Inverted.squares(file, vec![stream(0)]),
-        Err(AugmentError::Decode { .. } | AugmentError::Truncated { .. })
+        Err(AugmentError::Damaged { .. } | AugmentError::Truncated { .. })
     ));
     let source = RgbImage::new(1, 1, vec![0, 100, 255]).unwrap();
     let square = Inverted.square(&source, stream(0)).unwrap();

@@ -1,11 +1,11 @@
 //! From a file whose header was read to pixels.
 
 use crate::frame::Frame;
-use crate::header::{Jpeg, check};
+use crate::header::{Jpeg, Process, check};
 use crate::scan::scan_header;
-use crate::segments::{CodedData, EOI, SOF0, SOF2, SOS, Segments};
+use crate::segments::{CodedData, EOI, SOF0, SOF3, SOS, Segments};
 use crate::tables::Tables;
-use crate::{BelowRegion, JpegError, Region, color, progressive, sequential};
+use crate::{BelowRegion, JpegError, Region, color, lossless, progressive, sequential};
 
 /// Decodes the pixels of `region`: its rows of RGB, one after another.
 ///
@@ -27,18 +27,19 @@ pub fn decode(jpeg: Jpeg<'_>, region: Region, below: BelowRegion) -> Result<Vec<
 
 /// Reads every scan into the planes.
 fn read_scans(jpeg: Jpeg<'_>, frame: &mut Frame) -> Result<(), JpegError> {
+    let has_several_scans = jpeg.has_several_scans() || jpeg.process == Process::Progressive;
     let Jpeg { first_scan, mut rest, mut tables, .. } = jpeg;
     let mut coded = CodedData::default();
     let mut body = first_scan;
     loop {
         rest.take_coded(&mut coded)?;
         let scan = scan_header(body, &tables, frame, &coded)?;
-        if frame.is_progressive {
-            progressive::read(&scan, frame)?;
-        } else {
-            sequential::read(&scan, frame)?;
+        match frame.process {
+            Process::Sequential => sequential::read(&scan, frame)?,
+            Process::Progressive => progressive::read(&scan, frame)?,
+            Process::Lossless => lossless::read(&scan, frame)?,
         }
-        if !frame.keeps_coefficients {
+        if !has_several_scans {
             return match frame.below {
                 BelowRegion::Read => read_rest(rest, tables),
                 BelowRegion::Skip => Ok(()),
@@ -49,7 +50,11 @@ fn read_scans(jpeg: Jpeg<'_>, frame: &mut Frame) -> Result<(), JpegError> {
             None => break,
         }
     }
-    progressive::finish(frame);
+    if frame.keeps_coefficients {
+        progressive::finish(frame);
+    } else if frame.planes.iter().any(|plane| !plane.has_scan) {
+        return Err(JpegError::Damaged("a component of a lossless picture has no scan"));
+    }
     Ok(())
 }
 
@@ -63,7 +68,7 @@ fn next_scan<'a>(
         match marker {
             EOI => return Ok(None),
             SOS => return Ok(Some(body)),
-            SOF0..=SOF2 => {
+            SOF0..=SOF3 => {
                 return Err(JpegError::Damaged("there is a second frame header"));
             }
             _ => tables.take_up(marker, body)?,
@@ -75,7 +80,8 @@ fn next_scan<'a>(
 /// What follows the only scan: it is not needed, and may end early, but must not contradict the format.
 fn read_rest(mut rest: Segments<'_>, mut tables: Tables) -> Result<(), JpegError> {
     match next_scan(&mut rest, &mut tables) {
-        Ok(None) | Err(JpegError::Truncated) => Ok(()),
+        Ok(None) => Ok(()),
+        Err(JpegError::Truncated) if !rest.has_marker() => Ok(()),
         Ok(Some(_)) => Err(JpegError::Damaged("a scan follows that of all components")),
         Err(error) => Err(error),
     }

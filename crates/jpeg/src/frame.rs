@@ -1,7 +1,7 @@
 //! The planes of a picture while it is decoded.
 
 use crate::block::SIDE;
-use crate::header::{Component, Jpeg, Transform};
+use crate::header::{Component, Jpeg, Process, Transform};
 use crate::{BelowRegion, Region};
 
 /// One component: its sampling, and its samples or coefficients.
@@ -27,6 +27,8 @@ pub(crate) struct Plane {
     pub(crate) samples: Vec<u8>,
     /// Rows of `n_across` blocks in natural order, if the frame keeps them.
     pub(crate) coefficients: Vec<[i16; 64]>,
+    /// Whether there was a scan of it.
+    pub(crate) has_scan: bool,
     /// Progressive only: how many low bits of each coefficient are not known, in zigzag order; -1 if none is.
     pub(crate) unknown_bits: [i8; 64],
 }
@@ -62,7 +64,7 @@ pub(crate) struct Frame {
     pub(crate) v: usize,
     /// Units of an interleaved scan.
     pub(crate) n_units: (usize, usize),
-    pub(crate) is_progressive: bool,
+    pub(crate) process: Process,
     /// Samples are computed from coefficients after the last scan, and not block by block.
     pub(crate) keeps_coefficients: bool,
     pub(crate) region: Region,
@@ -71,11 +73,20 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn new(jpeg: &Jpeg<'_>, region: Region, below: BelowRegion) -> Self {
-        let keeps_coefficients = jpeg.is_progressive || jpeg.has_several_scans();
+        let keeps_coefficients = match jpeg.process {
+            Process::Sequential => jpeg.has_several_scans(),
+            Process::Progressive => true,
+            Process::Lossless => false,
+        };
         let h = jpeg.components.iter().map(|c| c.h).max().unwrap_or(1);
         let v = jpeg.components.iter().map(|c| c.v).max().unwrap_or(1);
         let (width, height) = (jpeg.width as usize, jpeg.height as usize);
         let n_units = (width.div_ceil(SIDE * h), height.div_ceil(SIDE * v));
+        // Units of a lossless picture are of single samples.
+        let n_scan_units = match jpeg.process {
+            Process::Lossless => (width.div_ceil(h), height.div_ceil(v)),
+            _ => n_units,
+        };
         let plane = |c: &Component| {
             let (n_across, n_down) = (n_units.0 * c.h, n_units.1 * c.v);
             let blocks = |start: u32, n: u32, factor: usize, max: usize, n_blocks: usize| {
@@ -98,6 +109,7 @@ impl Frame {
                 down: blocks(region.top, region.height, c.v, v, n_down),
                 samples: vec![0; SIDE * SIDE * n_across * n_down],
                 coefficients: vec![[0; 64]; n_coefficients],
+                has_scan: false,
                 unknown_bits: [-1; 64],
             }
         };
@@ -106,8 +118,8 @@ impl Frame {
             transform: jpeg.transform,
             h,
             v,
-            n_units,
-            is_progressive: jpeg.is_progressive,
+            n_units: n_scan_units,
+            process: jpeg.process,
             keeps_coefficients,
             region,
             below,

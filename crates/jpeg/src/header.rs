@@ -2,7 +2,7 @@
 
 use crate::JpegError;
 use crate::segments::{
-    APP0, APP2, APP14, DAC, DHP, DHT, EOI, EXP, SOF0, SOF2, SOF15, SOS, Segments,
+    APP0, APP2, APP14, DAC, DHP, EOI, EXP, SOF0, SOF2, SOF3, SOF15, SOS, Segments,
 };
 use crate::tables::Tables;
 
@@ -15,7 +15,7 @@ pub struct Jpeg<'a> {
     pub height: u32,
     pub(crate) components: Vec<Component>,
     pub(crate) transform: Transform,
-    pub(crate) is_progressive: bool,
+    pub(crate) process: Process,
     /// The header of the first scan.
     pub(crate) first_scan: &'a [u8],
     /// What follows it.
@@ -30,6 +30,17 @@ impl Jpeg<'_> {
         let n_parts = self.first_scan.first().copied().unwrap_or_default();
         usize::from(n_parts) < self.components.len()
     }
+}
+
+/// How a picture is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// Blocks of coefficients, each complete in its scan.
+    Sequential,
+    /// Blocks of coefficients, of which each scan brings some bits.
+    Progressive,
+    /// Differences of samples.
+    Lossless,
 }
 
 /// What the components are.
@@ -68,7 +79,7 @@ pub fn read_header(file: &[u8]) -> Result<Jpeg<'_>, JpegError> {
         let (marker, body) = rest.next()?;
         match marker {
             SOS => break body,
-            SOF0..=SOF2 => {
+            SOF0..=SOF3 => {
                 if frame.is_some() {
                     return Err(JpegError::Damaged("there is a second frame header"));
                 }
@@ -82,13 +93,20 @@ pub fn read_header(file: &[u8]) -> Result<Jpeg<'_>, JpegError> {
         check(marker, body)?;
     };
     let before = JpegError::Damaged("a scan comes before the frame header");
-    let (process, (width, height, components)) = frame.ok_or(before)?;
-    let transform = transform(&components, jfif, adobe);
-    let is_progressive = process == SOF2;
-    if !is_progressive {
+    let (marker, (width, height, components)) = frame.ok_or(before)?;
+    let process = match marker {
+        SOF2 => Process::Progressive,
+        SOF3 => Process::Lossless,
+        _ => Process::Sequential,
+    };
+    let transform = transform(&components, process, jfif, adobe);
+    if process == Process::Lossless && matches!(transform, Transform::Ycc | Transform::Ycck) {
+        return Err(JpegError::Unsupported("lossless coding of luma and differences"));
+    }
+    if process == Process::Sequential {
         tables.complete();
     }
-    Ok(Jpeg { width, height, components, transform, is_progressive, first_scan, rest, tables })
+    Ok(Jpeg { width, height, components, transform, process, first_scan, rest, tables })
 }
 
 /// Refuses what no segment of a picture's header, or between its scans, may be.
@@ -97,7 +115,6 @@ pub(crate) fn check(marker: u8, body: &[u8]) -> Result<(), JpegError> {
     let damaged = |reason| Err(JpegError::Damaged(reason));
     let unsupported = |feature| Err(JpegError::Unsupported(feature));
     match marker {
-        0xc3 => unsupported("lossless coding"),
         DAC | 0xc9..=0xcb => unsupported("arithmetic coding"),
         0xc5..=0xc7 | 0xcd..=SOF15 | DHP | EXP => unsupported("hierarchical coding"),
         // Pillow reads these before libjpeg does, and stops where they break off.
@@ -152,14 +169,19 @@ fn frame_header(body: &[u8]) -> Result<(u32, u32, Vec<Component>), JpegError> {
 struct Jfif;
 
 /// Which colors the components are (libjpeg `default_decompress_parms`).
-fn transform(components: &[Component], jfif: Option<Jfif>, adobe: Option<u8>) -> Transform {
+fn transform(
+    components: &[Component],
+    process: Process,
+    jfif: Option<Jfif>,
+    adobe: Option<u8>,
+) -> Transform {
     match components.len() {
         1 => Transform::Gray,
         3 => {
             let ids = [0, 1, 2].map(|i: usize| components[i].id);
             match (jfif, adobe) {
                 (None, Some(0)) => Transform::Rgb,
-                (None, None) if &ids == b"RGB" => Transform::Rgb,
+                (None, None) if &ids == b"RGB" || process == Process::Lossless => Transform::Rgb,
                 _ => Transform::Ycc,
             }
         }

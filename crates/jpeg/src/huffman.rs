@@ -59,6 +59,8 @@ pub(crate) enum Use {
     Coefficients,
     /// Only their bytes.
     Bytes,
+    /// Only their bytes, which are lengths of lossless differences.
+    Differences,
 }
 
 /// Zeros and the coefficient after them.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::JpegError;
 use crate::frame::{Frame, Plane};
+use crate::header::Process;
 use crate::huffman::{Bits, Huffman, Use};
 use crate::segments::{CodedData, RST0, RST7};
 use crate::tables::{AC, DC, Tables};
@@ -17,6 +18,8 @@ pub(crate) struct Scan<'a> {
     pub(crate) parts: Vec<Part>,
     /// First and last coefficient in zigzag order.
     pub(crate) band: (usize, usize),
+    /// Lossless only: how samples are predicted (T.81, table H.1).
+    pub(crate) predictor: usize,
     /// Bit positions before and after this scan.
     pub(crate) high: u8,
     pub(crate) low: u8,
@@ -25,15 +28,25 @@ pub(crate) struct Scan<'a> {
     pub(crate) coded: &'a CodedData,
 }
 
+impl Scan<'_> {
+    /// Units of the scan in a row, and rows of them.
+    pub(crate) fn n_units(&self, frame: &Frame) -> (usize, usize) {
+        match (self.parts.as_slice(), frame.process) {
+            ([(plane, ..)], Process::Lossless) => {
+                (frame.planes[*plane].width, frame.planes[*plane].height)
+            }
+            ([(plane, ..)], _) => frame.planes[*plane].own_blocks(),
+            _ => frame.n_units,
+        }
+    }
+}
+
 /// The units of each restart interval, and their bits.
 pub(crate) fn intervals<'a>(
     scan: &'a Scan<'_>,
     frame: &Frame,
 ) -> impl Iterator<Item = Result<(Range<usize>, Bits<'a>), JpegError>> + use<'a> {
-    let (across, down) = match scan.parts.as_slice() {
-        [(plane, ..)] => frame.planes[*plane].own_blocks(),
-        _ => frame.n_units,
-    };
+    let (across, down) = scan.n_units(frame);
     let n_units = across * down;
     let interval = if scan.restart_interval == 0 { n_units } else { scan.restart_interval };
     let CodedData { data, ends } = scan.coded;
@@ -66,18 +79,23 @@ pub(crate) fn scan_header<'a>(
     let [first, last, bits] = rest else { return Err(wrong_length) };
     let (first, last) = (usize::from(*first), usize::from(*last));
     let (high, low) = (bits >> 4, bits & 15);
-    let (band, usage) = if frame.is_progressive {
-        ((first, last), Use::Bytes)
-    } else {
-        ((0, 63), Use::Coefficients)
+    let (band, usage) = match frame.process {
+        Process::Sequential => ((0, 63), Use::Coefficients),
+        Process::Progressive => ((first, last), Use::Bytes),
+        Process::Lossless => ((0, 0), Use::Differences),
     };
-    let is_valid = !frame.is_progressive
-        || (first <= last
-            && last < 64
-            && low <= 13
-            && (high == 0 || low + 1 == high)
-            && (first > 0 || last == 0)
-            && (first == 0 || *n == 1));
+    let is_valid = match frame.process {
+        Process::Sequential => true,
+        Process::Progressive => {
+            first <= last
+                && last < 64
+                && low <= 13
+                && (high == 0 || low + 1 == high)
+                && (first > 0 || last == 0)
+                && (first == 0 || *n == 1)
+        }
+        Process::Lossless => (1..=7).contains(&first) && last == 0 && high == 0 && low < 8,
+    };
     if !is_valid || *n == 0 || usize::from(*n) > frame.planes.len() {
         return Err(JpegError::Damaged("a scan header contradicts itself"));
     }
@@ -91,15 +109,17 @@ pub(crate) fn scan_header<'a>(
             return Err(JpegError::Damaged("a scan names a component twice"));
         }
         let plane = &mut frame.planes[index];
-        if plane.quantization.is_none() {
+        plane.has_scan = true;
+        if plane.quantization.is_none() && frame.process != Process::Lossless {
             plane.quantization = Some(tables.quantization(plane.table)?);
         }
-        let needs_dc = band.0 == 0 && (high == 0 || !frame.is_progressive);
+        let needs_dc = band.0 == 0 && (high == 0 || frame.process != Process::Progressive);
         let dc =
             needs_dc.then(|| tables.huffman(DC, usize::from(places >> 4), usage)).transpose()?;
-        let ac =
-            (band.1 > 0).then(|| tables.huffman(AC, usize::from(places & 15), usage)).transpose()?;
-        if frame.is_progressive {
+        let ac = (band.1 > 0)
+            .then(|| tables.huffman(AC, usize::from(places & 15), usage))
+            .transpose()?;
+        if frame.process == Process::Progressive {
             plane.unknown_bits[band.0..=band.1].fill(low.cast_signed());
         }
         parts.push((index, dc, ac));
@@ -109,5 +129,5 @@ pub(crate) fn scan_header<'a>(
         return Err(JpegError::Damaged("a unit has more than 10 blocks"));
     }
     let restart_interval = tables.restart_interval;
-    Ok(Scan { parts, band, high, low, restart_interval, coded })
+    Ok(Scan { parts, band, predictor: first, high, low, restart_interval, coded })
 }

@@ -4,6 +4,7 @@ use crate::JpegError;
 
 pub(crate) const SOF0: u8 = 0xc0;
 pub(crate) const SOF2: u8 = 0xc2;
+pub(crate) const SOF3: u8 = 0xc3;
 pub(crate) const SOF15: u8 = 0xcf;
 pub(crate) const DHT: u8 = 0xc4;
 pub(crate) const DAC: u8 = 0xcc;
@@ -67,6 +68,12 @@ impl<'a> Segments<'a> {
                 }
             }
         }
+    }
+
+    /// Whether another marker follows.
+    pub(crate) fn has_marker(&self) -> bool {
+        let rest = self.file.get(self.at..).unwrap_or_default();
+        rest.windows(2).any(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))
     }
 
     /// Takes the entropy-coded data that follows a scan's header.

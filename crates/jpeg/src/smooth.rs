@@ -5,6 +5,7 @@
 
 use crate::block::NATURAL;
 use crate::frame::{Frame, Plane};
+use crate::header::Process;
 
 /// Weights of the 25 constant coefficients, from the upper left on.
 type Weights = [i64; 25];
@@ -135,7 +136,9 @@ pub(crate) fn is_useful(frame: &Frame) -> bool {
             })
     };
     let lacks = |plane: &Plane| plane.unknown_bits[1..N_ESTIMATED].iter().any(|bits| *bits != 0);
-    frame.is_progressive && frame.planes.iter().all(is_ready) && frame.planes.iter().any(lacks)
+    frame.process == Process::Progressive
+        && frame.planes.iter().all(is_ready)
+        && frame.planes.iter().any(lacks)
 }
 
 /// Estimates for the blocks of a plane.

@@ -14,7 +14,7 @@ pub(crate) const AC: usize = 1;
 /// Codes of a table as the file has them: how many of each length, and their bytes.
 type Codes = ([u8; 16], Vec<u8>);
 
-/// Longest difference of two first coefficients.
+/// Longest difference of two first coefficients; one of lossless samples has a bit more.
 const MAX_DC_BITS: u8 = 15;
 
 /// Tables that scans refer to.
@@ -69,7 +69,8 @@ impl Tables {
             }
             DRI => {
                 let interval = <[u8; 2]>::try_from(body);
-                let wrong = JpegError::Damaged("a restart interval has another length than 2 bytes");
+                let wrong =
+                    JpegError::Damaged("a restart interval has another length than 2 bytes");
                 self.restart_interval =
                     usize::from(u16::from_be_bytes(interval.map_err(|_| wrong)?));
             }
@@ -107,8 +108,9 @@ impl Tables {
         let codes = self.codes[class].get(place).and_then(Option::as_ref);
         let (counts, bytes) =
             codes.ok_or(JpegError::Damaged("a scan needs a table of codes that is not there"))?;
-        if class == DC && bytes.iter().any(|size| *size > MAX_DC_BITS) {
-            return Err(JpegError::Damaged("a first coefficient has more than 15 bits"));
+        let max = if usage == Use::Differences { MAX_DC_BITS + 1 } else { MAX_DC_BITS };
+        if class == DC && bytes.iter().any(|size| *size > max) {
+            return Err(JpegError::Damaged("a difference has more bits than the process allows"));
         }
         Huffman::new(counts, bytes, usage)
     }

@@ -4,6 +4,7 @@
 //! one. Which of two roundings is used alternates, in libjpeg's pattern.
 
 use crate::frame::{Frame, Plane};
+use crate::header::Process;
 
 /// Buffers for one row of one component.
 #[derive(Debug, Default)]
@@ -46,9 +47,10 @@ impl Row {
         let far =
             plane.row(if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
         self.start = 0;
+        let is_smooth = frame.process != Process::Lossless;
         match (across, down) {
             (1, 1) => return &near[left..left + n],
-            (1, 2) => {
+            (1, 2) if is_smooth => {
                 let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 self.samples.resize(n, 0);
                 let (near, far) = (&near[left..left + n], &far[left..left + n]);
@@ -56,12 +58,12 @@ impl Row {
                     *sample = ((3 * u16::from(near[i]) + u16::from(far[i]) + bias) >> 2) as u8;
                 }
             }
-            (2, 1) if plane.width > 2 => {
+            (2, 1) if is_smooth && plane.width > 2 => {
                 let near = Weighted { row: near, weight: 1 };
                 self.sum(columns, near, Weighted { weight: 0, ..near });
                 self.double::<2>(left);
             }
-            (2, 2) if plane.width > 2 => {
+            (2, 2) if is_smooth && plane.width > 2 => {
                 let near = Weighted { row: near, weight: 3 };
                 self.sum(columns, near, Weighted { row: far, weight: 1 });
                 self.double::<4>(left);

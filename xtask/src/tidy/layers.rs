@@ -28,6 +28,7 @@ const LAYERS: [&[&str]; 8] = [
         "moco-bench",
         "moco-shard",
         "moco-preview",
+        "moco-decode-campaign",
         "moco-example-swap",
         "moco-tests",
         "xtask",
@@ -36,7 +37,7 @@ const LAYERS: [&[&str]; 8] = [
 
 /// Crates that neither use candle nor anything in the workspace that does, so that they build in
 /// seconds.
-const WITHOUT_CANDLE: [&str; 8] = [
+const WITHOUT_CANDLE: [&str; 9] = [
     "moco-rng",
     "moco-pipeline",
     "moco-telemetry",
@@ -45,6 +46,7 @@ const WITHOUT_CANDLE: [&str; 8] = [
     "moco-ingest",
     "moco-augment",
     "moco-textures",
+    "moco-decode-campaign",
 ];
 
 /// The names a crate depends on, dev-dependencies left out, by crate.
