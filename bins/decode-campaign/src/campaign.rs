@@ -91,6 +91,8 @@ struct Counts {
     by_class: BTreeMap<(Class, Origin), u64>,
     /// Reasons for which only the program refuses.
     by_reason: BTreeMap<String, u64>,
+    /// Reasons for which both refuse files without damage.
+    of_sound: BTreeMap<String, u64>,
     n_wrong: u64,
 }
 
@@ -100,8 +102,13 @@ impl Counts {
         let ours = ours(&sample.bytes);
         let class = class(sample, &ours, pillow);
         *self.by_class.entry((class, sample.origin)).or_default() += 1;
-        if let (Class::Listed, Outcome::Refused(reason)) = (class, &ours) {
-            *self.by_reason.entry(reason.clone()).or_default() += 1;
+        if let Outcome::Refused(reason) = &ours {
+            let is_damaged = matches!(sample.origin, Origin::DamagedJpeg | Origin::DamagedPng);
+            match class {
+                Class::Listed => *self.by_reason.entry(reason.clone()).or_default() += 1,
+                _ if is_damaged => {}
+                _ => *self.of_sound.entry(reason.clone()).or_default() += 1,
+            }
         }
         let problem = if class.is_allowed() {
             (!parts_agree(&sample.bytes)).then_some("a part is not a part of the whole")
@@ -128,6 +135,10 @@ impl Counts {
             writeln!(out, "{:>9}", counts.iter().sum::<u64>())?;
         }
         writeln!(out, "\nrefused here and not by Pillow, by rule:")?;
-        self.by_reason.iter().try_for_each(|(reason, count)| writeln!(out, "{count:>7}  {reason}"))
+        for (reason, count) in &self.by_reason {
+            writeln!(out, "{count:>7}  {reason}")?;
+        }
+        writeln!(out, "\nrefused by both without damage, by rule:")?;
+        self.of_sound.iter().try_for_each(|(reason, count)| writeln!(out, "{count:>7}  {reason}"))
     }
 }

@@ -66,6 +66,7 @@ pub(crate) const JPEG_REASONS: &[&str] = &[
     "arithmetic coding",
     "hierarchical coding",
     "a segment of a color profile is short",
+    "the resolution in a segment of Exif is no number",
     "a scan header has another length than its components",
     "a scan names an unknown component",
     "a code is not in its table",

@@ -1,8 +1,9 @@
 //! The header of a JPEG file: the size of the picture and its components.
 
 use crate::JpegError;
+use crate::exif::has_readable_resolution;
 use crate::segments::{
-    APP0, APP2, APP14, DAC, DHP, EOI, EXP, SOF0, SOF2, SOF3, SOF15, SOS, Segments,
+    APP0, APP1, APP2, APP14, DAC, DHP, EOI, EXP, SOF0, SOF2, SOF3, SOF15, SOS, Segments,
 };
 use crate::tables::Tables;
 
@@ -119,6 +120,9 @@ pub(crate) fn check(marker: u8, body: &[u8]) -> Result<(), JpegError> {
         0xc5..=0xc7 | 0xcd..=SOF15 | DHP | EXP => unsupported("hierarchical coding"),
         // Pillow reads these before libjpeg does, and stops where they break off.
         APP0 if is_short(b"JFIF", 7) => damaged("a JFIF segment is short"),
+        APP1 if !has_readable_resolution(body) => {
+            damaged("the resolution in a segment of Exif is no number")
+        }
         APP2 if is_short(b"ICC_PROFILE\0", 14) => damaged("a segment of a color profile is short"),
         APP14 if is_short(b"Adobe", 7) => damaged("an Adobe segment is short"),
         _ => Ok(()),

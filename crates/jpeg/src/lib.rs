@@ -37,6 +37,7 @@ mod channels;
 mod color;
 mod decode;
 mod error;
+mod exif;
 mod frame;
 mod header;
 mod huffman;

@@ -18,6 +18,7 @@ pub(crate) const DRI: u8 = 0xdd;
 pub(crate) const DHP: u8 = 0xde;
 pub(crate) const EXP: u8 = 0xdf;
 pub(crate) const APP0: u8 = 0xe0;
+pub(crate) const APP1: u8 = 0xe1;
 pub(crate) const APP2: u8 = 0xe2;
 pub(crate) const APP14: u8 = 0xee;
 
