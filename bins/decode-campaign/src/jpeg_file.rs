@@ -1,50 +1,12 @@
 //! JPEG files that walk through the options of T.81: processes, sampling, tables, names, markers and scans.
 
 use crate::dice::Dice;
-use crate::jpeg_code::{self, N_PLACES, Padding, Table, Token};
+use crate::jpeg_code::{self, N_PLACES, Table, Token};
 use crate::jpeg_extras::{self, segment};
+use crate::jpeg_options::{
+    ARITHMETIC, BASELINE, Codes, Component, LOSSLESS, Options, PROGRESSIVE, Range, options,
+};
 use crate::jpeg_scan::{self, Part, Plane, Scan};
-
-/// What the frame header says of a component.
-#[derive(Debug, Clone, Copy)]
-struct Component {
-    id: u8,
-    h: usize,
-    v: usize,
-    table: usize,
-}
-
-/// The options of a file.
-#[derive(Debug)]
-struct Options {
-    width: usize,
-    height: usize,
-    /// The marker of the frame header.
-    process: u8,
-    precision: u8,
-    components: Vec<Component>,
-    /// The range of the coefficients.
-    range: Range,
-    /// Tables of codes are those that T.81 prints, and left out.
-    codes: Codes,
-    padding: Padding,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Range {
-    /// What an encoder of pictures writes.
-    Picture,
-    /// All that the codes of the format can say.
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Codes {
-    Drawn,
-    Standard,
-    /// The file leaves them out.
-    LeftOut,
-}
 
 /// A file.
 pub(crate) fn draw(dice: &mut Dice) -> Vec<u8> {
@@ -56,117 +18,9 @@ pub(crate) fn draw(dice: &mut Dice) -> Vec<u8> {
     }
 }
 
-fn options(dice: &mut Dice) -> Options {
-    let n = dice.pick(&[1, 1, 1, 3, 3, 3, 3, 3, 3, 4]);
-    let process = if dice.percent(4) {
-        dice.pick(&[0xc9, 0xca])
-    } else {
-        dice.pick(&[0xc0, 0xc0, 0xc0, 0xc1, 0xc1, 0xc2, 0xc2, 0xc2, 0xc2, 0xc3])
-    };
-    let is_progressive = process == 0xc2;
-    let longest = if dice.percent(2) { 400 } else { dice.pick(&[9, 20, 40, 70]) };
-    let codes = match dice.below(10) {
-        0 if process < 0xc2 => Codes::LeftOut,
-        1 if process < 0xc2 => Codes::Standard,
-        _ => Codes::Drawn,
-    };
-    let range = if codes == Codes::Drawn && dice.percent(12) { Range::All } else { Range::Picture };
-    let ids = dice.pick(&[
-        *b"\x01\x02\x03\x04",
-        *b"\x01\x02\x03\x04",
-        *b"\0\x01\x02\x03",
-        *b"RGBA",
-        *b"RGBA",
-        *b"\x01\x22\x23\x24",
-        *b"\x05\x05\x05\x05",
-        *b"\xff\x80\x07\x01",
-    ]);
-    let one_table = dice.percent(30);
-    let mut components: Vec<Component> = (0..n)
-        .map(|i| Component {
-            id: ids[i],
-            h: 1,
-            v: 1,
-            table: if one_table { 0 } else { dice.below(4) },
-        })
-        .collect();
-    sample(dice, &mut components);
-    // Equal names are taken in turn, which only a scan of all components can use.
-    let n_blocks: usize = components.iter().map(|c| c.h * c.v).sum();
-    if n > 1 && (is_progressive || n_blocks > 10) && components[0].id == components[1].id {
-        components.iter_mut().zip(1..).for_each(|(component, id)| component.id = id);
-    }
-    Options {
-        width: 1 + dice.below(longest),
-        height: 1 + dice.below(longest),
-        process,
-        precision: if process == 0xc1 && dice.percent(6) { 12 } else { 8 },
-        components,
-        range,
-        codes,
-        padding: if dice.percent(10) { Padding::Zeros } else { Padding::Ones },
-    }
-}
-
-/// Draws the sampling factors: those of cameras, those that divide one another, or any.
-fn sample(dice: &mut Dice, components: &mut [Component]) {
-    match dice.below(10) {
-        0 | 1 => {}
-        2..6 => {
-            let first = dice.pick(&[(2, 2), (2, 1), (1, 2), (4, 1), (4, 2), (1, 4), (2, 4)]);
-            (components[0].h, components[0].v) = first;
-            if components.len() == 4 && dice.percent(70) {
-                (components[3].h, components[3].v) = first;
-            }
-        }
-        6..9 => {
-            let most = dice.pick(&[(2, 2), (4, 2), (2, 4), (4, 4), (3, 1), (1, 3), (3, 3)]);
-            for component in &mut *components {
-                let factor = |dice: &mut Dice, most: usize| {
-                    let n = 1 + dice.below(most);
-                    if most.is_multiple_of(n) { n } else { most }
-                };
-                (component.h, component.v) = (factor(dice, most.0), factor(dice, most.1));
-            }
-        }
-        _ => {
-            for component in components {
-                (component.h, component.v) = (1 + dice.below(4), 1 + dice.below(4));
-            }
-        }
-    }
-}
-
 /// The bytes, unless the drawn tables cannot say what is drawn.
 fn file(dice: &mut Dice, options: &Options) -> Option<Vec<u8>> {
-    let h = options.components.iter().map(|c| c.h).max()?;
-    let v = options.components.iter().map(|c| c.v).max()?;
-    let is_lossless = options.process == 0xc3;
-    let unit = if is_lossless { 1 } else { 8 };
-    let n_units = (options.width.div_ceil(unit * h), options.height.div_ceil(unit * v));
-    let planes: Vec<Plane> = options
-        .components
-        .iter()
-        .map(|c| {
-            let own = |side: usize, factor: usize, most: usize| {
-                (side * factor).div_ceil(most).div_ceil(unit)
-            };
-            let own = (own(options.width, c.h, h), own(options.height, c.v, v));
-            let across = n_units.0 * c.h;
-            let n_blocks = if is_lossless { 0 } else { across * n_units.1 * c.v };
-            let blocks = blocks(dice, options.range, n_blocks);
-            Plane { h: c.h, v: c.v, across, own, blocks }
-        })
-        .collect();
-    let mut scans = scans(dice, options);
-    if is_lossless {
-        // Restarts are at the ends of rows.
-        for scan in scans.iter_mut().filter(|scan| scan.restart_interval > 0) {
-            let single = scan.parts.len() == 1;
-            let across = if single { planes[scan.parts[0].plane].own.0 } else { n_units.0 };
-            scan.restart_interval = across * (1 + scan.restart_interval % 3);
-        }
-    }
+    let picture = picture(dice, options);
     let mut file = vec![0xff, 0xd8];
     jpeg_extras::applications(dice, &mut file, options.components.len());
     let quantization = quantization(dice, options);
@@ -180,36 +34,11 @@ fn file(dice: &mut Dice, options: &Options) -> Option<Vec<u8>> {
     if !before_frame {
         file.extend(&quantization);
     }
-    if matches!(options.process, 0xc9 | 0xca) {
+    if ARITHMETIC.contains(&options.process) {
         arithmetic(dice, &mut file, options);
         return Some(file);
     }
-    let mut interval = 0;
-    for (i, scan) in scans.iter().enumerate() {
-        if scan.restart_interval != interval {
-            interval = scan.restart_interval;
-            let bytes = u16::try_from(interval).unwrap_or_default().to_be_bytes();
-            segment(dice, &mut file, 0xdd, &bytes);
-        }
-        let tokens = if is_lossless {
-            jpeg_scan::lossless_tokens(dice, scan, &planes, n_units)
-        } else {
-            jpeg_scan::tokens(scan, &planes, n_units)
-        };
-        let tables = tables(dice, options, &tokens);
-        if options.codes != Codes::LeftOut {
-            write_tables(dice, &mut file, &tables);
-        }
-        if i > 0 {
-            jpeg_extras::maybe_comment(dice, &mut file);
-        }
-        segment(dice, &mut file, 0xda, &scan_header(options, scan));
-        file.extend(jpeg_code::write(&tokens, &tables, options.padding)?);
-        if i == 0 && dice.percent(4) {
-            let height = u16::try_from(options.height).unwrap_or_default().to_be_bytes();
-            segment(dice, &mut file, 0xdc, &height);
-        }
-    }
+    write_scans(dice, &mut file, options, &picture)?;
     jpeg_extras::fill(dice, &mut file);
     file.extend([0xff, 0xd9]);
     if dice.percent(8) {
@@ -219,17 +48,89 @@ fn file(dice: &mut Dice, options: &Options) -> Option<Vec<u8>> {
     Some(file)
 }
 
+/// What is coded, and in which scans.
+struct Picture {
+    planes: Vec<Plane>,
+    /// Units in a row, and rows of them.
+    n_units: (usize, usize),
+    scans: Vec<Scan>,
+}
+
+fn picture(dice: &mut Dice, options: &Options) -> Picture {
+    let most = |get: fn(&Component) -> usize| options.components.iter().map(get).max().unwrap_or(1);
+    let (h, v) = (most(|c| c.h), most(|c| c.v));
+    let is_lossless = options.process == LOSSLESS;
+    let unit = if is_lossless { 1 } else { 8 };
+    let n_units = (options.width.div_ceil(unit * h), options.height.div_ceil(unit * v));
+    let planes = options.components.iter().map(|c| {
+        let own =
+            |side: usize, factor: usize, most: usize| (side * factor).div_ceil(most).div_ceil(unit);
+        let own = (own(options.width, c.h, h), own(options.height, c.v, v));
+        let across = n_units.0 * c.h;
+        let n_blocks = if is_lossless { 0 } else { across * n_units.1 * c.v };
+        let blocks = blocks(dice, options.range, n_blocks);
+        Plane { h: c.h, v: c.v, across, own, blocks }
+    });
+    let planes: Vec<Plane> = planes.collect();
+    let mut scans = scans(dice, options);
+    if is_lossless {
+        // Restarts are at the ends of rows.
+        for scan in scans.iter_mut().filter(|scan| scan.restart_interval > 0) {
+            let single = scan.parts.len() == 1;
+            let across = if single { planes[scan.parts[0].plane].own.0 } else { n_units.0 };
+            scan.restart_interval = across * (1 + scan.restart_interval % 3);
+        }
+    }
+    Picture { planes, n_units, scans }
+}
+
+/// Appends the scans, each after the tables that it needs.
+fn write_scans(
+    dice: &mut Dice,
+    file: &mut Vec<u8>,
+    options: &Options,
+    picture: &Picture,
+) -> Option<()> {
+    let mut interval = 0;
+    for (i, scan) in picture.scans.iter().enumerate() {
+        if scan.restart_interval != interval {
+            interval = scan.restart_interval;
+            let bytes = u16::try_from(interval).unwrap_or_default().to_be_bytes();
+            segment(dice, file, 0xdd, &bytes);
+        }
+        let tokens = if options.process == LOSSLESS {
+            jpeg_scan::lossless_tokens(dice, scan, &picture.planes, picture.n_units)
+        } else {
+            jpeg_scan::tokens(scan, &picture.planes, picture.n_units)
+        };
+        let tables = tables(dice, options, &tokens);
+        if options.codes != Codes::LeftOut {
+            write_tables(dice, file, &tables);
+        }
+        if i > 0 {
+            jpeg_extras::maybe_comment(dice, file);
+        }
+        segment(dice, file, 0xda, &scan_header(options, scan));
+        file.extend(jpeg_code::write(&tokens, &tables, options.padding)?);
+        if i == 0 && dice.percent(4) {
+            let height = u16::try_from(options.height).unwrap_or_default().to_be_bytes();
+            segment(dice, file, 0xdc, &height);
+        }
+    }
+    Some(())
+}
+
 /// A scan of arithmetic coding; what its data says does not matter, as nothing is decoded.
 fn arithmetic(dice: &mut Dice, file: &mut Vec<u8>, options: &Options) {
     segment(dice, file, 0xcc, &[0x00, 0x10, 0x10, 0x05]);
     let parts = (0..options.components.len()).map(|plane| Part { plane, dc: 0, ac: 0 });
-    let last = if options.process == 0xca { 0 } else { 63 };
+    let last = if options.process == ARITHMETIC[1] { 0 } else { 63 };
     let scan = Scan {
         parts: parts.collect(),
         band: (0, last),
         high: 0,
         low: 0,
-        is_progressive: options.process == 0xca,
+        is_progressive: options.process == ARITHMETIC[1],
         restart_interval: 0,
         joins_ends: false,
     };
@@ -272,19 +173,19 @@ fn blocks(dice: &mut Dice, range: Range, n: usize) -> Vec<[i32; 64]> {
 
 /// The scans of a file, in their order.
 fn scans(dice: &mut Dice, options: &Options) -> Vec<Scan> {
-    let mut scans = if options.process == 0xc2 {
+    let mut scans = if options.process == PROGRESSIVE {
         progression(dice, options)
     } else {
         let groups = groups(dice, options, 25);
         let (band, low) = match options.process {
-            0xc3 => ((1 + dice.below(7), 0), dice.pick(&[0, 0, 1, 7])),
+            LOSSLESS => ((1 + dice.below(7), 0), dice.pick(&[0, 0, 1, 7])),
             _ => ((0, 63), 0),
         };
         let scans = groups.into_iter().map(|planes| scan(dice, options, &planes, band));
         scans.map(|scan| Scan { low, ..scan }).collect()
     };
     // Scans that end early; the first stays.
-    if options.process == 0xc2 && dice.percent(40) {
+    if options.process == PROGRESSIVE && dice.percent(40) {
         scans.truncate(1 + dice.below(scans.len()));
     }
     let restarts = dice.percent(30);
@@ -319,7 +220,7 @@ fn groups(dice: &mut Dice, options: &Options, percent_single: usize) -> Vec<Vec<
 fn scan(dice: &mut Dice, options: &Options, planes: &[usize], band: (usize, usize)) -> Scan {
     let n_places = match options.process {
         _ if options.codes != Codes::Drawn => 2,
-        0xc0 => 2,
+        BASELINE => 2,
         _ => N_PLACES,
     };
     let parts = planes.iter().map(|plane| Part {
@@ -328,7 +229,7 @@ fn scan(dice: &mut Dice, options: &Options, planes: &[usize], band: (usize, usiz
         ac: dice.below(n_places),
     });
     let parts = parts.collect();
-    let is_progressive = options.process == 0xc2;
+    let is_progressive = options.process == PROGRESSIVE;
     let joins_ends = dice.percent(85);
     Scan { parts, band, high: 0, low: 0, is_progressive, restart_interval: 0, joins_ends }
 }
@@ -394,11 +295,11 @@ fn tables(dice: &mut Dice, options: &Options, tokens: &[Token]) -> Vec<Option<Ta
     if tokens.iter().any(|token| matches!(token, Token::Code { table, .. } if *table < N_PLACES)) {
         let spare =
             Table { counts: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], bytes: vec![0] };
-        if options.process != 0xc2 && options.codes == Codes::Drawn {
+        if options.process != PROGRESSIVE && options.codes == Codes::Drawn {
             tables.iter_mut().for_each(|table| {
                 table.get_or_insert_with(|| spare.clone());
             });
-            let n_places = if options.process == 0xc0 { 2 } else { N_PLACES };
+            let n_places = if options.process == BASELINE { 2 } else { N_PLACES };
             for class in tables.chunks_mut(N_PLACES) {
                 class[n_places..].fill(None);
             }
@@ -432,7 +333,7 @@ fn quantization(dice: &mut Dice, options: &Options) -> Vec<u8> {
             Range::All => dice.pick(&[1, 255, 65_535]),
             Range::Picture => dice.pick(&[1, 4, 16, 60, 255]),
         };
-        let is_wide = most > 255 || options.process != 0xc0 && dice.percent(15);
+        let is_wide = most > 255 || options.process != BASELINE && dice.percent(15);
         body.push(u8::from(is_wide) << 4 | place);
         for _ in 0..64 {
             let value = u16::try_from(dice.between(1, most)).unwrap_or(1).to_be_bytes();

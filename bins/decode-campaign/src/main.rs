@@ -10,6 +10,7 @@ mod golden;
 mod jpeg_code;
 mod jpeg_extras;
 mod jpeg_file;
+mod jpeg_options;
 mod jpeg_scan;
 mod mutate;
 mod png_file;

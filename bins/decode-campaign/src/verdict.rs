@@ -85,6 +85,9 @@ pub(crate) const PNG_REASONS: &[&str] = &[
     "its compressed data ends before the last row",
     "its compressed data ends before its checksum",
     "its data has a wrong checksum",
+    "its compressed data repeats bytes from before its start",
+    "its compressed data has a code that is not in its table",
+    "its compressed data has a block with a wrong header",
     "the picture is too large",
 ];
 /// The reason that a sound file may be refused for.

@@ -66,6 +66,23 @@ pub(crate) fn intervals<'a>(
     })
 }
 
+/// Whether a scan of `n` components may have a band and bits.
+fn is_valid(process: Process, n: usize, band: [usize; 2], bits: [u8; 2]) -> bool {
+    let ([first, last], [high, low]) = (band, bits);
+    match process {
+        Process::Sequential => true,
+        Process::Progressive => {
+            first <= last
+                && last < 64
+                && low <= 13
+                && (high == 0 || low + 1 == high)
+                && (first > 0 || last == 0)
+                && (first == 0 || n == 1)
+        }
+        Process::Lossless => (1..=7).contains(&first) && last == 0 && high == 0 && low < 8,
+    }
+}
+
 /// Reads the header of a scan, whose coded data was taken before; notes the quantization tables of its planes.
 pub(crate) fn scan_header<'a>(
     body: &[u8],
@@ -84,18 +101,7 @@ pub(crate) fn scan_header<'a>(
         Process::Progressive => ((first, last), Use::Bytes),
         Process::Lossless => ((0, 0), Use::Differences),
     };
-    let is_valid = match frame.process {
-        Process::Sequential => true,
-        Process::Progressive => {
-            first <= last
-                && last < 64
-                && low <= 13
-                && (high == 0 || low + 1 == high)
-                && (first > 0 || last == 0)
-                && (first == 0 || *n == 1)
-        }
-        Process::Lossless => (1..=7).contains(&first) && last == 0 && high == 0 && low < 8,
-    };
+    let is_valid = is_valid(frame.process, usize::from(*n), [first, last], [high, low]);
     if !is_valid || *n == 0 || usize::from(*n) > frame.planes.len() {
         return Err(JpegError::Damaged("a scan header contradicts itself"));
     }
