@@ -118,8 +118,7 @@ impl<'a> Chunks<'a> {
         if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
             return Err(PngFault::Damaged("the name of a chunk is not of letters"));
         }
-        let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3]));
-        let length = length.map_err(|_| PngFault::Truncated)?;
+        let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         let (body, rest) = rest.split_at_checked(length).ok_or(PngFault::Truncated)?;
         let checksum = rest.first_chunk::<4>().ok_or(PngFault::Truncated)?;
         self.at += 12 + length;

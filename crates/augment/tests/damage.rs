@@ -26,7 +26,7 @@ fn the_reason_is_named() {
     for (at, bytes, expected) in [
         (frame + 5, &[0, 0][..], damaged("the frame header has a side of 0")),
         (frame + 4, &[12], unsupported("samples of more than 8 bits")),
-        (frame + 1, &[0xc9], unsupported("lossless, hierarchical or arithmetic coding")),
+        (frame + 1, &[0xc9], unsupported("arithmetic coding")),
         (frame + 9, &[2], unsupported("a number of components other than 1, 3 and 4")),
         (frame + 14, &[0x32], unsupported("sampling factors that do not divide one another")),
         (frame + 11, &[0x02], damaged("a sampling factor is not from 1 to 4")),

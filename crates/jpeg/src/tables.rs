@@ -68,11 +68,10 @@ impl Tables {
                 }
             }
             DRI => {
-                let interval = <[u8; 2]>::try_from(body);
-                let wrong =
-                    JpegError::Damaged("a restart interval has another length than 2 bytes");
-                self.restart_interval =
-                    usize::from(u16::from_be_bytes(interval.map_err(|_| wrong)?));
+                let &[high, low] = body else {
+                    return Err(JpegError::Damaged("a restart interval is not of 2 bytes"));
+                };
+                self.restart_interval = usize::from(u16::from_be_bytes([high, low]));
             }
             _ => {}
         }

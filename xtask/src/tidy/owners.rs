@@ -9,7 +9,7 @@ const OWNERS: [(&str, &[&str]); 14] = [
     ("rayon", &["moco-ops"]),
     ("rand_chacha", &["moco-rng"]),
     ("tar", &["moco-ingest"]),
-    ("flate2", &["moco-ingest"]),
+    ("flate2", &["moco-ingest", "moco-decode-campaign"]),
     ("object_store", &["moco-ingest"]),
     ("tokio", &["moco-ingest"]),
     ("candle-datasets", &["moco-datasets"]),
