@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 
-use crate::Files;
 use crate::corpus::{Origin, Sample, sample};
 use crate::verdict::{Class, Outcome, class, ours, parts_agree};
 
@@ -16,6 +16,18 @@ use crate::verdict::{Class, Outcome, class, ours, parts_agree};
 const JUDGE: &str = include_str!("../golden/judge.py");
 /// Files of a pack.
 const PACK: u64 = 1000;
+
+/// Which files.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    #[arg(long = "files", default_value_t = 20_000)]
+    n: u64,
+}
 
 /// Writes files into one.
 pub(crate) fn pack(files: &Files, path: &Path) -> anyhow::Result<()> {

@@ -18,7 +18,8 @@ mod verdict;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use campaign::Files;
+use clap::{Parser, Subcommand};
 
 /// Compares decoded pictures with Pillow's, file by file, on files drawn from a seed.
 #[derive(Debug, Parser)]
@@ -48,18 +49,6 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
-}
-
-/// Which files.
-#[derive(Debug, Args)]
-struct Files {
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// The number of the first.
-    #[arg(long, default_value_t = 0)]
-    first: u64,
-    #[arg(long = "files", default_value_t = 20_000)]
-    n: u64,
 }
 
 fn main() -> anyhow::Result<()> {
