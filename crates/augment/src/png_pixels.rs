@@ -88,8 +88,9 @@ fn inflate(pieces: &[&[u8]], n_bytes: usize) -> Result<Vec<u8>, PngFault> {
         let is_last = i + 1 == pieces.len();
         let mut piece = *piece;
         loop {
-            let (n_read, n_written) =
-                decompressor.read(piece, &mut data, n_done, is_last).map_err(fault)?;
+            let (n_read, n_written) = decompressor
+                .read(piece, &mut data, n_done, is_last)
+                .map_err(|error| fault(&error))?;
             (piece, n_done) = (&piece[n_read..], n_done + n_written);
             if decompressor.is_done() || n_done > n_bytes || piece.is_empty() {
                 break;
@@ -106,7 +107,7 @@ fn inflate(pieces: &[&[u8]], n_bytes: usize) -> Result<Vec<u8>, PngFault> {
     Ok(data)
 }
 
-fn fault(error: DecompressionError) -> PngFault {
+fn fault(error: &DecompressionError) -> PngFault {
     PngFault::Damaged(match error {
         DecompressionError::BadZlibHeader => "its compressed data has no header of zlib",
         DecompressionError::InsufficientInput => "its compressed data ends before its checksum",
