@@ -159,17 +159,21 @@ impl<'a> Bits<'a> {
     }
 
     /// An error if more bits were read than there are, or they made no sense.
-    pub(crate) fn check(&self) -> Result<(), JpegError> {
-        let reason = if !self.is_overrun() {
-            return Ok(());
-        } else if self.at >= LONG_RUN {
+    #[inline(always)]
+    pub(crate) fn check(self) -> Result<(), JpegError> {
+        if self.is_overrun() { Err(self.fault()) } else { Ok(()) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fault(self) -> JpegError {
+        JpegError::Damaged(if self.at >= LONG_RUN {
             "a run of zeros passes the end of its block"
         } else if self.at >= UNKNOWN_CODE {
             "a code is not in its table"
         } else {
             "the coded data of a scan or restart interval ends before its last block"
-        };
-        Err(JpegError::Damaged(reason))
+        })
     }
 
     /// Notes that a run of zeros passes the end of its block, unless something was noted before; the rest is
