@@ -71,19 +71,20 @@ fn hundreds_of_kills_change_no_bit() {
         let name = format!("killed-{n_runs}");
         let start = [&["tiny.toml", "--name", &name][..], &OFTEN].concat();
         let resume = ["--resume", &name];
-        let mut is_saved = false;
+        let is_saved = || {
+            let checkpoints = names(bench.path(&format!("runs/{name}/checkpoints")));
+            checkpoints.iter().any(|name| name.starts_with("step-"))
+        };
         for _ in 0..KILLS_OF_A_RUN {
-            let arguments = if is_saved { &resume[..] } else { &start[..] };
+            let arguments = if is_saved() { &resume[..] } else { &start[..] };
             if !kill_once(&bench, &name, arguments, &mut stream) {
                 break;
             }
             n_kills += 1;
             n_in_a_save += usize::from(is_saving(&bench, &name));
-            let checkpoints = names(bench.path(&format!("runs/{name}/checkpoints")));
-            is_saved = checkpoints.iter().any(|name| name.starts_with("step-"));
-            n_before_a_save += usize::from(!is_saved);
+            n_before_a_save += usize::from(!is_saved());
         }
-        bench.finish(if is_saved { &resume[..] } else { &start[..] });
+        bench.finish(if is_saved() { &resume[..] } else { &start[..] });
         assert!(bench.state(&name) == whole, "{name} after {n_kills} kills");
         assert_eq!(bench.steps(&name), (1..=40).collect::<Vec<u64>>(), "{name}");
         n_runs += 1;
