@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and one prints what a table has"
 )]
 
+mod faults;
 mod formulas;
 #[cfg(feature = "emulator")]
 mod gpu_cases;
@@ -18,4 +19,5 @@ mod emulated_step;
 mod images_on_gpu;
 #[cfg(feature = "emulator")]
 mod recorded_step;
+mod seeded_faults;
 mod step_parity;

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::log::logs_to_console;
 use crate::screen::{AboveBar, bar};
 
-/// The least time between two lines off a terminal.
+/// The time between two lines off a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// The destination of progress output.
@@ -40,24 +40,30 @@ pub struct Console {
 }
 
 /// Which reports become lines off a terminal: the first at once, so that nobody has to wonder whether the
-/// work began; then at each 5 % or 60 seconds, whichever is rarer; and the last.
-#[derive(Debug, Default)]
+/// work began; then one a minute, however much is done in it; and the last.
+#[derive(Debug)]
 struct Pace {
-    /// When a line was last written, and how many twentieths of the work were done.
-    last: Option<(Instant, u64)>,
+    began: Instant,
+    /// When a line was last written.
+    last: Option<Instant>,
 }
 
 impl Pace {
+    fn new() -> Self {
+        Self { began: Instant::now(), last: None }
+    }
+
+    /// No line was written for too long, not even a first one.
+    fn is_late(&self, now: Instant) -> bool {
+        now.duration_since(self.last.unwrap_or(self.began)) >= LINE_EVERY
+    }
+
     fn is_due(&mut self, now: Instant, done: u64, total: u64) -> bool {
-        let share = (done * 20).checked_div(total).unwrap_or(0);
-        let is_due = self.last.is_none_or(|(when, last_share)| {
-            share > last_share && now.duration_since(when) >= LINE_EVERY
-        });
-        if is_due || done == total {
-            self.last = Some((now, share));
-            return true;
+        let is_due = self.last.is_none() || self.is_late(now) || done == total;
+        if is_due {
+            self.last = Some(now);
         }
-        false
+        is_due
     }
 }
 
@@ -80,17 +86,17 @@ impl Console {
     #[must_use]
     pub fn new(kind: ConsoleKind) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Self { kind, lines: Lines::Short, bar, total: 0, pace: Pace::default() }
+        Self { kind, lines: Lines::Short, bar, total: 0, pace: Pace::new() }
     }
 
     /// Shows a bar from `done` to `total`.
     pub fn start(&mut self, done: u64, total: u64) {
         self.total = total;
-        self.pace = Pace::default();
+        self.pace = Pace::new();
         if self.kind == ConsoleKind::Terminal {
             self.bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             // `wide_msg` is cut to the width of the terminal: a bar that wraps cannot be redrawn.
-            let template = "{bar:20} {pos}/{len}  {wide_msg}";
+            let template = "{bar:8} {pos}/{len}  {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
             }
@@ -117,6 +123,17 @@ impl Console {
         }
         if self.pace.is_due(Instant::now(), done, self.total) {
             self.line(&format!("{done}/{}  {text}", self.total));
+        }
+    }
+
+    /// Moves the bar; off a terminal a line with this text where none was written for a minute, since reports
+    /// may be hours apart.
+    pub(crate) fn beat(&mut self, done: u64, text: &dyn Fn() -> String) {
+        self.advance(done);
+        let now = Instant::now();
+        if self.kind == ConsoleKind::Plain && self.pace.is_late(now) {
+            self.pace.last = Some(now);
+            self.line(&format!("{done}/{}  {}", self.total, text()));
         }
     }
 
@@ -152,24 +169,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_last_report_are_lines_and_few_between() {
-        let start = Instant::now();
-        let mut pace = Pace::default();
+    fn the_first_and_the_last_report_are_lines_and_one_a_minute_between() {
+        let mut pace = Pace::new();
+        let start = pace.began;
+        assert!(!pace.is_late(start + Duration::from_secs(59)));
+        assert!(pace.is_late(start + Duration::from_secs(60)), "no report yet");
         for (done, secs, expected) in [
             (25, 2, true),
             (50, 4, false),
-            // 5 % and 58 seconds.
-            (150, 60, false),
-            (150, 62, true),
-            // 60 seconds, but less than 5 %.
-            (299, 122, false),
-            (300, 123, true),
-            (2999, 124, false),
-            (3000, 125, true),
+            (150, 61, false),
+            // However little was done in it.
+            (151, 62, true),
+            (2999, 121, false),
+            (3000, 121, true),
         ] {
             let now = start + Duration::from_secs(secs);
             assert_eq!(pace.is_due(now, done, 3000), expected, "{done} after {secs} s");
         }
+        assert!(!pace.is_late(start + Duration::from_secs(180)));
+        assert!(pace.is_late(start + Duration::from_secs(181)), "reports are rarer than lines");
     }
 
     #[test]

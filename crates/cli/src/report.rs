@@ -1,7 +1,7 @@
 //! Prints the events of a run.
 
 use moco_telemetry::{format_bytes, format_count, format_duration};
-use moco_train::{Event, Summary, Trio};
+use moco_train::{Event, Summary, Trio, format_pace};
 use tracing::Level;
 
 use crate::console::Console;
@@ -12,19 +12,27 @@ pub fn watch<'a>(
     is_stopping: &'a (dyn Fn() -> bool + Sync),
 ) -> impl FnMut(&Event<'_>) + Send + 'a {
     let mut announced_stop = false;
+    let mut last = String::new();
     move |event| {
         match event {
             Event::Started { global_step, total_steps, .. } => {
                 console.line(&shown(event));
                 console.start(*global_step, *total_steps);
             }
-            Event::Stepped { global_step } => console.advance(*global_step),
+            Event::Stepped { global_step, images_per_second, time_left } => {
+                let text = || format!("{}{last}", format_pace(*images_per_second, *time_left));
+                console.beat(*global_step, &text);
+            }
             Event::Log { line, .. } => {
                 console.status(line.statistics.global_step, &line.to_string());
+                let moco::StepStatistics { global_step, loss, pretext_top1, .. } = line.statistics;
+                last = format!("  (step {global_step}: loss {loss:.3}, top-1 {pretext_top1:.0} %)");
             }
             Event::Saving { .. } | Event::Stages { .. } => {}
             // The log has them all; a screen full of them would hide the rest.
             Event::Skipped { n_bad_samples, .. } if !n_bad_samples.is_power_of_two() => {}
+            // Its two lines say what they are.
+            Event::Alarm { .. } => console.line(&event.to_string()),
             Event::Evaluating { .. } => {
                 console.finish();
                 console.line(&shown(event));
@@ -58,7 +66,7 @@ pub fn summary_table(summary: &Summary) -> String {
         "{} steps, {:.0} images/s, {} in all, {memory} at most{on_device}",
         format_count(summary.steps),
         summary.images_per_second,
-        format_duration(std::time::Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
+        format_duration(Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
     );
     if [&summary.knn, &summary.linear].into_iter().all(|trio| *trio == Trio::default()) {
         return format!("no accuracy was measured; {cost}");

@@ -11,8 +11,10 @@ use crate::encoder_with_head::EncoderWithHead;
 use crate::end_to_end::EndToEnd;
 use crate::error::MocoError;
 use crate::graph::CapturedSteps;
+use crate::inspect::Leak;
 use crate::mechanism::Mechanism;
 use crate::model::Moco;
+use crate::queue::Queue;
 use crate::state::MocoState;
 use crate::statistics::PendingStep;
 
@@ -85,5 +87,17 @@ impl Mechanism for Queued {
 
     fn encoder_q_mut(&mut self) -> &mut EncoderWithHead {
         self.moco.encoder_q_mut()
+    }
+
+    fn encoders(&self) -> [&EncoderWithHead; 2] {
+        [self.moco.encoder_q(), self.moco.encoder_k()]
+    }
+
+    fn queue(&self) -> Option<&Queue> {
+        Some(self.moco.queue())
+    }
+
+    fn leak(&self, seed: Seed, batch: &Batch) -> Result<Leak, MocoError> {
+        self.moco.leak(seed, batch)
     }
 }

@@ -12,7 +12,9 @@ use crate::batch::{Batch, Direction};
 use crate::config::MocoConfig;
 use crate::encoder_with_head::{EncoderWithHead, add_to};
 use crate::error::{During, MocoError};
+use crate::inspect::{Leak, top1_under};
 use crate::mechanism::Mechanism;
+use crate::queue::Queue;
 use crate::shuffle::Shuffle;
 use crate::state::{MocoState, StateReader, insert_encoder, insert_optimizer};
 use crate::statistics::PendingStep;
@@ -127,6 +129,24 @@ impl Mechanism for EndToEnd {
 
     fn encoder_q_mut(&mut self) -> &mut EncoderWithHead {
         &mut self.encoder_q
+    }
+
+    fn encoders(&self) -> [&EncoderWithHead; 2] {
+        [&self.encoder_q, &self.encoder_k]
+    }
+
+    fn queue(&self) -> Option<&Queue> {
+        None
+    }
+
+    fn leak(&self, seed: Seed, batch: &Batch) -> Result<Leak, MocoError> {
+        let n = batch.im_q.dims()[0];
+        let shuffle = Shuffle::of_step(self.seed, self.global_step, 0, n)?;
+        let as_trained = self.config.shuffle_bn.then_some(&shuffle);
+        let encoders = [&self.encoder_q, &self.encoder_k];
+        top1_under(encoders, seed, self.global_step, batch, as_trained, &|q, k| {
+            Ok(in_batch_info_nce(q, k, self.config.temperature)?.statistics)
+        })
     }
 }
 

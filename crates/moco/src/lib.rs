@@ -3,7 +3,7 @@
 //! The principal type is [`Moco`]; [`Moco::step`] is Algorithm 1 of MoCo v1 and lives in
 //! `algorithm_1.rs`, one line of code for each line of the paper. A step takes a [`Batch`] of two views
 //! and a learning rate. [`EndToEnd`] is the paper's mechanism without a queue; a training loop sees both as
-//! a [`Mechanism`]. [`Health`] judges its statistics, [`CapturedSteps`] replays it as a CUDA graph.
+//! a [`Mechanism`]. [`Inspector`] looks at a step and [`Health`] judges what it sees, [`CapturedSteps`] replays it as a CUDA graph.
 //! Data, schedules, checkpoints and logs live in higher crates: `moco-train` runs all of it from a config.
 //!
 //! From nothing to a trained encoder:
@@ -51,8 +51,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod algorithm_1;
 mod batch;
+mod bounds;
 mod build;
 mod config;
 mod encoder_with_head;
@@ -60,6 +62,7 @@ mod end_to_end;
 mod error;
 mod graph;
 mod health;
+mod inspect;
 mod mechanism;
 mod model;
 mod queue;
@@ -67,15 +70,20 @@ mod shuffle;
 mod state;
 mod statistics;
 
+pub use alarm::{Alarm, Finding};
 pub use algorithm_1::StepOutput;
 pub use batch::Batch;
+pub use bounds::{chance_loss, floor_loss, random_loss};
 pub use build::{Execution, build_mechanism};
 pub use config::{MechanismKind, MocoConfig, QueuePrecision};
 pub use encoder_with_head::{EncoderWithHead, SavedForward};
 pub use end_to_end::EndToEnd;
 pub use error::MocoError;
 pub use graph::CapturedSteps;
-pub use health::{Alarm, Health, HealthReport, chance_loss, floor_loss};
+pub use health::{Health, HealthReport, Phase};
+pub use inspect::{
+    BeforeStep, ImageNumbers, Inspection, Inspector, KeyNumbers, Leak, MeasureLeak, WeightNumbers,
+};
 pub use mechanism::Mechanism;
 pub use model::Moco;
 pub use queue::Queue;

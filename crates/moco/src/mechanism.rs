@@ -3,10 +3,13 @@
 use std::fmt::Debug;
 
 use candle_core::Device;
+use moco_rng::Seed;
 
 use crate::batch::Batch;
 use crate::encoder_with_head::EncoderWithHead;
 use crate::error::MocoError;
+use crate::inspect::Leak;
+use crate::queue::Queue;
 use crate::state::MocoState;
 use crate::statistics::PendingStep;
 
@@ -42,4 +45,17 @@ pub trait Mechanism: Debug {
 
     /// f_q: the encoder that is evaluated and exported.
     fn encoder_q_mut(&mut self) -> &mut EncoderWithHead;
+
+    /// f_q and f_k, to look at.
+    fn encoders(&self) -> [&EncoderWithHead; 2];
+
+    /// The negatives; `None` where they are those of the batch.
+    fn queue(&self) -> Option<&Queue>;
+
+    /// Pretext accuracies of the next step's batch with its keys in the groups of training and in other ones,
+    /// drawn for this purpose from `seed`. Changes nothing.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    fn leak(&self, seed: Seed, batch: &Batch) -> Result<Leak, MocoError>;
 }

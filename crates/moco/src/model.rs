@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Device;
 use moco_encoders::{Encoder, HeadKind};
+use moco_ops::info_nce;
 use moco_optim::{Optimizer, OptimizerConfig, learning_rate};
 use moco_rng::Seed;
 
@@ -11,6 +12,7 @@ use crate::batch::{Batch, StepInputs};
 use crate::config::MocoConfig;
 use crate::encoder_with_head::EncoderWithHead;
 use crate::error::MocoError;
+use crate::inspect::{Leak, top1_under};
 use crate::queue::Queue;
 use crate::shuffle::Shuffle;
 
@@ -99,6 +101,26 @@ impl Moco {
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// Pretext accuracies of the next step's batch with its keys in the groups of training and in other ones,
+    /// drawn for this purpose from `seed`. Changes nothing.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    pub fn leak(&self, seed: Seed, batch: &Batch) -> Result<Leak, MocoError> {
+        let as_trained = match self.config.shuffle_bn {
+            true => self.shuffles(batch)?.into_iter().next(),
+            false => None,
+        };
+        let as_trained = as_trained.map(|shuffle| shuffle.upload(self.device())).transpose()?;
+        // As the step will: the queue's newest keys are of the encoder before this update.
+        let mut encoder_k = self.encoder_k.fork()?;
+        encoder_k.momentum_update(&self.encoder_q, self.config.key_momentum)?;
+        let encoders = [&self.encoder_q, &encoder_k];
+        top1_under(encoders, seed, self.global_step, batch, as_trained.as_ref(), &|q, k| {
+            Ok(info_nce(q, k, self.queue.keys(), self.config.temperature)?.statistics.read()?)
+        })
     }
 
     /// The permutations of the next step's key images, one for each direction of the loss.

@@ -80,10 +80,22 @@ fn a_loaded_state_continues_with_the_same_bits() {
 fn health_knows_the_number_of_negatives() {
     let mut model = model(config(), 1);
     let statistics = model.step(&batch(0), 0.1).unwrap().read().unwrap();
-    let report = Health::new(&config(), N, 1000).observe(&statistics);
+    let report = Health::new(&config(), N, 1, 1000).observe(&statistics);
     assert!((report.chance_loss - (N as f64).ln()).abs() < 1e-12);
     assert_eq!(report.queue_filled_percent, 100);
-    assert!(report.alarms.is_empty(), "{:?}", report.alarms);
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+/// The accuracy of the next step, and another one where keys are in other groups; nothing changes.
+#[test]
+fn the_leak_is_measured_with_the_keys_of_the_next_step() {
+    let mut model = model(config(), 2);
+    let before = copies(&model);
+    let leak = Mechanism::leak(&model, SEED, &batch(0)).unwrap();
+    assert_eq!(copies(&model), before);
+    assert!(model.queue().is_none());
+    let step = model.step(&batch(0), 0.1).unwrap().read().unwrap();
+    assert!((leak.top1_as_trained - step.pretext_top1).abs() < 1e-12, "{leak:?}");
 }
 
 #[test]

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use moco::{Alarm, Batch, Health, MechanismKind, Moco, MocoConfig, chance_loss};
+use moco::{
+    Batch, Execution, Health, Inspector, Leak, MeasureLeak, Mechanism, MechanismKind, Moco,
+    MocoConfig, build_mechanism, chance_loss,
+};
 use moco_encoders::{HeadKind, Mode};
+use moco_ops::add;
+use moco_rng::{At, Purpose, Seed};
 
 use crate::common::{N, SEED, SGD, batch as views, encoder, images, numbers};
 
@@ -200,22 +205,41 @@ fn a_loss_that_is_not_finite_changes_no_weights_and_no_keys() {
     assert_eq!(moco.global_step(), 1);
 }
 
-/// The faults themselves, not made-up numbers: what a sick run's steps say rings the alarm.
-#[test]
-fn provoked_faults_ring_their_alarms() {
-    let watch = |moco: &mut Moco, views: &dyn Fn(u64) -> Batch, lr: f64, steps: u64| {
-        let mut health = Health::new(moco.config(), N, 10_000);
-        let mut alarms = Vec::new();
-        for step in 0..steps {
-            let output = moco.step(&views(step), lr).unwrap().statistics.read().unwrap();
-            let report = health.observe(&output);
-            assert_eq!(u64::from(report.queue_filled_percent), (40 * (step + 1)).min(100));
-            alarms.extend(report.alarms);
+/// Steps of a model with a look at each; the alarms after the last one, and the leaks that were measured.
+fn watch(
+    model: &mut dyn Mechanism,
+    mut health: Health,
+    views: &dyn Fn(u64) -> Batch,
+    lr: f64,
+    steps: u64,
+) -> (Vec<String>, Vec<Leak>) {
+    let mut inspector = Inspector::new(SEED, 0.2);
+    let (mut alarms, mut leaks) = (Vec::new(), Vec::new());
+    for step in 0..steps {
+        let batch = views(step);
+        let before = inspector.before(model, &batch, health.suspects_leak()).unwrap();
+        let statistics = model.step(&batch, lr).unwrap().read().unwrap();
+        let inspection = inspector.after(model, &batch, &before).unwrap();
+        if let Some(leak) = inspection.leak {
+            // What was measured before the step is what it found.
+            assert!((leak.top1_as_trained - statistics.pretext_top1).abs() < 1e-9, "{leak:?}");
+            leaks.push(leak);
         }
-        alarms
-    };
-    // Collapse: the head's last layer has no weights, so all features are its bias.
-    let mut collapsed = moco(config(), 2);
+        health.inspect(&inspection);
+        alarms = health.observe(&statistics).findings.iter().map(ToString::to_string).collect();
+    }
+    (alarms, leaks)
+}
+
+fn mechanism(config: MocoConfig, groups: usize) -> Box<dyn Mechanism> {
+    let encoder = encoder(groups);
+    build_mechanism(encoder, HeadKind::Mlp, config, SGD.into(), SEED, Execution::Eager).unwrap()
+}
+
+/// The head's last layer has no weights, so all features are its bias.
+#[test]
+fn a_provoked_collapse_rings_its_alarm() {
+    let mut collapsed = mechanism(MocoConfig { queue_size: 64, ..config() }, 2);
     let mut state = collapsed.state().unwrap();
     for (name, tensor) in &mut state {
         if name.ends_with("fc.2.weight") {
@@ -223,15 +247,78 @@ fn provoked_faults_ring_their_alarms() {
         }
     }
     collapsed.load_state(&state, 0).unwrap();
-    let alarms = watch(&mut collapsed, &views, 0.0, 30);
-    assert!(alarms.contains(&Alarm::Collapse), "{alarms:?}");
-    let loss = collapsed.step(&views(99), 0.0).unwrap().statistics.read().unwrap().loss;
-    assert!((loss - chance_loss(20)).abs() < 1e-9, "a collapsed loss is ln(K + 1): {loss}");
+    let config = MocoConfig { queue_size: 64, ..config() };
+    let health = Health::new(&config, 32, 2, 10_000);
+    // The weights move, so that no frozen encoder is the cause, and too little to leave the collapse.
+    let (alarms, _) = watch(collapsed.as_mut(), health, &noisy_views, 1e-9, 30);
+    let expected = "collapse: all features are equal (rank 1.0); lower optim.base_lr or raise moco.key_momentum; views must differ";
+    assert_eq!(alarms, [expected]);
+    let loss = collapsed.step(&noisy_views(99), 0.0).unwrap().read().unwrap().loss;
+    assert!((loss - chance_loss(64)).abs() < 1e-9, "a collapsed loss is ln(K + 1): {loss}");
+}
 
-    // A leak: both views are the same images, so every positive is found at once.
-    let mut leaking = moco(config(), 1);
-    let same =
-        |step: u64| Batch { im_q: images(step), im_k: images(step), sample_indices: Vec::new() };
-    let alarms = watch(&mut leaking, &same, 0.0, 30);
-    assert!(alarms.contains(&Alarm::BnLeak), "{alarms:?}");
+/// Two noisy views of each of 32 images, which are other ones in each step.
+fn noisy_views(step: u64) -> Batch {
+    let noise = |index: u64| {
+        let mut stream = Seed(4).stream(Purpose::Augment, At::index(index));
+        let numbers: Vec<f64> = (0..32 * 3 * 64).map(|_| stream.normal()).collect();
+        Tensor::from_vec(numbers, (32, 3, 8, 8), &Device::Cpu).unwrap()
+    };
+    let images = noise(3 * step);
+    let view = |i: u64| add(&images, &(noise(3 * step + i) * 0.1).unwrap()).unwrap();
+    Batch { im_q: view(1), im_k: view(2), sample_indices: Vec::new() }
+}
+
+/// A real leak: in groups of two images batch norm makes a feature of the sign of their difference, so a key is
+/// found by its partner. Permuted keys have other partners, and find nothing that regrouping would take away.
+#[test]
+fn a_provoked_leak_is_measured_and_rings_only_without_the_shuffle() {
+    let run = |shuffle_bn: bool| {
+        let config = MocoConfig { queue_size: 64, shuffle_bn, ..config() };
+        let health = Health::new(&config, 32, 16, 10_000);
+        let mut model = mechanism(config, 16);
+        let (alarms, _) = watch(model.as_mut(), health, &noisy_views, 0.005, 80);
+        let leaks = (80..100).map(|step| model.leak(SEED, &noisy_views(step)).unwrap());
+        let lost = leaks.map(|leak| leak.top1_as_trained - leak.top1_in_other_groups);
+        (alarms, lost.sum::<f64>() / 20.0)
+    };
+    let leak_in = |alarms: &[String]| -> Option<(f64, f64)> {
+        let hint = " %; shuffle over more groups: moco.shuffle_bn, encoder.bn_groups";
+        let what = "batch norm leaks: regrouped, top-1 ";
+        let mut parts = alarms
+            .iter()
+            .filter_map(|alarm| alarm.strip_prefix(what)?.strip_suffix(hint)?.split_once(" to "));
+        parts.next().map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap()))
+    };
+    let (alarms, lost) = run(false);
+    assert!(lost > 10.0, "{lost} points");
+    assert!(leak_in(&alarms).is_some_and(|(from, to)| from > 1.5 * to), "{alarms:?}");
+    let off = "batch norm has 16 groups, no shuffled keys; set moco.shuffle_bn = true, unless this is the control of v1 A.9";
+    assert_eq!(alarms.last().unwrap(), off);
+    let (alarms, lost) = run(true);
+    assert!(lost.abs() < 8.0, "{lost} points");
+    assert_eq!(leak_in(&alarms), None, "{alarms:?}");
+}
+
+/// The model is the same after a look at it, and trains to the same bits.
+#[test]
+fn a_look_changes_no_bit() {
+    let mut looked_at = mechanism(config(), 2);
+    let mut not_looked_at = mechanism(config(), 2);
+    let mut inspector = Inspector::new(SEED, 0.2);
+    for step in 0..4 {
+        let batch = views(step);
+        let before = inspector.before(looked_at.as_ref(), &batch, MeasureLeak::Yes).unwrap();
+        looked_at.step(&batch, 0.1).unwrap();
+        let seen = inspector.after(looked_at.as_ref(), &batch, &before).unwrap();
+        not_looked_at.step(&batch, 0.1).unwrap();
+        // Eq. (2): the key encoder goes 1 − m of the way, once there is a way.
+        if let Some(follows) = seen.weights.key_follows {
+            assert!((follows - 0.1).abs() < 1e-9, "{follows}");
+        }
+        assert_eq!(seen.weights.key_follows.is_some(), step > 0);
+        assert!(seen.weights.query_drift > 0.0 && seen.keys.is_some() && seen.leak.is_some());
+        let [a, b] = [&looked_at, &not_looked_at].map(|model| numbers(&model.state().unwrap()));
+        assert_eq!(a, b);
+    }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use moco::MocoError;
+use moco::{Finding, MocoError};
 use moco_augment::AugmentError;
 use moco_checkpoint::CheckpointError;
 use moco_encoders::EncoderError;
@@ -40,6 +40,14 @@ pub enum TrainError {
     /// The step failed.
     #[error(transparent)]
     Moco(#[from] MocoError),
+    /// An image became NaN or infinite on its way to the encoder.
+    #[error("image {image}: {source}")]
+    Image {
+        /// The location of the image.
+        image: String,
+        /// View, sample index and step.
+        source: MocoError,
+    },
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] moco_ops::OpError),
@@ -209,12 +217,12 @@ pub enum TrainError {
         source: candle_core::Error,
     },
     /// The features of all images are equal, and the plan says to stop then.
-    #[error("stopped at step {global_step}: {message}")]
+    #[error("the features of all images are equal at step {global_step}: {finding}")]
     Unhealthy {
         /// The step.
         global_step: u64,
-        /// The alarm's meaning.
-        message: &'static str,
+        /// The cause, or the collapse itself where none was found.
+        finding: Finding,
     },
 }
 
@@ -287,9 +295,12 @@ impl TrainError {
             | Self::ForkUnfit { .. }
             | Self::Recipe(_) => ErrorKind::Usage,
             Self::Unhealthy { .. }
-            | Self::Moco(MocoError::NotFinite { .. } | MocoError::ImageNotFinite { .. }) => {
-                ErrorKind::Health
-            }
+            | Self::Image { .. }
+            | Self::Moco(
+                MocoError::NotFinite { .. }
+                | MocoError::NotFiniteOnDevice { .. }
+                | MocoError::ImageNotFinite { .. },
+            ) => ErrorKind::Health,
             Self::NoReader { .. }
             | Self::NeedsGpu { .. }
             | Self::Moco(MocoError::QueueTooSmall { .. }) => ErrorKind::Usage,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use moco::{Alarm, HealthReport, StepStatistics};
+use moco::{Finding, HealthReport, Inspection, Phase, StepStatistics};
 use moco_ingest::BadSample;
 use moco_ops::OutdatedChoices;
 use moco_pipeline::StageReport;
@@ -14,6 +14,8 @@ use tracing::Level;
 
 use crate::difference::Difference;
 use crate::summary::{Extension, Parent};
+
+use crate::verdict::{write_alarm, write_phase};
 
 /// Something happened. Its text is one line, without the level.
 #[derive(Debug)]
@@ -32,10 +34,16 @@ pub enum Event<'a> {
         /// Trainable parameters of the query encoder.
         n_parameters: usize,
     },
+    /// The settings are such that an alarm rings before the first step.
+    Warned(&'a Finding),
     /// A step was done.
     Stepped {
         /// Steps done.
         global_step: u64,
+        /// Images a second over the last minute of training.
+        images_per_second: f64,
+        /// Time to the last step; `None` in the first steps.
+        time_left: Option<Duration>,
     },
     /// A log line is due.
     Log {
@@ -44,12 +52,19 @@ pub enum Event<'a> {
         /// Steps of the whole run.
         total_steps: u64,
     },
+    /// The run is in a phase for the first time in this process.
+    Phase {
+        /// Mean loss since the log line before.
+        loss: f64,
+        /// The verdict.
+        health: &'a HealthReport,
+    },
     /// An alarm rang for the first time in this process.
     Alarm {
-        /// Steps done.
-        global_step: u64,
+        /// Steps done and the phase; `None` where the settings rang it before the first step.
+        global_step: Option<(u64, Phase)>,
         /// The alarm.
-        alarm: Alarm,
+        finding: &'a Finding,
     },
     /// The kNN monitor ran.
     Monitor {
@@ -208,13 +223,12 @@ impl fmt::Display for Event<'_> {
                     step => write!(f, "; continuing from step {}", format_count(*step)),
                 }
             }
-            Self::Stepped { global_step } => write!(f, "step {global_step}: done"),
+            Self::Stepped { global_step, .. } => write!(f, "step {global_step}: done"),
             Self::Log { line, total_steps } => {
                 write!(f, "{}/{total_steps}  {line}", line.statistics.global_step)
             }
-            Self::Alarm { global_step, alarm } => {
-                write!(f, "step {global_step}: {}", alarm.message())
-            }
+            Self::Phase { loss, health } => write_phase(f, *loss, health),
+            Self::Alarm { global_step, finding } => write_alarm(f, *global_step, finding),
             Self::Monitor { global_step, knn } => write!(f, "step {global_step}: kNN {knn:.1} %"),
             Self::Saving { global_step } => write!(f, "step {global_step}: saving a checkpoint"),
             Self::Stages { epoch, bottleneck, .. } => {
@@ -295,6 +309,9 @@ pub struct LogLine {
     /// The verdict after the last step.
     #[serde(flatten)]
     pub health: HealthReport,
+    /// What a look at the last step saw.
+    #[serde(flatten)]
+    pub inspection: Inspection,
 }
 
 impl fmt::Display for DataComparison {
@@ -319,63 +336,27 @@ impl fmt::Display for DataComparison {
 
 impl fmt::Display for LogLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let left = |left| format!("  {} left", format_duration(left));
         write!(
             f,
-            "loss {:.3}  top-1 {:.0} %  {:.0} images/s{}  wait {:.0} %  ({})",
+            "loss {:.3}  top-1 {:.0} %  {}  wait {:.0} %",
             self.statistics.loss,
             self.statistics.pretext_top1,
-            self.images_per_second,
-            self.time_left.map_or(String::new(), left),
+            format_pace(self.images_per_second, self.time_left),
             self.data_wait_percent,
-            verdict(&self.health),
         )
     }
 }
 
-fn verdict(health: &HealthReport) -> String {
-    let bounds = format!("chance {:.2}, floor {:.2}", health.chance_loss, health.floor_loss);
-    match health.queue_filled_percent {
-        100 => bounds,
-        percent => format!("{bounds}; queue {percent} % filled: a rising loss is expected"),
-    }
+/// Images a second and the time to the last step.
+#[must_use]
+pub fn format_pace(images_per_second: f64, time_left: Option<Duration>) -> String {
+    let left = |left| format!("  {} left", format_duration(left));
+    format!("{images_per_second:.0} img/s{}", time_left.map_or(String::new(), left))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn a_log_line_explains_a_rising_loss() {
-        let line = LogLine {
-            statistics: StepStatistics {
-                global_step: 25,
-                loss: 6.0,
-                pretext_top1: 10.0,
-                pretext_top5: 20.0,
-                positive_cosine: 0.5,
-                negative_cosine: 0.0,
-            },
-            epoch: 0,
-            lr: 0.1,
-            images_per_second: 100.0,
-            data_wait_percent: 1.0,
-            bad_samples: 0,
-            time_left: Some(Duration::from_secs(192)),
-            health: HealthReport {
-                queue_filled_percent: 40,
-                chance_loss: 6.93,
-                floor_loss: 2.1,
-                alarms: BTreeSet::from([Alarm::BnLeak]),
-            },
-        };
-        assert_eq!(
-            Event::Log { line: &line, total_steps: 1500 }.to_string(),
-            "25/1500  loss 6.000  top-1 10 %  100 images/s  3 min 12 s left  wait 1 %  (chance 6.93, floor 2.10; queue 40 % filled: a rising loss is expected)"
-        );
-    }
 
     #[test]
     fn algorithms_that_are_measured_again_are_a_warning() {

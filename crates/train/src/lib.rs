@@ -23,11 +23,12 @@ mod start;
 mod summary;
 mod tally;
 mod trained;
+mod verdict;
 
 pub use components::{Components, build_encoder, training_recipe};
 pub use difference::{Acceptance, Difference};
 pub use error::{DataFault, ErrorKind, TrainError};
-pub use event::{DataComparison, Event, LogLine};
+pub use event::{DataComparison, Event, LogLine, format_pace};
 pub use features::{encode, placement_of};
 pub use identity::RunId;
 pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};

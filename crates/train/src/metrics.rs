@@ -9,7 +9,7 @@ use crate::event::LogLine;
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Line {
-    Step(LogLine),
+    Step(Box<LogLine>),
     Monitor {
         step: u64,
         knn: f64,

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moco::{Alarm, Batch, Execution, Health, HealthReport, Mechanism, PendingStep};
+use moco::{
+    Alarm, Batch, Execution, Health, HealthReport, Inspector, Mechanism, MocoError, PendingStep,
+    Phase,
+};
 use moco_feed::{DeviceBatches, FeedError};
-use moco_ingest::{BadSample, BadSamples, OverBudget};
+use moco_ingest::{BadSample, BadSamples, OverBudget, Source};
 use moco_ops::{convolution_choices, peak_device_memory_bytes, varying_convolutions};
 use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
@@ -15,7 +18,7 @@ use moco_telemetry::{MetricsWriter, peak_memory_bytes};
 
 use crate::components::{Components, build_model};
 use crate::error::{DataFault, TrainError};
-use crate::event::Event;
+use crate::event::{Event, LogLine};
 use crate::features::placement_of;
 use crate::identity::{DataOrigin, Origin};
 use crate::measure::Evaluator;
@@ -112,11 +115,13 @@ pub fn pretrain(
     let mut metrics = MetricsWriter::append(&folder.file("metrics.jsonl"))?;
     let mut session = Session {
         plan,
+        train: sources.train.as_ref(),
         total_steps,
         steps_per_epoch,
         evaluator: evaluator.as_ref(),
         tally: Tally::new(
-            Health::new(&plan.moco, plan.batch_size, n_images),
+            Health::new(&plan.moco, plan.batch_size, plan.encoder.bn_groups(), n_images),
+            Inspector::new(plan.seed, plan.moco.temperature),
             StepRange { done: model.global_step(), total: total_steps },
         ),
         metrics: Sink::spawn("metrics", LINES_AHEAD, move |line: Line| Ok(metrics.write(&line)?))?,
@@ -132,6 +137,7 @@ pub fn pretrain(
         )?,
         origin: &begun.origin,
         alarms: BTreeSet::new(),
+        phases: BTreeSet::new(),
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
@@ -184,6 +190,7 @@ pub fn pretrain(
 /// One process's share of a run.
 struct Session<'a> {
     plan: &'a PretrainPlan,
+    train: &'a dyn Source,
     total_steps: u64,
     steps_per_epoch: u64,
     evaluator: Option<&'a Evaluator>,
@@ -200,6 +207,8 @@ struct Session<'a> {
     bad_samples: BadSamples,
     /// Those reported already.
     alarms: BTreeSet<Alarm>,
+    /// Those that were reported.
+    phases: BTreeSet<Phase>,
     /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -216,6 +225,10 @@ impl Session<'_> {
     ) -> Result<bool, TrainError> {
         let plan = self.plan;
         let first_step = model.global_step() + 1;
+        for finding in self.tally.at_start() {
+            self.alarms.insert(finding.alarm);
+            control.report(&Event::Alarm { global_step: None, finding: &finding });
+        }
         self.tally.resume_clock();
         while model.global_step() < self.total_steps {
             let asked = Instant::now();
@@ -234,35 +247,38 @@ impl Session<'_> {
             let lr = plan.schedule.lr(plan.lr, progress);
             let [im_q, im_k] = [0, 1].map(|view| batch.views[view].clone());
             let batch = Batch { im_q, im_k, sample_indices: batch.sample_indices };
-            let step = model.step(&batch, lr)?;
+            let next_step = model.global_step() + 1;
+            let is_last = next_step == self.total_steps;
+            let logs = is_due(next_step, plan.cadence.log_every) || is_last;
+            // The first look of a session also sees where it starts.
+            let looks = logs || next_step == first_step;
+            let before = looks.then(|| self.tally.before(model, &batch)).transpose()?;
+            let step = model.step(&batch, lr).map_err(|error| self.in_image(error))?;
 
             let global_step = model.global_step();
             self.tally.stepped(global_step, plan.batch_size);
-            control.report(&Event::Stepped { global_step });
+            let (images_per_second, time_left) = self.tally.pace();
+            control.report(&Event::Stepped { global_step, images_per_second, time_left });
             if global_step == first_step {
                 report_varying_bits(model, control)?;
             }
-            let is_last = global_step == self.total_steps;
             let stops = control.stop.load(Ordering::Relaxed) && !is_last;
-            let logs = is_due(global_step, plan.cadence.log_every) || is_last;
             let saves = is_due(global_step, plan.cadence.checkpoint_every) || is_last || stops;
             // Reading makes the host wait for the GPU, which computes on meanwhile in all other steps.
             let reads = step.is_ready() || logs || saves;
             self.pending.push(step);
+            let inspection = before.map(|before| self.tally.after(model, &batch, &before));
             let report = if reads { self.read()? } else { None };
-            let alarms = report.iter().flat_map(|report| &report.alarms);
-            let is_collapsed = alarms.into_iter().any(|alarm| *alarm == Alarm::Collapse);
+            let sick = report.as_ref().filter(|_| plan.health.stop_on_collapse);
+            let sick = sick.and_then(|report| report.why_collapsed().cloned());
             let (epoch, bad_samples) = (progress.epoch(), self.bad_samples.n_met());
-            if let (true, Some(report)) = (logs, report)
-                && let Some(line) = self.tally.line(StepContext { epoch, lr, bad_samples }, report)
+            let context = StepContext { epoch, lr, bad_samples };
+            if let (true, Some(inspection), Some(report)) = (logs, inspection.transpose()?, report)
+                && let Some(line) = self.tally.line(context, report, inspection)
             {
                 control.report(&Event::Log { line: &line, total_steps: self.total_steps });
-                for alarm in &line.health.alarms {
-                    if self.alarms.insert(*alarm) {
-                        control.report(&Event::Alarm { global_step, alarm: *alarm });
-                    }
-                }
-                self.metrics.send(Line::Step(line))?;
+                self.report_health(&line, control);
+                self.metrics.send(Line::Step(Box::new(line)))?;
                 self.bad_samples.save()?;
             }
             if global_step.is_multiple_of(self.steps_per_epoch) {
@@ -271,12 +287,11 @@ impl Session<'_> {
             if is_due(global_step, plan.cadence.knn_every) && !is_last {
                 self.monitor(model, control)?;
             }
-            if saves || (is_collapsed && plan.health.stop_on_collapse) {
+            if saves || sick.is_some() {
                 self.save(model, control)?;
             }
-            if is_collapsed && plan.health.stop_on_collapse {
-                let message = Alarm::Collapse.message();
-                return Err(TrainError::Unhealthy { global_step, message });
+            if let Some(finding) = sick {
+                return Err(TrainError::Unhealthy { global_step, finding });
             }
             if stops {
                 return Ok(false);
@@ -284,6 +299,33 @@ impl Session<'_> {
         }
         self.tally.pause_clock();
         Ok(true)
+    }
+
+    /// Reports a phase and alarms, each once.
+    fn report_health(&mut self, line: &LogLine, control: &mut Control<'_>) {
+        let (global_step, health) = (line.statistics.global_step, &line.health);
+        if self.phases.insert(health.phase) {
+            control.report(&Event::Phase { loss: line.statistics.loss, health });
+        }
+        for finding in &health.findings {
+            if self.alarms.insert(finding.alarm) {
+                let global_step = Some((global_step, health.phase));
+                control.report(&Event::Alarm { global_step, finding });
+            }
+        }
+    }
+
+    /// Names the image that an error is about.
+    fn in_image(&self, source: MocoError) -> TrainError {
+        let image = match source {
+            MocoError::ImageNotFinite { sample_index, .. } => self.train.read(sample_index).ok(),
+            _ => None,
+        };
+        match image {
+            Some(image) => TrainError::Image { image: image.key.to_string(), source },
+            // The error has the image's index.
+            None => source.into(),
+        }
     }
 
     /// Takes in the statistics that wait; the verdict after the last of them.

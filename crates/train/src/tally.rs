@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use moco::{Health, HealthReport, MeanStatistics, StepStatistics};
+use moco::{
+    Batch, BeforeStep, Finding, Health, HealthReport, Inspection, Inspector, MeanStatistics,
+    Mechanism, MocoError, StepStatistics,
+};
 use moco_telemetry::{Eta, Throughput};
 
 use crate::event::LogLine;
@@ -14,6 +17,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Tally {
     health: Health,
+    inspector: Inspector,
     /// Of the steps since the last log line.
     mean: MeanStatistics,
     waited: Duration,
@@ -54,9 +58,10 @@ pub(crate) struct StepRange {
 }
 
 impl Tally {
-    pub(crate) fn new(health: Health, steps: StepRange) -> Self {
+    pub(crate) fn new(health: Health, inspector: Inspector, steps: StepRange) -> Self {
         Self {
             health,
+            inspector,
             mean: MeanStatistics::default(),
             waited: Duration::ZERO,
             line_began: Duration::ZERO,
@@ -87,6 +92,38 @@ impl Tally {
         self.eta.tick(now, global_step);
     }
 
+    /// Images a second over the last minute, and the time to the last step.
+    pub(crate) fn pace(&self) -> (f64, Option<Duration>) {
+        let now = self.clock.now();
+        (self.throughput.recent(now).unwrap_or(0.0), self.eta.remaining(now))
+    }
+
+    /// What the settings say before the first step.
+    pub(crate) fn at_start(&self) -> Vec<Finding> {
+        self.health.at_start()
+    }
+
+    /// Looks at the model before the step on a batch.
+    pub(crate) fn before(
+        &mut self,
+        model: &dyn Mechanism,
+        batch: &Batch,
+    ) -> Result<BeforeStep, MocoError> {
+        self.inspector.before(model, batch, self.health.suspects_leak())
+    }
+
+    /// Looks at the model after that step.
+    pub(crate) fn after(
+        &mut self,
+        model: &dyn Mechanism,
+        batch: &Batch,
+        before: &BeforeStep,
+    ) -> Result<Inspection, MocoError> {
+        let inspection = self.inspector.after(model, batch, before)?;
+        self.health.inspect(&inspection);
+        Ok(inspection)
+    }
+
     /// The statistics of a step are there.
     pub(crate) fn observe(&mut self, step: &StepStatistics) -> HealthReport {
         self.mean.add(step);
@@ -99,7 +136,12 @@ impl Tally {
     }
 
     /// The line, and the start of the next one; `None` if no step was observed since the last.
-    pub(crate) fn line(&mut self, context: StepContext, health: HealthReport) -> Option<LogLine> {
+    pub(crate) fn line(
+        &mut self,
+        context: StepContext,
+        health: HealthReport,
+        inspection: Inspection,
+    ) -> Option<LogLine> {
         let statistics = self.mean.take()?;
         let now = self.clock.now();
         let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
@@ -112,6 +154,7 @@ impl Tally {
             bad_samples: context.bad_samples,
             time_left: self.eta.remaining(now),
             health,
+            inspection,
         };
         self.waited = Duration::ZERO;
         self.line_began = now;

@@ -17,6 +17,8 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
     let shown: Vec<&str> =
         stderr.lines().filter_map(|line| Some(line.split_once("/40  loss ")?.0)).collect();
     assert_eq!((shown.first(), shown.last()), (Some(&"1"), Some(&"40")), "{stderr}");
+    let phase = "phase  filling the queue (40 %): the loss rises, top-1 falls, as they should\n";
+    assert!(stderr.contains(phase), "{stderr}");
     let summary: serde_json::Value = serde_json::from_str(&file("summary.json")).unwrap();
     for measure in ["knn", "linear"] {
         for who in ["pixels", "random", "trained"] {
@@ -71,6 +73,26 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
         text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect()
     };
     assert_eq!(values(&again), values(&file("config.toml")));
+}
+
+/// Looks at each step, with experiments on batch norm's groups, and none but at the first and the last step.
+#[test]
+fn a_run_that_is_looked_at_has_the_same_bits() {
+    let bench = Bench::new();
+    let run = |name: &str, every_steps: &str| {
+        let sets = ["--set", "moco.shuffle_bn=false", "--set", every_steps];
+        let output = bench.run(&[&["tiny.toml", "--name", name][..], &sets[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (bench.state(name), text(&output.stderr))
+    };
+    let (looked_at, stderr) = run("looked-at", "log.every_steps=1");
+    let (not_looked_at, _) = run("not-looked-at", "log.every_steps=0");
+    assert!(looked_at == not_looked_at);
+    let lines = std::fs::read_to_string(bench.path("runs/looked-at/metrics.jsonl")).unwrap();
+    assert!(lines.matches("top1_in_other_groups").count() >= 9, "one look in four: {lines}");
+    let alarm = "alarm  start: batch norm has 2 groups, no shuffled keys\n       \
+                 set moco.shuffle_bn = true, unless this is the control of v1 A.9\n";
+    assert!(stderr.contains(alarm), "{stderr}");
 }
 
 #[test]
