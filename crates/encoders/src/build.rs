@@ -18,15 +18,6 @@ pub enum EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Groups of a batch with batch norm statistics of their own; 1 without batch norm.
-    #[must_use]
-    pub fn bn_groups(&self) -> usize {
-        match self {
-            Self::ResNet(config) => config.bn.groups,
-            Self::Vit(_) => 1,
-        }
-    }
-
     /// The network with initial values from `seed`, in f32 or f64, on `device`.
     ///
     /// # Errors
@@ -45,5 +36,11 @@ impl EncoderConfig {
             }
             Self::Vit(config) => Ok(Box::new(vit::build(*config, seed, dtype, device)?)),
         }
+    }
+
+    /// Groups of a batch with batch norm statistics of their own; 1 without batch norm.
+    #[must_use]
+    pub fn bn_groups(&self) -> usize {
+        if let Self::ResNet(config) = self { config.bn.groups } else { 1 }
     }
 }

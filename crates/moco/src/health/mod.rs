@@ -12,7 +12,7 @@ use serde::Serialize;
 use self::causes::Rules;
 use crate::alarm::{Alarm, Finding};
 use crate::bounds::count;
-use crate::config::{MechanismKind, MocoConfig};
+use crate::config::MocoConfig;
 use crate::inspect::{Inspection, MeasureLeak};
 use crate::statistics::StepStatistics;
 
@@ -123,7 +123,8 @@ impl Health {
             effective_rank: None,
             looks_since_leak: Self::LEAK_EVERY,
             top1: 0.0,
-            is_full: config.mechanism == MechanismKind::EndToEnd,
+            // Random keys must be replaced before the negatives are real ones.
+            is_full: config.n_kept_keys() == 0,
         }
     }
 
@@ -135,19 +136,12 @@ impl Health {
             let what = format!("batch norm has {} groups, no shuffled keys", self.bn_groups);
             findings.push(Finding { alarm: Alarm::ShuffleOff, what });
         }
-        if self.keys_to_fill() as u64 >= self.n_images {
-            let what = format!("a queue of {} for {} images", self.keys_to_fill(), self.n_images);
+        if self.config.n_kept_keys() as u64 >= self.n_images {
+            let what =
+                format!("a queue of {} for {} images", self.config.n_kept_keys(), self.n_images);
             findings.push(Finding { alarm: Alarm::QueueCoversData, what });
         }
         findings
-    }
-
-    /// Keys that must have come in before the negatives are real ones.
-    fn keys_to_fill(&self) -> usize {
-        match self.config.mechanism {
-            MechanismKind::Queue => self.config.queue_size,
-            MechanismKind::EndToEnd => 0,
-        }
     }
 
     /// Whether the next inspection should measure what the groups of batch norm give away: now and then where they
@@ -191,7 +185,7 @@ impl Health {
     pub fn observe(&mut self, step: &StepStatistics) -> HealthReport {
         let keys_per_step = (self.batch_size * self.config.n_directions()) as u64;
         let keys = step.global_step.saturating_mul(keys_per_step);
-        let percent = keys.saturating_mul(100).checked_div(self.keys_to_fill() as u64);
+        let percent = keys.saturating_mul(100).checked_div(self.config.n_kept_keys() as u64);
         let percent = percent.map_or(100, |percent| percent.min(100));
         let queue_filled_percent = u8::try_from(percent).unwrap_or(100);
         (self.is_full, self.top1) = (queue_filled_percent == 100, step.pretext_top1);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::QueuePrecision;
+use crate::config::MechanismKind;
 use crate::inspect::{ImageNumbers, KeyNumbers, Leak, WeightNumbers};
 
 const CONFIG: MocoConfig = MocoConfig {
