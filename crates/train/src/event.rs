@@ -14,10 +14,9 @@ use tracing::Level;
 
 use crate::difference::Difference;
 use crate::summary::{Extension, Parent};
-
 use crate::verdict::{write_alarm, write_phase};
 
-/// Something happened. Its text is one line, without the level.
+/// Something happened. Its text is one line, that of an alarm two, without the level.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
