@@ -33,8 +33,6 @@ pub enum Event<'a> {
         /// Trainable parameters of the query encoder.
         n_parameters: usize,
     },
-    /// The settings are such that an alarm rings before the first step.
-    Warned(&'a Finding),
     /// A step was done.
     Stepped {
         /// Steps done.

@@ -155,20 +155,20 @@ fn each_cause_is_named_by_what_was_seen_of_it() {
     }
     // One batch of ten is too few for a leak; from the second on it is seen.
     let leak = Some(Leak { top1_as_trained: 100.0, top1_in_other_groups: 0.0 });
-    let mut health = self::health(1000);
-    assert_eq!(after(&mut health, 3, &Inspection { leak, ..SEEN }), [""; 0]);
+    let mut leaking = health(1000);
+    assert_eq!(after(&mut leaking, 3, &Inspection { leak, ..SEEN }), [""; 0]);
     assert_eq!(
-        after(&mut health, 1, &Inspection { leak, ..SEEN }),
+        after(&mut leaking, 1, &Inspection { leak, ..SEEN }),
         [
             "batch norm leaks: regrouped, top-1 100 to 0 %; shuffle over more groups: moco.shuffle_bn, encoder.bn_groups"
         ]
     );
     // The colors of 200 images have to be seen: 20 looks, and two more.
     let images = ImageNumbers { own_color_distance: 1.9, other_color_distance: 2.0, ..images };
-    let mut health = self::health(1000);
-    assert_eq!(after(&mut health, 21, &Inspection { images, ..SEEN }), [""; 0]);
+    let mut foreign = health(1000);
+    assert_eq!(after(&mut foreign, 21, &Inspection { images, ..SEEN }), [""; 0]);
     assert_eq!(
-        after(&mut health, 1, &Inspection { images, ..SEEN }),
+        after(&mut foreign, 1, &Inspection { images, ..SEEN }),
         [
             "the two views show different images (r = 0.05); augment.pairing = \"same_image\", or an augmentation that pairs views"
         ]
