@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use crate::faults::{FAULTS, N_TRAIN, SMALL, WITHIN, draw, listen, listen_to};
 use candle_core::Tensor;
-use moco_encoders::{Encoder, EncoderError, Mode, Saved};
+use moco_encoders::{Encoder, EncoderError, GradientSink, Mode, Saved};
 use moco_ingest::Sampler;
-use moco_params::{Gradients, ParamStore};
+use moco_params::ParamStore;
 use moco_rng::Seed;
 use moco_train::Components;
 use tempfile::TempDir;
@@ -84,8 +84,13 @@ impl Encoder for Damaged {
         self.encoder.features(images, mode)
     }
 
-    fn backward(&self, saved: Saved, features: &Tensor) -> Result<Gradients, EncoderError> {
-        self.encoder.backward(saved, features)
+    fn backward(
+        &self,
+        saved: Saved,
+        features: &Tensor,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<(), EncoderError> {
+        self.encoder.backward(saved, features, sink)
     }
 
     fn fork(&self) -> Result<Box<dyn Encoder>, EncoderError> {

@@ -1,5 +1,7 @@
 //! Prints the events of a run.
 
+use std::time::Duration;
+
 use moco_telemetry::{format_bytes, format_count, format_duration};
 use moco_train::{Event, Summary, Trio, format_pace};
 use tracing::Level;
