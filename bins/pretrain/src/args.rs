@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use moco_cli::Device;
 
 const EXAMPLES: &str = "\
@@ -36,16 +37,16 @@ pub(crate) struct Args {
     pub(crate) resume: Option<String>,
     /// With --resume: makes the run this many steps long in all, more than before. The schedule is computed
     /// over the new total, so the learning rate jumps; the jump is printed.
-    #[arg(long, value_name = "STEPS", requires = "resume")]
+    #[arg(long, value_name = "STEPS")]
     pub(crate) extend: Option<u64>,
     /// With --resume: writes config.toml again with the checkpoint's values.
-    #[arg(long, requires = "resume")]
+    #[arg(long)]
     pub(crate) restore_config: bool,
     /// With --resume: continues on images that are not those of the checkpoint.
-    #[arg(long, requires = "resume")]
+    #[arg(long)]
     pub(crate) accept_changed_data: bool,
     /// With --resume: continues from the state of another run's checkpoint.
-    #[arg(long, requires = "resume")]
+    #[arg(long)]
     pub(crate) accept_foreign_checkpoint: bool,
     /// Begins another run with the config, both encoders and the queue of this run's newest checkpoint, from
     /// step 0 and with momentum buffers of zero.
@@ -63,4 +64,25 @@ pub(crate) struct Args {
     /// Prints the resolved config with the origin of each key and ends.
     #[arg(long)]
     pub(crate) print_config: bool,
+}
+
+impl Args {
+    /// The arguments of the command line. A flag that needs `--resume` is refused here, since clap does not
+    /// miss an argument that another one excludes, and a config excludes `--resume`.
+    pub(crate) fn of_command_line() -> Self {
+        let args = Self::parse();
+        let given = [
+            ("--extend", args.extend.is_some()),
+            ("--restore-config", args.restore_config),
+            ("--accept-changed-data", args.accept_changed_data),
+            ("--accept-foreign-checkpoint", args.accept_foreign_checkpoint),
+        ];
+        if args.resume.is_none()
+            && let Some((flag, _)) = given.into_iter().find(|(_, is_given)| *is_given)
+        {
+            let text = format!("{flag} needs --resume <RUN>");
+            Self::command().error(ErrorKind::MissingRequiredArgument, text).exit();
+        }
+        args
+    }
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
 use moco_cli::{
     Console, Exit, components, default_name, log_result, print_result, refuse_ranks, run_program,
     stop_on_signals, summary_table, warn_of_rejected, watch,
@@ -24,7 +23,7 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    run_program(|log| run(&Args::parse(), log))
+    run_program(|log| run(&Args::of_command_line(), log))
 }
 
 fn run(args: &Args, log: &RunLog) -> anyhow::Result<Exit> {

@@ -251,8 +251,8 @@ fn shards_are_compared_by_their_checksums() {
     let stderr = stderr_of(&bench, &["--resume", "a", "--set", "data.verify=sizes"], 2);
     assert!(stderr.contains(" in the checkpoint\n") && stderr.ends_with(DATA), "{stderr}");
     assert!(
-        stderr.contains("training images: 1 shards of ")
-            || stderr.contains("test images: 1 shards of ")
+        stderr.contains("training images: 1 shard of ")
+            || stderr.contains("test images: 1 shard of ")
     );
     assert!(stderr.contains(" by checksum, blake3 "), "{stderr}");
     std::fs::write(&manifest, text).unwrap();

@@ -79,8 +79,16 @@ fn a_finished_run_is_made_longer_and_remembers_it() {
             format!("error: runs/a is 60 steps long; --extend must be more, got {got}\n");
         assert!(stderr.ends_with(&expected), "{stderr}");
     }
-    let stderr = stderr_of(&bench, &["tiny.toml", "--extend", "60"], 2);
-    assert!(stderr.contains("--resume <RUN>"), "{stderr}");
+    for flags in [
+        &["--extend", "60"][..],
+        &["--restore-config"],
+        &["--accept-changed-data"],
+        &["--accept-foreign-checkpoint"],
+    ] {
+        let stderr = stderr_of(&bench, &[&["tiny.toml"], flags].concat(), 2);
+        let expected = format!("error: {} needs --resume <RUN>\n", flags[0]);
+        assert!(stderr.starts_with(&expected), "{stderr}");
+    }
     let stderr = stderr_of(&bench, &["--resume", "a", "--set", "run.steps=80"], 2);
     assert!(stderr.contains("--extend STEPS makes a run longer"), "{stderr}");
 }
