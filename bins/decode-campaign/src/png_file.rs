@@ -1,9 +1,6 @@
 //! PNG files that walk through the options of the standard: types, depths, interlacing, filters, chunks.
 
-use std::io::Write as _;
-
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use crate::dice::Dice;
 
@@ -291,11 +288,8 @@ fn compress(dice: &mut Dice, data: &[u8]) -> Vec<u8> {
     if dice.percent(10) {
         return stored(dice, data);
     }
-    let level = Compression::new(dice.pick(&[0, 1, 6, 9]));
-    let mut encoder = ZlibEncoder::new(Vec::new(), level);
-    // A vector takes whatever is written to it.
-    let written = encoder.write_all(data).and_then(|()| encoder.finish());
-    written.unwrap_or_default()
+    // Not through flate2, whose backend, and with it the bytes, depends on the features of a build.
+    compress_to_vec_zlib(data, dice.pick(&[0, 1, 6, 9]))
 }
 
 /// Blocks that are not compressed, of any size.
