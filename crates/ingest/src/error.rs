@@ -21,7 +21,7 @@ pub enum Remedy {
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Regenerate => "delete it and run `cargo xtask make-data`",
+            Self::Regenerate => "delete it, and `pretrain` draws it again",
             Self::Download => "download it again",
             Self::Upload => "upload it again",
         })
@@ -426,7 +426,7 @@ fn ranks_text(rank: u64, world_size: u64, batch_size: u64) -> String {
 
 fn missing_hint(remedy: Remedy) -> &'static str {
     match remedy {
-        Remedy::Regenerate => "run `cargo xtask make-data`",
+        Remedy::Regenerate => "`pretrain` draws it",
         Remedy::Upload => "upload it",
         Remedy::Download => "download it, or correct the data folder",
     }

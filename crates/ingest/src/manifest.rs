@@ -17,7 +17,7 @@ use crate::{
 };
 
 const HINT_MISSING: &str =
-    "give the path of a manifest, or run `cargo xtask make-data` for the default data";
+    "give the path of a manifest; data-manifests/textures.toml is that of the default data";
 const HINT_INVALID: &str = "see data-manifests/textures.toml for a manifest that is right";
 
 /// Shards of a manifest that are parsed together.

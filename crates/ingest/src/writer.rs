@@ -46,6 +46,7 @@ pub struct ShardWriter {
     prefix: String,
     samples_per_shard: u64,
     index_files: IndexFiles,
+    first_shard: u64,
     open: Option<OpenShard>,
     finished: Vec<ShardEntry>,
 }
@@ -78,6 +79,7 @@ impl ShardWriter {
             prefix: prefix.to_owned(),
             samples_per_shard,
             index_files: IndexFiles::Absent,
+            first_shard: 0,
             open: None,
             finished: Vec::new(),
         })
@@ -87,6 +89,12 @@ impl ShardWriter {
     #[must_use]
     pub fn index_files(self, index_files: IndexFiles) -> Self {
         Self { index_files, ..self }
+    }
+
+    /// The same writer, whose first shard has this number: for shards that are written again.
+    #[must_use]
+    pub fn first_shard(self, first_shard: u64) -> Self {
+        Self { first_shard, ..self }
     }
 
     /// Appends one sample. Keys must differ within a shard, which the reader checks.
@@ -147,7 +155,7 @@ impl ShardWriter {
     }
 
     fn next_file(&self) -> String {
-        format!("{}-{:06}.tar", self.prefix, self.finished.len())
+        format!("{}-{:06}.tar", self.prefix, self.first_shard + self.finished.len() as u64)
     }
 
     fn close_shard(&mut self) -> Result<(), IngestError> {

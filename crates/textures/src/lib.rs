@@ -29,4 +29,4 @@ mod write;
 pub use error::TexturesError;
 pub use pattern::CLASSES;
 pub use render::{SIZE, Texture, render};
-pub use write::{MANIFEST_FILE, TexturesConfig, write};
+pub use write::{MANIFEST_FILE, TexturesConfig, write, write_missing};

@@ -64,8 +64,7 @@ pub fn write(
         progress(done, total);
     };
     let train = write_split(folder, config, Split::Train, 0..n_train, &mut count)?;
-    let test_indices = FIRST_TEST_INDEX..FIRST_TEST_INDEX + n_test;
-    let test = write_split(folder, config, Split::Test, test_indices, &mut count)?;
+    let test = write_split(folder, config, Split::Test, 0..n_test, &mut count)?;
     let manifest = Manifest {
         name: "textures".to_owned(),
         generator: Some("textures".to_owned()),
@@ -79,20 +78,58 @@ pub fn write(
     Ok(manifest)
 }
 
+/// Writes those shards of the data set that are not in `folder`, as [`write()`] does; the others stay.
+///
+/// # Errors
+/// If the folder cannot be written, or the threads cannot start.
+pub fn write_missing(
+    folder: &Path,
+    config: &TexturesConfig,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), TexturesError> {
+    let mut missing = Vec::new();
+    for (split, n) in [(Split::Train, config.n_train), (Split::Test, config.n_test)] {
+        let n = u64::from(n);
+        for number in 0..n.div_ceil(SAMPLES_PER_SHARD) {
+            if !folder.join(format!("{split}-{number:06}.tar")).exists() {
+                let start = number * SAMPLES_PER_SHARD;
+                missing.push((split, start..n.min(start + SAMPLES_PER_SHARD)));
+            }
+        }
+    }
+    let total = missing.iter().map(|(_, images)| images.end - images.start).sum();
+    let mut done = 0;
+    let mut count = || {
+        done += 1;
+        progress(done, total);
+    };
+    for (split, images) in missing {
+        write_split(folder, config, split, images, &mut count)?;
+    }
+    Ok(())
+}
+
+/// Writes images of a split, of which the first begins a shard.
 fn write_split(
     folder: &Path,
     config: &TexturesConfig,
     split: Split,
-    indices: Range<u64>,
+    images: Range<u64>,
     count: &mut dyn FnMut(),
 ) -> Result<Vec<ShardEntry>, TexturesError> {
     let (seed, n_workers) = (config.seed, config.n_workers);
-    let mut writer = ShardWriter::new(folder, &split.to_string(), SAMPLES_PER_SHARD)?;
+    let first_index = match split {
+        Split::Train => 0,
+        Split::Test => FIRST_TEST_INDEX,
+    };
+    let mut n_written = images.start;
+    let writer = ShardWriter::new(folder, &split.to_string(), SAMPLES_PER_SHARD)?;
+    let mut writer = writer.first_shard(n_written / SAMPLES_PER_SHARD);
     let mut pipeline = Pipeline::new();
-    let jobs = pipeline.source("index", n_workers, LANE_CAPACITY, indices.map(Ok))?;
+    let indices = images.map(move |image| Ok(first_index + image));
+    let jobs = pipeline.source("index", n_workers, LANE_CAPACITY, indices)?;
     let drawn = pipeline.map("draw", jobs, LANE_CAPACITY, |_| move |index| encode(seed, index))?;
     let mut feed = pipeline.feed(drawn);
-    let mut n_written = 0_u64;
     while let Some((jpeg, label)) = feed.recv()? {
         writer.push(&format!("{n_written:06}"), ImageFormat::Jpeg, &jpeg, Some(label))?;
         n_written += 1;
@@ -167,16 +204,38 @@ mod tests {
         assert!(one == three);
     }
 
+    #[test]
+    fn shards_that_are_missing_come_again_and_the_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TexturesConfig { n_train: 1030, ..small(2) };
+        write(folder.path(), &config, &mut |_, _| ()).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let [last, test] =
+            ["train-000001.tar", "test-000000.tar"].map(|name| fs::read(at(name)).unwrap());
+        fs::write(at("train-000000.tar"), "of somebody").unwrap();
+        fs::write(at("train-000001.tar.partial"), "cut off").unwrap();
+        for name in ["train-000001.tar", "test-000000.tar"] {
+            fs::remove_file(at(name)).unwrap();
+        }
+        let mut reports = Vec::new();
+        write_missing(folder.path(), &config, &mut |done, total| reports.push((done, total)))
+            .unwrap();
+        assert_eq!(reports, (1..=46).map(|done| (done, 46)).collect::<Vec<_>>());
+        assert!(fs::read(at("train-000001.tar")).unwrap() == last);
+        assert!(fs::read(at("test-000000.tar")).unwrap() == test);
+        assert_eq!(fs::read(at("train-000000.tar")).unwrap(), b"of somebody");
+        assert!(!at("train-000001.tar.partial").exists());
+    }
+
     /// The committed manifest is what runs are checked against; this notices a change of any bit.
     #[test]
     fn the_held_out_shard_is_the_committed_one() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data-manifests/textures.toml");
         let committed = Manifest::load(&path).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let indices = FIRST_TEST_INDEX..FIRST_TEST_INDEX + 1000;
         let config = TexturesConfig::standard(2);
         let entries =
-            write_split(folder.path(), &config, Split::Test, indices, &mut || ()).unwrap();
+            write_split(folder.path(), &config, Split::Test, 0..1000, &mut || ()).unwrap();
         assert_eq!(committed.test, entries);
     }
 

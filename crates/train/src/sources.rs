@@ -135,8 +135,8 @@ pub fn no_store(address: &str) -> Result<Arc<dyn Store>, TrainError> {
     Err(IngestError::StoreUnfit { store: address.to_owned(), problem }.into())
 }
 
-/// Opens the sources of a plan, with as many threads as the data stages have. Shards of the embedded data set that are not there yet are generated
-/// first and must come out as the manifest says.
+/// Opens the sources of a plan, with as many threads as the data stages have. Shards of the
+/// embedded data set that are not there are generated first and must come out as the manifest says.
 ///
 /// # Errors
 /// If files are missing or not what they should be.
@@ -243,21 +243,35 @@ fn pair(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Sources {
     Sources { labeled: Some(Labeled { train: Arc::clone(&train), test }), train }
 }
 
-/// Only an absent or empty folder is filled: a shard that is missing from a used one is an error that
-/// the reader reports.
+/// Draws the shards that are not there: all of them in a new folder, the rest where drawing was interrupted.
+///
+/// A shard has its name only when it is complete, so one of another size is not of an interrupted drawing but
+/// of another data set; nothing is written beside it, and the reader reports it.
 fn generate_if_missing(
     root: &Path,
     manifest: &Manifest,
     workers: WorkerPlan,
     preparing: Preparing<'_>,
 ) -> Result<(), TrainError> {
-    let is_used = manifest.shards(Split::Train).iter().any(|entry| root.join(&entry.file).exists());
-    if is_used {
+    let mut is_missing = false;
+    for entry in manifest.train.iter().chain(&manifest.test) {
+        match std::fs::metadata(root.join(&entry.file)) {
+            Ok(found) if found.len() != entry.bytes => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => is_missing = true,
+            Err(_) => return Ok(()),
+        }
+    }
+    if !is_missing {
         return Ok(());
     }
     std::fs::create_dir_all(root).on_file("create", root)?;
     let n_workers = workers.decoders.max(workers.readers).max(2);
     let mut drawing = |done, total| preparing("images drawn", done, total);
-    moco_textures::write(root, &TexturesConfig::standard(n_workers), &mut drawing)?;
+    moco_textures::write_missing(root, &TexturesConfig::standard(n_workers), &mut drawing)?;
+    let beside = root.join(moco_textures::MANIFEST_FILE);
+    if !beside.exists() {
+        manifest.save(&beside)?;
+    }
     Ok(())
 }

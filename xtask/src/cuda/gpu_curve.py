@@ -8,9 +8,9 @@ does. Called by check.py; `--device cpu --precision f32 --steps 20` tries it out
 import argparse
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
-import tempfile
 
 import torch
 import torchvision
@@ -95,13 +95,19 @@ def ours(start, queue, steps, args):
         "moco.key_momentum": KEY_MOMENTUM, "moco.symmetric": "false", "moco.shuffle_bn": "true",
         "optim.sgd_momentum": SGD_MOMENTUM, "optim.weight_decay": WEIGHT_DECAY,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        files = [str(pathlib.Path(folder) / name) for name in ("in.safetensors", "out.safetensors")]
+    # Here and not where temporary files go, which may be small; what a start that was killed left goes first.
+    folder = pathlib.Path("runs/gpu-curve-files")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        files = [str(folder / name) for name in ("in.safetensors", "out.safetensors")]
         save_file(tensors, files[0])
         command = [*args.step, "--config", args.config, "--input", files[0], "--output", files[1]]
         command += ["--gradients", "0", "--device", args.device]
         command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     # The last lines are what a reader sees first, so what the program said comes after its command.
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\nit ended with {done.returncode}:\n{done.stderr}")

@@ -10,6 +10,8 @@ mod check_faults;
 #[cfg(test)]
 mod check_pack;
 #[cfg(test)]
+mod check_starts;
+#[cfg(test)]
 mod check_tests;
 mod commands;
 mod dist;

@@ -37,7 +37,7 @@ fn shards_that_are_missing_cut_or_changed() {
     std::fs::write(shard(&bench), &flipped).unwrap();
     check(&bench, &start, 3, &["train-000000.tar", "blake3"]);
 
-    // Another shard of the split is there, so nothing is generated in its place.
+    // What comes from elsewhere is not drawn in its place.
     let mut manifest = std::fs::read_to_string(bench.path("data/manifest.toml")).unwrap();
     manifest = manifest.replace("generator = \"textures\"\n", "");
     std::fs::write(bench.path("data/manifest.toml"), manifest).unwrap();
@@ -47,6 +47,36 @@ fn shards_that_are_missing_cut_or_changed() {
     // A run that could not start does not block its name.
     std::fs::write(shard(&bench), &bytes).unwrap();
     bench.finish(&["tiny.toml", "--name", "x", "--set", "run.steps=1"]);
+}
+
+/// Drawing may be interrupted at any shard. Shards of another data set get none of the embedded one beside them.
+#[test]
+fn shards_of_the_embedded_data_set_are_drawn_where_they_are_missing() {
+    let bench = Bench::new();
+    let manifest = concat!(
+        "data.manifest=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../data-manifests/textures.toml"
+    );
+    let sets = ["--set", manifest, "--set", "run.steps=1", "--set", "monitor.knn_every_steps=0"];
+    let start = [&["tiny.toml", "--set", "data.root=drawn"][..], &sets].concat();
+    std::fs::create_dir(bench.path("drawn")).unwrap();
+    std::fs::write(bench.path("drawn/train-000000.tar.partial"), "cut off").unwrap();
+    bench.finish(&[&start[..], &["--name", "first"]].concat());
+    let shard = |name: &str| bench.path("drawn").join(name);
+    let bytes = std::fs::read(shard("train-000003.tar")).unwrap();
+    std::fs::remove_file(shard("train-000003.tar")).unwrap();
+    bench.finish(&[&start[..], &["--name", "second"]].concat());
+    assert!(std::fs::read(shard("train-000003.tar")).unwrap() == bytes);
+
+    std::fs::remove_file(shard("train-000003.tar")).unwrap();
+    std::fs::copy(bench.path("data/train-000000.tar"), shard("train-000001.tar")).unwrap();
+    let again = "train-000001.tar has the wrong size: expected ";
+    let hint = "; delete it, and `pretrain` draws it again";
+    check(&bench, &[&start[..], &["--name", "x"]].concat(), 3, &[again, hint]);
+    assert!(!shard("train-000003.tar").exists());
+    std::fs::remove_file(shard("train-000001.tar")).unwrap();
+    bench.finish(&[&start[..], &["--name", "x"]].concat());
 }
 
 #[test]

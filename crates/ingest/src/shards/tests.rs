@@ -120,10 +120,10 @@ fn generated_data_has_its_own_hint() {
     manifest.generator = Some("textures".to_owned());
     manifest.train[0].bytes += 1;
     let message = open(&folder, &manifest, Verify::Sizes).unwrap_err();
-    assert!(message.ends_with("; delete it and run `cargo xtask make-data`"), "{message}");
+    assert!(message.ends_with("; delete it, and `pretrain` draws it again"), "{message}");
     fs::remove_file(folder.path().join("train-000000.tar")).unwrap();
     let message = open(&folder, &manifest, Verify::Sizes).unwrap_err();
-    assert_eq!(message, "shard train-000000.tar is missing; run `cargo xtask make-data`");
+    assert_eq!(message, "shard train-000000.tar is missing; `pretrain` draws it");
 }
 
 #[test]

@@ -29,7 +29,7 @@ class Part:
     work: object
     # What it needs on a CPU too: "gpu" or "pytorch".
     needs: str = ""
-    # The part whose run it continues; chosen along with it.
+    # The part whose run it continues or whose figures it needs; chosen along with it.
     after: str = ""
 
     def unfit(self, context):
@@ -46,10 +46,16 @@ class Context:
         self.device, self.ends, self.part_ends, self.factor = device, ends, ends, factor
         self.with_cuda = [] if device == "cpu" else [str(HERE / "with-cuda")]
         self.folder, self.ceilings, self.turns, self.wholes = HERE, None, {}, {}
-        self.lacking = None
+        self.lacking, self.no_time = None, set()
 
     def left(self):
         return self.ends - time.time()
+
+    def take_over(self, rows):
+        """What later parts and the table need of results that an earlier start wrote."""
+        found = {name: row.outcome.details for name, row in rows.items()}
+        self.ceilings = found.get("machine") if "bytes_per_second" in found.get("machine", {}) else None
+        self.turns |= {key: turns for key, turns in found.get("bench/bf16", {}).items() if key == "ours/bf16"}
 
     def run(self, command, at_most=None, **more):
         """A program of ours, or whatever starts with the interpreter; within the part's bound.
@@ -70,8 +76,9 @@ class Context:
     def no_pytorch(self):
         """Of a rehearsal: that this Python has no PyTorch. One that is broken has to fail by itself."""
         if self.lacking is None:
-            done = run([PYTHON, "-c", "import torch, torchvision"], 60 * self.factor) if self.device == "cpu" else None
-            said = telling(done.err) if done and done.code not in (0, "timeout") else ""
+            seconds = min(60 * self.factor, self.left())
+            done = run([PYTHON, "-c", "import torch, torchvision"], seconds) if self.device == "cpu" else None
+            said = telling(done.err) if done and isinstance(done.code, int) and done.code != 0 else ""
             self.lacking = f"no PyTorch here ({said})" if said.endswith(NO_PYTORCH) else ""
         return self.lacking
 
@@ -104,7 +111,8 @@ def all_parts(device):
         Part("step/parity", 60, lambda c: tests(c, "across_crates", parity)),
         Part("step/bf16", 60, lambda c: tests(c, "across_crates", bf16), "gpu"),
         Part("tests/convolutions", 60, lambda c: tests(c, "ops", ["device_convolutions::"], threads=2), "gpu"),
-        Part("bench/bf16", 130, lambda c: beside_pytorch(c, "bf16")),
+        # Its kernels are compared with what the device reaches at most.
+        Part("bench/bf16", 130, lambda c: beside_pytorch(c, "bf16"), after="machine" if device != "cpu" else ""),
         Part("bench/graph", 40, lambda c: another_way(c, "graph", "--cuda-graph"), "gpu"),
         Part("bench/convolutions", 90, convolutions, "gpu"),
         Part("bench/tf32", 90, lambda c: beside_pytorch(c, "tf32"), "gpu"),

@@ -17,7 +17,9 @@ MOST_LINES, MOST_COLUMNS, MOST_KERNELS = 60, 120, 10
 MOST_WRAPPED = 3
 # Seconds that one repetition may take, unless --bounds gives it more.
 REPETITION = 40
-VERDICTS = {True: "ok", False: "FAILED", None: "left out", "not started": "no time", "cut off": "cut off"}
+VERDICTS = {
+    True: "ok", False: "FAILED", None: "left out", "not started": "no time", "stopped": "stopped", "cut off": "cut off",
+}  # fmt: skip
 # What a driver says of memory that a kernel had no right to, and of kernels that stopped.
 CRASHES = re.compile(
     r"ILLEGAL_ADDRESS|MISALIGNED|LAUNCH_FAILED|ILLEGAL_INSTRUCTION|HARDWARE_STACK|ended by SIG|the device is lost"
@@ -52,6 +54,26 @@ class Results:
         except OSError as error:
             return f"--results: {error}"
         return ""
+
+    def earlier(self, machine):
+        """Rows with a verdict that an earlier start on this machine wrote; or why there are none."""
+        try:
+            found = json.loads(self.path.read_text())
+            other = {key: found.get(key) for key in machine}
+            if other != machine:
+                return {}, f"{self.path} is of {other}, this start of {machine}: leave out --missing, or name another file by --results"
+            rows = {}
+            for name, part in found["parts"].items():
+                fields = {field.name: part[field.name] for field in dataclasses.fields(Outcome)}
+                if fields["passed"] in (True, False, None):
+                    rows[name] = Row(name, Outcome(**fields), float(part["seconds"]))
+            return rows, ""
+        except FileNotFoundError:
+            return {}, ""
+        except OSError as error:
+            return {}, f"--missing: {error}"
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return {}, f"{self.path} holds no results of check.py ({type(error).__name__}: {error}); leave out --missing"
 
     def keep_earlier(self):
         """Gives the file of an earlier start a number, so that a second try loses nothing of the first."""
@@ -110,27 +132,33 @@ def halves(row):
     return f"{row.part:20} {VERDICTS[outcome.passed]:8} {row.seconds:6.1f} s  {figure}", problem
 
 
-def lines(row):
-    """What the table has of a part: a line, and below it the error of one that failed where it does not fit."""
+def lines(row, most=MOST_WRAPPED):
+    """What the table has of a part: a line, and below it what does not fit."""
     start, problem = halves(row)
-    if row.outcome.passed is not False or len(start + problem) <= MOST_COLUMNS:
+    if len(start + problem) <= MOST_COLUMNS:
         return [cut(start + problem)]
     indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    return [cut(start), *textwrap.wrap(problem, MOST_COLUMNS, max_lines=MOST_WRAPPED, **indent)]
+    return [cut(start), *textwrap.wrap(problem, MOST_COLUMNS, max_lines=most, **indent)]
 
 
-def table(rows, context):
-    """At most MOST_LINES: those of each part, only one and those that failed first where there are too many."""
+def table(rows, context, last):
+    """At most MOST_LINES: those of each part, only one and those that failed first where there are too many.
+
+    The lines of `last` are whole, since they are to be copied.
+    """
     head = f"{'part':20} {'verdict':8} {'seconds':>8}  figure (bar)  first line of the error"
     kernels = slowest(context)
-    room = MOST_LINES - len(kernels) - 2
-    shown = [line for row in rows for line in lines(row)]
-    if len(shown) > room:
+    room = MOST_LINES - len(kernels) - 2 - len(last)
+    for most in range(MOST_WRAPPED, 0, -1):
+        shown = [line for row in rows for line in lines(row, most)]
+        if len(shown) <= room:
+            break
+    else:
         failed_first = sorted(rows, key=lambda row: row.outcome.passed is not False)
         shown = [cut("".join(halves(row))) for row in (rows if len(rows) <= room else failed_first[:room])]
     counts = {word: sum(VERDICTS[row.outcome.passed] == word for row in rows) for word in VERDICTS.values()}
     total = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return "\n".join([head, *shown, *kernels, total])
+    return "\n".join([head, *shown, *kernels, total, *last])
 
 
 def floor_ms(kernel, ceilings):
@@ -142,10 +170,20 @@ def floor_ms(kernel, ceilings):
 
 def slowest(context):
     """Kernels of a step by the milliseconds that they take above their floors."""
-    found = context.kernels()
-    if found is None or context.ceilings is None:
+    try:
+        return ranked(context.kernels(), context.ceilings)
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        return [cut(f"no kernel is compared with its floor: a report of bench or machine is wrong: {type(error).__name__}: {error}")]
+
+
+def ranked(found, ceilings):
+    if found is None:
         return []
-    above = sorted(((kernel["ms"] - floor_ms(kernel, context.ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
+    if ceilings is None:
+        return ["no kernel is compared with its floor: `machine` measured no ceilings"]
+    above = sorted(((kernel["ms"] - floor_ms(kernel, ceilings), kernel) for kernel in found), key=lambda pair: -pair[0])
+    if not all(math.isfinite(excess) for excess, _ in above):
+        raise ValueError("a figure is no number")
     found_lines = ["kernels of a step, ms above the floor of bytes and products at this device's measured ceilings"]
     for excess, kernel in above[:MOST_KERNELS]:
         floor = kernel["ms"] - excess

@@ -1,6 +1,7 @@
 """What the parts of check.py share: programs that end in time whatever they do, and what they said."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -29,6 +30,8 @@ def interpreter():
 
 
 PYTHON = interpreter()
+# Marks the programs of this process, each by a number more.
+MARK, OWN_MARK, NUMBERS = "GPU_CHECK_PROGRAM", f"{os.getpid()}-{time.time_ns()}-", itertools.count()
 
 
 class Stop:
@@ -43,7 +46,7 @@ class Stop:
 
     @classmethod
     def on_signals(cls):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             # nohup wants a lost terminal to be ignored.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, cls.handle)
@@ -51,8 +54,8 @@ class Stop:
     @classmethod
     def handle(cls, number, _frame):
         cls.by = cls.by or signal.Signals(number).name
-        for program in list(cls.running.values()):
-            kill_group(program)
+        for mark in list(cls.running):
+            kill_marked(mark)
 
 
 @dataclasses.dataclass
@@ -143,12 +146,41 @@ def telling(text):
     return raised(lines) or (errors or [""])[0] or panicked(lines) or (others or [""])[-1]
 
 
-def kill_group(program):
-    """Ends a program with all that it started: what is left of it would keep the GPU's memory."""
-    try:
-        os.killpg(program.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+def marked(mark):
+    """The processes with this mark in their environments, which children inherit whatever session they are in."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_marked(mark):
+    """Ends a program with all that it started: what is left of it would keep the GPU's memory.
+
+    Several times, since a process may start another one before its end; one that does not die is left.
+    """
+    for _ in range(5):
+        found = marked(mark)
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        if not found:
+            return
+        time.sleep(0.01)
+
+
+def guard():
+    """Starts a process that ends every program of this one when this one is gone, by `kill -9` too."""
+    words = [sys.executable, "-c", "import sys, tools; sys.stdin.read(); tools.kill_marked(sys.argv[1])", OWN_MARK]
+    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # It waits for the end of its input, which comes when nobody holds the other end.
+    return subprocess.Popen(words, cwd=HERE, start_new_session=True, **quiet)
 
 
 class Reader(threading.Thread):
@@ -192,7 +224,9 @@ def run(command, seconds, meanwhile=None, **environment):
     if Stop.by or seconds <= 0:
         return Done(words, "stopped" if Stop.by else "no time")
     began = time.monotonic()
-    environment = {**os.environ, "PYTHON": PYTHON, "RUST_BACKTRACE": "0", **environment}
+    # Ends with a letter, so that no mark begins another one.
+    mark = f"{OWN_MARK}{next(NUMBERS)}x"
+    environment = {**os.environ, "PYTHON": PYTHON, "RUST_BACKTRACE": "0", MARK: mark, **environment}
     try:
         program = subprocess.Popen(
             words, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -200,20 +234,21 @@ def run(command, seconds, meanwhile=None, **environment):
         )  # fmt: skip
     except OSError as error:
         return Done(words, "not started", err=str(error))
-    Stop.running[program.pid] = program
+    Stop.running[mark] = program
     try:
         out, err = Reader(program.stdout), Reader(program.stderr)
         in_time = wait(program, began + seconds, meanwhile)
         elapsed = time.monotonic() - began
+        # What an ended program left behind would hold its output open.
+        kill_marked(mark)
         if not in_time:
-            kill_group(program)
             # Without a limit, a process that hangs in the driver would hang this one.
             wait(program, time.monotonic() + GRACE)
         for reader in (out, err):
             reader.join(GRACE / 2)
     finally:
-        kill_group(program)
-        Stop.running.pop(program.pid, None)
+        kill_marked(mark)
+        Stop.running.pop(mark, None)
     left = f"; process {program.pid} is there {GRACE} s after SIGKILL" if program.returncode is None else ""
     code = "stopped" if Stop.by else program.returncode if in_time else "timeout"
     return Done(words, code, round(elapsed, 2), out.text(), err.text(), left)
