@@ -170,13 +170,17 @@ def exit_code(verdicts, fault):
     return 1 if False in verdicts else 2 if "not started" in verdicts or fault or Lost.why else 0
 
 
-def onward(args, rows):
-    """The command that continues, if anything is left to do."""
-    if all(row.outcome.passed in (True, False, None) for row in rows):
+def onward(args, rows, all_parts):
+    """The command that continues, if anything is left to do, with time enough for any part of it."""
+    left = {row.part for row in rows if row.outcome.passed not in (True, False, None)}
+    if not left:
         return ""
+    bounds = {part.name: part.bound for part in all_parts}
+    least = max(part.bound + bounds.get(part.after, 0) for part in all_parts if part.name in left)
+    seconds = max(args.seconds, math.ceil(least) + 5)
     words = [f"PYTHON={os.environ['PYTHON']}"] if os.environ.get("PYTHON") else []
     words += [sys.executable, sys.argv[0], "--missing"]
-    given = {"--only": args.only, "--from": args.first, "--seconds": f"{args.seconds:g}"}
+    given = {"--only": args.only, "--from": args.first, "--seconds": f"{seconds:g}"}
     given |= {"--results": args.results if args.results != str(HERE / "results.json") else ""}
     given |= {"--device": "cpu" if args.device == "cpu" else "", "--bounds": f"{args.bounds:g}" if args.bounds != 1 else ""}
     return shlex.join([*words, *(word for name, value in given.items() if value for word in (name, value))])
@@ -234,7 +238,7 @@ def check(todo, args, machine, results, earlier, all_parts):
     rows = [rows[part.name] for part in all_parts if part.name in rows]
     results.write(report.as_json(rows, time.time() - began, **more, stopped_by=Stop.by or None))
     last = [results.fault or f"results: {results.path.resolve()}"]
-    if command := onward(args, rows):
+    if command := onward(args, rows, all_parts):
         last.append(f"to continue: {command}")
     say(report.table(rows, context, last))
     if Lost.why:
