@@ -337,7 +337,7 @@ fn what_needs_a_gpu_is_left_out_on_a_cpu_however_little_time_is_left() {
 #[test]
 fn options_are_checked_and_another_device_is_made_the_first() {
     let pack = Pack::new("options");
-    for words in ["--seconds nan", "--seconds -1", "--bounds 0", "--bounds inf"] {
+    for words in ["--seconds nan", "--seconds -1", "--bounds 0", "--bounds inf", "--bounds 1e300"] {
         let (code, output) = pack.check(words);
         assert_eq!(code, Some(2), "{output}");
         expect(&output, &["is no number above 0"]);

@@ -31,8 +31,8 @@ STOPPED = 75
 
 def positive(text):
     number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"`{text}` is no number above 0")
+    if not 0 < number <= 1e6:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number above 0 and up to 1000000")
     return number
 
 
