@@ -163,7 +163,7 @@ def kill_marked(mark):
 
     Several times, since a process may start another one before its end; one that does not die is left.
     """
-    for _ in range(5):
+    for _ in range(50):
         found = marked(mark)
         for pid in found:
             try:
