@@ -18,8 +18,8 @@ use moco_ops::{
 use moco_rng::{At, Purpose, Seed};
 use moco_textures::TexturesConfig;
 use moco_train::{
-    Components, Control, DataAccess, Labeled, Outcome, RunFolder, SavedRun, Sources, Start,
-    Summary, encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
+    Components, Control, DataAccess, Labeled, OnBadSample, Outcome, RunFolder, SavedRun, Sources,
+    Start, Summary, encode, evaluation_recipe, no_store, open_sources, placement_of, pretrain,
 };
 
 /// A program for a device carries them along: the config, and what it extends.
@@ -205,7 +205,9 @@ fn features(
 ) -> Vec<f32> {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let stages = loaded.plan.view_stages(placement_of(encoder, activations));
-    let set = encode(encoder, &labeled.test, &recipe, &stages).unwrap();
+    let encoded =
+        encode(encoder, &labeled.test, &recipe, &stages, OnBadSample::Fail, &mut |_| ()).unwrap();
+    let set = encoded.features;
     assert_eq!(set.len(), N_TEST as usize);
     set.numbers().to_vec()
 }
@@ -274,7 +276,9 @@ fn a_cpu_that_emulates_nothing_refuses_bf16_features() {
     let recipe = evaluation_recipe(&loaded.plan).unwrap();
     let mut encoder = encoder(&loaded);
     let stages = loaded.plan.view_stages(placement_of(encoder.as_ref(), DType::BF16));
-    let error = encode(encoder.as_mut(), &labeled.test, &recipe, &stages).unwrap_err();
+    let fail = OnBadSample::Fail;
+    let encoded = encode(encoder.as_mut(), &labeled.test, &recipe, &stages, fail, &mut |_| ());
+    let error = encoded.unwrap_err();
     assert_eq!(
         error.to_string(),
         "normalize_images: `dtype` is BF16, expected f32 or f64 (on a GPU f32 or bf16), \

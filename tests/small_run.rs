@@ -31,6 +31,7 @@ pub(crate) fn small_run(root: &Path, sets: &[&str]) -> Summary {
     let control = Control { stop: &AtomicBool::new(false), observe: &mut |_| () };
     match pretrain(&loaded.plan, components, &folder, Start::New, control).unwrap() {
         Outcome::Finished(summary) => *summary,
+        Outcome::PartlyMeasured { error, .. } => panic!("{error}"),
         Outcome::Stopped { .. } => panic!("nobody asked it to stop"),
     }
 }

@@ -24,12 +24,12 @@ fn main() -> anyhow::Result<()> {
             print(&format!("{run}  {what}  {images}  {seconds:.1}  {knn:.2}  {linear:.2}"));
         };
         let start = Instant::now();
-        let sets = labeled_features(&mut trained)?;
+        let sets = labeled_features(&mut trained, None)?.map(|of| of.features);
         row("f32", start, &sets, accuracies(&trained, &sets)?);
         trained.placement.dtype = DType::BF16;
         let start = Instant::now();
-        let (sets, launched) = emulate(|| labeled_features(&mut trained));
-        let sets = sets?;
+        let (sets, launched) = emulate(|| labeled_features(&mut trained, None));
+        let sets = sets?.map(|of| of.features);
         launched
             .iter()
             .find(|name| *name == "bn_normalize_relu_bf16")
@@ -48,6 +48,7 @@ fn accuracies(
     let knn = plan.evaluation.knn;
     let knn = KnnConfig { n_neighbors: knn.n_neighbors, temperature: knn.temperature };
     let n_classes = train.n_classes().max(test.n_classes());
-    let probe = train_linear(train, n_classes, &linear_config(&plan.evaluation.linear), plan.seed)?;
-    Ok([knn_accuracy(train, test, knn)?, linear_accuracy(&probe, test)?])
+    let config = linear_config(&plan.evaluation.linear);
+    let probe = train_linear(train, n_classes, &config, plan.seed, &mut |_, _| ())?;
+    Ok([knn_accuracy(train, test, knn, &mut |_, _| ())?, linear_accuracy(&probe, test)?])
 }

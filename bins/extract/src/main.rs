@@ -17,7 +17,9 @@ static ALLOCATOR: moco_ops::Recycler<mimalloc::MiMalloc> =
     moco_ops::Recycler::new(mimalloc::MiMalloc);
 
 /// Writes the backbone features of the labeled splits as safetensors: `train.features` and
-/// `test.features` `[N, feature_dim]` f32, `train.labels` and `test.labels` `[N]` u32.
+/// `test.features` `[N, feature_dim]` f32, `train.labels` and `test.labels` `[N]` u32, and
+/// `train.sample_indices` and `test.sample_indices` `[N]` i64: the images' numbers in their split, for images without a
+/// label and images that cannot be used are not among them.
 #[derive(Debug, Parser)]
 #[command(
     name = "extract",
@@ -36,6 +38,9 @@ struct Args {
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
+    /// Leaves out at most this many images of each split that cannot be used; as the run's config says if not given.
+    #[arg(long, value_name = "N")]
+    skip_bad: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -44,15 +49,20 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
-    let sets = labeled_features(&mut trained)?;
+    let splits = labeled_features(&mut trained, args.skip_bad)?;
     let mut tensors = BTreeMap::new();
-    for (split, set) in ["train", "test"].into_iter().zip(&sets) {
+    for (split, encoded) in ["train", "test"].into_iter().zip(&splits) {
+        let set = &encoded.features;
         let dims = (set.len(), set.dim());
         let features = Tensor::from_vec(set.numbers().to_vec(), dims, &candle_core::Device::Cpu)?;
         let labels = Tensor::from_vec(set.labels().to_vec(), set.len(), &candle_core::Device::Cpu)?;
         print_result(&format!("{split}: {} features of width {}", set.len(), set.dim()));
         tensors.insert(format!("{split}.features"), features);
+        let indices = encoded.sample_indices.iter().map(|index| i64::try_from(*index));
+        let indices = indices.collect::<Result<Vec<i64>, _>>()?;
+        let indices = Tensor::from_vec(indices, set.len(), &candle_core::Device::Cpu)?;
         tensors.insert(format!("{split}.labels"), labels);
+        tensors.insert(format!("{split}.sample_indices"), indices);
     }
     let bytes = safetensors::serialize(&tensors, None)?;
     std::fs::write(&args.out, bytes)

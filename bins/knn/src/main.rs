@@ -32,6 +32,9 @@ struct Args {
     /// Temperature of the weights exp(cosine/temperature).
     #[arg(long, default_value_t = 0.1)]
     temperature: f64,
+    /// Leaves out at most this many images of each split that cannot be used; as the run's config says if not given.
+    #[arg(long, value_name = "N")]
+    skip_bad: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -40,16 +43,17 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
-    let [train, test] = labeled_features(&mut trained)?;
-    print_result("step  neighbors  temperature  accuracy");
+    let [train, test] = labeled_features(&mut trained, args.skip_bad)?.map(|of| of.features);
+    print_result("step  neighbors  temperature  images  accuracy");
     for n_neighbors in &args.n_neighbors {
         let config =
             KnnConfig { n_neighbors: *n_neighbors as usize, temperature: args.temperature };
-        let accuracy = knn_accuracy(&train, &test, config)?;
+        let accuracy = knn_accuracy(&train, &test, config, &mut |_, _| ())?;
         let step = trained.model.global_step();
         print_result(&format!(
-            "{step:>4}  {n_neighbors:>9}  {:>11}  {accuracy:>6.2} %",
-            args.temperature
+            "{step:>4}  {n_neighbors:>9}  {:>11}  {:>6}  {accuracy:>6.2} %",
+            args.temperature,
+            test.len(),
         ));
     }
     Ok(Exit::Done)

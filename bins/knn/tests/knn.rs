@@ -58,6 +58,40 @@ fn a_run_is_measured_again() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
+/// A policy from the command line for a run whose config has none.
+#[test]
+fn bad_images_are_left_out_if_asked_to() {
+    let root = tempfile::tempdir().unwrap();
+    small_run::small_run(root.path(), &["encoder.width=0.0625", "data.verify=sizes"]);
+    let shard = root.path().join("data/test-000000.tar");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    // The first image, after its header, no longer starts like a JPEG.
+    bytes[512..520].fill(0);
+    std::fs::write(&shard, bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knn"));
+        let output = command.current_dir(root.path()).args(arguments).output().unwrap();
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, _, stderr) = run(&["runs/small", "-k", "7"]);
+    assert_eq!(code, Some(3), "{stderr}");
+    let expected = "error: an image cannot be used; repair or remove it, or leave out up to N such images of \
+                    each split by --skip-bad N\n  cause: ";
+    assert!(stderr.contains(expected) && stderr.contains("test-000000.tar/"), "{stderr}");
+    let (code, stdout, stderr) = run(&["runs/small", "-k", "7", "--skip-bad", "1"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("skipped: image test-000000.tar/000000"), "{stderr}");
+    assert!(stderr.contains("\n160 training images\n"), "{stderr}");
+    assert!(stderr.ends_with("\n79 test images, 1 skipped\n"), "{stderr}");
+    let row: Vec<&str> = stdout.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..4], ["4", "7", "0.1", "79"], "{stdout}");
+    let (code, _, stderr) = run(&["runs/small", "-k", "7", "--skip-bad", "0"]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("error: too many images cannot be used; give a larger --skip-bad N\n"));
+}
+
 /// The binary measures a run of an older revision as that revision did.
 #[test]
 fn a_run_without_a_format_is_measured() {

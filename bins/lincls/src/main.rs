@@ -36,6 +36,9 @@ struct Args {
     /// Epochs instead of the config's.
     #[arg(long)]
     epochs: Option<u64>,
+    /// Leaves out at most this many images of each split that cannot be used; as the run's config says if not given.
+    #[arg(long, value_name = "N")]
+    skip_bad: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -44,15 +47,17 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut trained = trained_encoder(&args.run, args.device, args.activations)?;
-    let [train, test] = labeled_features(&mut trained)?;
+    let [train, test] = labeled_features(&mut trained, args.skip_bad)?.map(|of| of.features);
     let plan = &trained.plan;
     let mut config = linear_config(&plan.evaluation.linear);
     config.lr = args.lr.unwrap_or(config.lr);
     config.epochs = args.epochs.unwrap_or(config.epochs);
-    let probe = train_linear(&train, train.n_classes().max(test.n_classes()), &config, plan.seed)?;
+    let n_classes = train.n_classes().max(test.n_classes());
+    let probe = train_linear(&train, n_classes, &config, plan.seed, &mut |_, _| ())?;
     let accuracy = linear_accuracy(&probe, &test)?;
-    print_result("step  epochs     lr  accuracy");
+    print_result("step  epochs     lr  images  accuracy");
     let step = trained.model.global_step();
-    print_result(&format!("{step:>4}  {:>6}  {:>5}  {accuracy:>6.2} %", config.epochs, config.lr));
+    let (epochs, lr, n_images) = (config.epochs, config.lr, test.len());
+    print_result(&format!("{step:>4}  {epochs:>6}  {lr:>5}  {n_images:>6}  {accuracy:>6.2} %"));
     Ok(Exit::Done)
 }

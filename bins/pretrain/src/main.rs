@@ -14,7 +14,9 @@ use moco_cli::{
 };
 use moco_config::{LoadedPretrain, load_pretrain, load_stored_pretrain};
 use moco_telemetry::RunLog;
-use moco_train::{ChangedData, Continued, Control, Outcome, RunFolder, SavedRun, Start, pretrain};
+use moco_train::{
+    ChangedData, Continued, Control, Outcome, RunFolder, SavedRun, Start, finished, pretrain,
+};
 
 use crate::args::Args;
 
@@ -40,6 +42,15 @@ fn continued(args: &Args, name: &str, stop: &AtomicBool, log: &RunLog) -> anyhow
     let opened = resume::open(args, name, log)?;
     if args.print_config {
         print_result(&opened.loaded.resolved);
+        return Ok(Exit::Done);
+    }
+    let (plan, resume) = (&opened.loaded.plan, &opened.resume);
+    if opened.extended_from.is_none()
+        && let Some(summary) = finished(plan, &resume.folder, &resume.newest)?
+    {
+        let (path, steps) = (resume.folder.path().display(), summary.steps);
+        let note = format!("{path} is finished after {steps} steps; nothing is left to do");
+        print_result(&format!("{}\n\n{note}", summary_table(&summary)));
         return Ok(Exit::Done);
     }
     let accepts = args.accept_changed_data;
@@ -108,23 +119,30 @@ fn train(
         })?
     };
     console.finish();
+    let print = |summary| {
+        let (table, path) = (summary_table(summary), folder.path().display());
+        log_result(&table);
+        print_result(&format!("\nrun folder: {path}"));
+    };
     match outcome? {
         Outcome::Finished(summary) => {
-            log_result(&summary_table(&summary));
-            print_result(&format!("\nrun folder: {}", folder.path().display()));
+            print(&summary);
             Ok(Exit::Done)
+        }
+        Outcome::PartlyMeasured { summary, error } => {
+            print(&summary);
+            Err(anyhow::Error::new(error).context(
+                "training is finished and saved, but part of the evaluation failed; --resume tries \
+                 again only what is missing",
+            ))
         }
         Outcome::Stopped { global_step, run } => {
             let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let runs = runs_argument(&args.runs);
+            let runs = args.runs_argument();
             console.report(&format!(
                 "saved step {global_step}; continue: cargo xtask pretrain --resume {name}{runs}"
             ));
             Ok(Exit::Saved)
         }
     }
-}
-
-fn runs_argument(runs: &Path) -> String {
-    if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) }
 }

@@ -105,9 +105,11 @@ impl Console {
         }
     }
 
-    /// Whether [`Console::start`] was called.
-    pub(crate) fn is_started(&self) -> bool {
-        self.total > 0
+    /// As [`Console::start`] from 0, but the first line off a terminal comes only after a while: for work that
+    /// another line has announced.
+    pub(crate) fn start_quietly(&mut self, total: u64) {
+        self.start(0, total);
+        self.pace.last = Some((Instant::now(), 0));
     }
 
     /// Moves the bar.

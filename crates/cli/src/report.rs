@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moco_telemetry::{format_bytes, format_count, format_duration};
-use moco_train::{Event, Summary, Trio, format_pace};
+use moco_train::{Event, Failed, ImageCounts, LeftOut, Summary, Trio, format_pace};
 use tracing::Level;
 
 use crate::console::Console;
@@ -15,6 +15,7 @@ pub fn watch<'a>(
 ) -> impl FnMut(&Event<'_>) + Send + 'a {
     let mut announced_stop = false;
     let mut last = String::new();
+    let mut current = String::new();
     move |event| {
         match event {
             Event::Started { global_step, total_steps, .. } => {
@@ -38,6 +39,20 @@ pub fn watch<'a>(
             Event::Evaluating { .. } => {
                 console.finish();
                 console.line(&shown(event));
+            }
+            Event::Measuring { what, done, total, time_left } => {
+                if current != *what {
+                    current = (*what).to_owned();
+                    console.start_quietly(*total);
+                }
+                console.advance(*done);
+                if done < total {
+                    let left = time_left.map(format_duration);
+                    let left = left.map_or(String::new(), |left| format!(", {left} left"));
+                    console.status(*done, &format!("{what}{left}"));
+                } else {
+                    console.finish();
+                }
             }
             _ => console.line(&shown(event)),
         }
@@ -70,23 +85,50 @@ pub fn summary_table(summary: &Summary) -> String {
         summary.images_per_second,
         format_duration(Duration::from_secs_f64(summary.wall_seconds.max(0.0))),
     );
+    let notes = notes(summary);
     if [&summary.knn, &summary.linear].into_iter().all(|trio| *trio == Trio::default()) {
-        return format!("no accuracy was measured; {cost}");
+        let none = format!("no accuracy was measured; {cost}");
+        return [vec![none], notes].concat().join("\n");
     }
     let (n_neighbors, temperature) = (summary.knn_n_neighbors, summary.knn_temperature);
-    [
+    let table = vec![
         format!("{:<16} {:>8} {:>8}", "accuracy in %", "kNN", "linear"),
         row("raw pixels", |trio| trio.pixels),
         row("random encoder", |trio| trio.random),
         row("trained encoder", |trio| trio.trained),
         String::new(),
         format!("kNN: {n_neighbors} neighbors, temperature {temperature}; {cost}"),
-    ]
-    .join("\n")
+    ];
+    [table, notes].concat().join("\n")
+}
+
+/// What the accuracies are of, and what is not among them.
+fn notes(summary: &Summary) -> Vec<String> {
+    let mut notes = Vec::new();
+    let images = &summary.images;
+    if let Some(counts) = images.trained.or(images.random).or(images.pixels) {
+        let ImageCounts { train, test, skipped } = counts;
+        let [train, test] = [train, test].map(format_count);
+        let skipped = match skipped {
+            0 => String::new(),
+            n => format!("; {n} more could not be used (bad_samples.txt)"),
+        };
+        notes.push(format!("of {test} test images, with {train} training images{skipped}"));
+    }
+    for LeftOut { extractor, reason } in &summary.left_out {
+        notes.push(format!("left out: {}: {reason}", extractor.name()));
+    }
+    for Failed { extractor, measure, reason } in &summary.failed {
+        let of = measure.map_or(String::new(), |measure| format!("{} of the ", measure.name()));
+        notes.push(format!("failed: {of}{}: {reason}", extractor.name()));
+    }
+    notes
 }
 
 #[cfg(test)]
 mod tests {
+    use moco_train::{Extractor, Measure};
+
     use super::*;
 
     fn summary() -> Summary {
@@ -95,6 +137,10 @@ mod tests {
             knn_n_neighbors: 200,
             knn_temperature: 0.1,
             linear: Trio { pixels: None, random: Some(28.0), trained: Some(80.0) },
+            images: Trio::default(),
+            failed: Vec::new(),
+            left_out: Vec::new(),
+            evaluate: None,
             steps: 1500,
             images_per_second: 812.4,
             wall_seconds: 192.0,
@@ -105,6 +151,27 @@ mod tests {
             parent: None,
             extensions: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_missing_stands_below_the_table() {
+        let mut summary = summary();
+        let counts = ImageCounts { train: 5000, test: 999, skipped: 3 };
+        summary.images.trained = Some(counts);
+        let reason = || "it is too large".to_owned();
+        summary.left_out.push(LeftOut { extractor: Extractor::Pixels, reason: reason() });
+        for (extractor, measure) in
+            [(Extractor::Trained, Some(Measure::Linear)), (Extractor::Random, None)]
+        {
+            summary.failed.push(Failed { extractor, measure, reason: reason() });
+        }
+        let expected = "
+of 999 test images, with 5 000 training images; 3 more could not be used (bad_samples.txt)
+left out: raw pixels: it is too large
+failed: linear classifier of the trained encoder: it is too large
+failed: random encoder: it is too large";
+        let table = summary_table(&summary);
+        assert!(table.ends_with(expected), "{table}");
     }
 
     #[test]

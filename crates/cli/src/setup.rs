@@ -1,15 +1,16 @@
 //! What a config and a checkpoint name, opened with a bar on the terminal while data is prepared.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use moco_config::{LoadedPretrain, load_pretrain_text};
-use moco_evaluate::FeatureSet;
 use moco_feed::Placement;
 use moco_ops::Precision;
+use moco_telemetry::{format_duration, time_left};
 use moco_train::{
-    Components, DataAccess, Rejected, SavedRun, Sources, TrainError, TrainedEncoder, open_sources,
-    training_recipe,
+    Components, DataAccess, DataFault, Encoded, OnBadSample, Rejected, SavedRun, Sources,
+    TrainError, TrainedEncoder, open_sources, training_recipe,
 };
 
 use crate::console::Console;
@@ -40,13 +41,16 @@ pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
 /// Opens data with a bar on standard error while it is drawn or indexed.
 fn with_bar<T>(open: impl FnOnce(DataAccess<'_>) -> Result<T, TrainError>) -> anyhow::Result<T> {
     let mut console = Console::detect();
+    let (mut current, mut began) = (String::new(), Instant::now());
     let mut preparing = |what: &str, done: u64, total: u64| {
-        if !console.is_started() {
+        if current != what {
+            (current, began) = (what.to_owned(), Instant::now());
             tracing::info!("preparing the data: {total} {what}");
             console.start(0, total);
         }
         console.advance(done);
-        console.status(done, what);
+        let left = time_left(began.elapsed(), done, total).map(format_duration);
+        console.status(done, &left.map_or(what.to_owned(), |left| format!("{what}, {left} left")));
     };
     let open_store = |address: &str| Ok(open_store(address)?);
     let opened = open(DataAccess { open_store: &open_store, preparing: &mut preparing });
@@ -83,12 +87,60 @@ pub fn warn_of_rejected(rejected: &[Rejected], console: &Console) {
     }
 }
 
-/// A trained encoder's features of its config's training and test images.
+/// A trained encoder's features of its config's training and test images, in this order. Images that cannot be
+/// used are left out up to `skip_bad` of each split, if it is given, and otherwise as the config says; each is
+/// named on standard error.
 ///
 /// # Errors
 /// If the images have no labels, or cannot be read.
-pub fn labeled_features(trained: &mut TrainedEncoder) -> anyhow::Result<[FeatureSet; 2]> {
-    with_bar(|access| trained.labeled_features(access))
+pub fn labeled_features(
+    trained: &mut TrainedEncoder,
+    skip_bad: Option<u64>,
+) -> anyhow::Result<[Encoded; 2]> {
+    if let Some(budget) = skip_bad {
+        trained.plan.on_bad_sample = OnBadSample::Skip { budget };
+    }
+    let encoded = with_bar(|access| trained.labeled_features(access));
+    let encoded = encoded.map_err(|error| match error.downcast::<TrainError>() {
+        Ok(error) => with_advice(error),
+        Err(error) => error,
+    })?;
+    let console = Console::detect();
+    for (split, encoded) in ["training", "test"].into_iter().zip(&encoded) {
+        for sample in &encoded.bad_samples {
+            console.line(&format!("skipped: {sample}"));
+        }
+        let Encoded { features, bad_samples, n_unlabeled, .. } = encoded;
+        let without = |n: u64, what: &str| match n {
+            0 => String::new(),
+            n => format!(", {n} {what}"),
+        };
+        console.line(&format!(
+            "{} {split} images{}{}",
+            features.len(),
+            without(bad_samples.len() as u64, "skipped"),
+            without(*n_unlabeled, "without a label"),
+        ));
+    }
+    Ok(encoded)
+}
+
+/// What to do about an image that cannot be used.
+fn with_advice(error: TrainError) -> anyhow::Error {
+    let (is_of_image, is_over) = match &error {
+        TrainError::Feed(source) => (DataFault::of(source) == DataFault::Image, false),
+        TrainError::BadSampleBudget { .. } => (true, true),
+        _ => (false, false),
+    };
+    let error = anyhow::Error::new(error);
+    match (is_of_image, is_over) {
+        (true, true) => error.context("too many images cannot be used; give a larger --skip-bad N"),
+        (true, false) => error.context(
+            "an image cannot be used; repair or remove it, or leave out up to N such images of each \
+             split by --skip-bad N",
+        ),
+        (false, _) => error,
+    }
 }
 
 /// A name for a new run: the next free number and the name of the config.

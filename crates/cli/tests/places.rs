@@ -245,7 +245,9 @@ fn archives_of_imagenet_are_both_splits() {
     assert_eq!(
         error.to_string(),
         format!(
-            "archive {} has 2 classes, not the 1 of ILSVRC2012_img_train.tar; download both again",
+            "the test images in {} have 2 classes that the training images lack: \"n02100735\", \
+             \"n02119789\"; the training images have 1: \"n00000001\"; classes are matched by name: remove \
+             or rename those folders, or add training images of these classes",
             missing.display()
         )
     );

@@ -1,6 +1,6 @@
 //! The keys that a resume may change.
 
-/// Keys that a resumed run may change, since they do not change what is computed; images that moved are compared
+/// Keys that a resumed run may change, since they do not change what is trained; images that moved are compared
 /// with those of the checkpoint. `x.*` is the whole section.
 pub const RESUME_MAY_CHANGE: &[&str] = &[
     "run.cuda_graph",
@@ -17,4 +17,5 @@ pub const RESUME_MAY_CHANGE: &[&str] = &[
     "data.on_bad_sample",
     "data.bad_sample_budget",
     "monitor.*",
+    "evaluate.*",
 ];

@@ -38,13 +38,16 @@ pub enum EvaluateError {
     },
     /// The classifier diverged.
     #[error(
-        "the linear classifier's loss is {loss} in epoch {epoch}; hint: lower evaluate.linear_lr"
+        "the linear classifier's loss is {loss} in epoch {epoch} with learning rate {lr:?}; a lower one: \
+         pretrain --resume RUN --set evaluate.linear_lr=…, or lincls RUN --lr …"
     )]
     Diverged {
         /// Epoch, from 0.
         epoch: u64,
         /// The loss.
         loss: f64,
+        /// The learning rate at the start.
+        lr: f64,
     },
     /// candle failed.
     #[error("{what}: {source}")]

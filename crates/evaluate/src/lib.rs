@@ -4,7 +4,7 @@
 //! [`LinearProbe`] on one and [`linear_accuracy`] measures it on another.
 //!
 //! Features come in as plain numbers ([`FeatureSet`]), so the same code measures raw pixels, a random
-//! encoder and a trained one. How they are computed from images is the business of `moco-train`. What is
+//! encoder and a trained one. Beside the two sets, only blocks of them are held in memory. How they are computed from images is the business of `moco-train`. What is
 //! counted in the end, [`top_k_correct`] and [`knn_vote`], works on slices:
 //!
 //! ```
@@ -20,9 +20,11 @@
 mod error;
 mod features;
 mod measures;
+mod progress;
 
 pub use error::EvaluateError;
 pub use features::{
     FeatureSet, KnnConfig, LinearConfig, LinearProbe, knn_accuracy, linear_accuracy, train_linear,
 };
 pub use measures::{knn_vote, nearest, top_k_correct};
+pub use progress::Progress;

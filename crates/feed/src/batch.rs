@@ -38,8 +38,10 @@ impl U8Batch {
         let n_views = samples.first().map_or(0, |sample| sample.views.len());
         let views = (0..n_views)
             .map(|view| {
-                let at_place =
-                    |place| &samples[pairing.place_of(view, place, samples.len())].views[view];
+                let at_place = |place| {
+                    let place = pairing.place_of(view, place, samples.len());
+                    &usable(samples, place).views[view]
+                };
                 let images = || (0..samples.len()).map(at_place);
                 // Whole images at a time: byte by byte this stage would hold a GPU up.
                 let pixels: Vec<&[u8]> = images().map(|view| view.image.pixels()).collect();
@@ -71,6 +73,13 @@ impl U8Batch {
     }
 }
 
+/// The sample at a place; instead of one that is bad itself the next one that is not, if there is any, so that
+/// the statistics of a batch are those of images.
+fn usable(samples: &[AugmentedSample], place: usize) -> &AugmentedSample {
+    let mut from_here = samples[place..].iter().chain(&samples[..place]);
+    from_here.find(|sample| !sample.is_bad()).unwrap_or(&samples[place])
+}
+
 /// A batch whose views may still be on their way to the device.
 pub(crate) struct UploadingBatch {
     views: Vec<ArrivingImages>,
@@ -86,7 +95,7 @@ pub struct DeviceBatch {
     /// Index of each sample.
     pub sample_indices: Vec<u64>,
     /// The samples that could not be used. In training others took their places; in an evaluation the rows
-    /// of these indices are black, and the caller drops them.
+    /// of these indices show other images of the batch, or black, and the caller drops them.
     pub bad_samples: Vec<BadSample>,
 }
 
@@ -161,5 +170,29 @@ mod tests {
         let blur = |sigma| vec![ImageStep::Blur { sigma }];
         assert_eq!(batch.views[1].steps, [blur(1.0), blur(2.0), blur(0.0)]);
         assert_eq!(batch.views[0].steps, [vec![], vec![], vec![]]);
+    }
+
+    #[test]
+    fn a_bad_image_has_the_view_of_the_next_good_one() {
+        let first_of_query = |bad: &[usize]| -> Vec<u8> {
+            let mut samples = samples();
+            for at in bad {
+                let sample_index = samples[*at].sample_index;
+                let [path, reason] = ["x.jpg", "it is cut"].map(str::to_owned);
+                samples[*at].bad_samples.push(BadSample { sample_index, path, reason });
+            }
+            let batch = U8Batch::collate(&samples, Pairing::SameImage, FinishOn::Cpu);
+            assert_eq!((batch.bad_samples.len(), batch.sample_indices), (bad.len(), vec![0, 1, 2]));
+            batch.views[0].pixels.chunks(3).map(|rgb| rgb[0]).collect()
+        };
+        for (bad, expected) in [
+            (&[][..], [0, 1, 2]),
+            (&[0], [1, 1, 2]),
+            (&[2], [0, 1, 0]),
+            (&[1, 2], [0, 0, 0]),
+            (&[0, 1, 2], [0, 1, 2]),
+        ] {
+            assert_eq!(first_of_query(bad), expected, "{bad:?}");
+        }
     }
 }

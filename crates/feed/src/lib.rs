@@ -12,6 +12,7 @@ mod error;
 mod finish;
 mod order;
 mod plan;
+mod selection;
 mod stages;
 mod views;
 
@@ -21,5 +22,6 @@ pub use error::FeedError;
 pub use finish::image_steps;
 pub use order::TrainingOrder;
 pub use plan::{FinishOn, InputPlan, Pairing, Placement, WorkerPlan};
+pub use selection::Selection;
 pub use stages::ViewStages;
 pub use views::{decode, view_streams};

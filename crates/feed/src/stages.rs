@@ -12,6 +12,7 @@ use crate::batch::{DeviceBatches, U8Batch, UploadingBatch};
 use crate::error::FeedError;
 use crate::order::TrainingOrder;
 use crate::plan::{FinishOn, InputPlan, Pairing, Placement, WorkerPlan};
+use crate::selection::Selection;
 use crate::views::{AugmentedSample, evaluation_view, training_views, view_streams};
 
 /// Encoded samples that wait between readers and decoders, per lane.
@@ -79,10 +80,11 @@ impl ViewStages {
         self.start(source, slots, draw, order.batch_size)
     }
 
-    /// A feed of single views, without randomness, of the first `n_samples` in order, each once. The last
-    /// batch is filled up with repetitions of the last sample; the caller drops them. A sample that is skipped
-    /// has a black view and is among the batch's [`bad_samples`](crate::DeviceBatch::bad_samples); counting
-    /// it and dropping its row is up to the caller.
+    /// A feed of single views, without randomness, of the images of `selection` in its order, each once. The
+    /// last batch is filled up with repetitions of the last sample; the caller drops them. A sample that is
+    /// skipped has the view of another one of its batch (or a black one, where there is none) and is among the
+    /// batch's [`bad_samples`](crate::DeviceBatch::bad_samples); counting it and dropping its row is up to the
+    /// caller.
     ///
     /// # Errors
     /// If a thread cannot start, or the device cannot take uploads.
@@ -90,11 +92,11 @@ impl ViewStages {
         &self,
         source: &Arc<dyn Source>,
         augmentation: Arc<dyn Augmentation>,
-        n_samples: u64,
+        selection: Selection,
         batch_size: usize,
         on_bad_sample: OnBadSample,
     ) -> Result<DeviceBatches, FeedError> {
-        let side = self.input.image_size;
+        let (side, n_images) = (self.input.image_size, selection.len());
         let draw = move |slot: Slot, read: ReadSample| -> Result<AugmentedSample, FeedError> {
             let sample_index = slot.sample_index;
             let view = read.map_err(FeedError::from);
@@ -102,7 +104,7 @@ impl ViewStages {
                 view.and_then(|read| evaluation_view(read, augmentation.as_ref(), sample_index));
             if let Some(bad_sample) = skipped(&view, slot, on_bad_sample) {
                 // Its repetitions at the end are in the batch of the sample itself, which names it.
-                let bad_samples = Vec::from_iter((slot.position < n_samples).then_some(bad_sample));
+                let bad_samples = Vec::from_iter((slot.position < n_images).then_some(bad_sample));
                 return Ok(AugmentedSample {
                     sample_index,
                     views: vec![black(side)?],
@@ -111,10 +113,9 @@ impl ViewStages {
             }
             Ok(AugmentedSample { sample_index, views: vec![view?], bad_samples: Vec::new() })
         };
-        let filled = n_samples.next_multiple_of(batch_size as u64);
+        let filled = n_images.next_multiple_of(batch_size as u64);
         let slots = (0..filled).map(move |position| {
-            let sample_index = position.min(n_samples.saturating_sub(1));
-            Ok(Slot { epoch: 0, position, sample_index })
+            Ok(Slot { epoch: 0, position, sample_index: selection.at(position) })
         });
         let input = InputPlan {
             pairing: Pairing::SameImage,

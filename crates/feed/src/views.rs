@@ -17,6 +17,13 @@ pub(crate) struct AugmentedSample {
     pub(crate) bad_samples: Vec<BadSample>,
 }
 
+impl AugmentedSample {
+    /// Whether it could not be used itself, so that its views stand for nothing.
+    pub(crate) fn is_bad(&self) -> bool {
+        self.bad_samples.iter().any(|bad| bad.sample_index == self.sample_index)
+    }
+}
+
 /// The randomness of the two views of an image in an epoch, the query's first.
 #[must_use]
 pub fn view_streams(seed: Seed, epoch: u32, sample_index: u64) -> [Stream; 2] {

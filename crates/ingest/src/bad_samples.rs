@@ -70,10 +70,7 @@ impl BadSamples {
     /// # Errors
     /// If there are more than the policy allows; that one is listed too, and not counted.
     pub fn admit(&mut self, sample: &BadSample) -> Result<u64, OverBudget> {
-        let line = format!("{}\t{}", escaped(&sample.path), escaped(&sample.reason));
-        if self.lines.insert(line) {
-            self.is_saved = false;
-        }
+        self.list(sample);
         let budget = match self.policy {
             OnBadSample::Fail => 0,
             OnBadSample::Skip { budget } => budget,
@@ -84,6 +81,14 @@ impl BadSamples {
         }
         self.n_met = n_bad_samples;
         Ok(n_bad_samples)
+    }
+
+    /// Lists one without counting it: the count is that of a run's training, and evaluations meet images again.
+    pub fn list(&mut self, sample: &BadSample) {
+        let line = format!("{}\t{}", escaped(&sample.path), escaped(&sample.reason));
+        if self.lines.insert(line) {
+            self.is_saved = false;
+        }
     }
 
     /// How many were met, those before a resume included; an image counts each time.

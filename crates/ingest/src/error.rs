@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{bad_sample::BadSample, split::Split};
+use crate::{
+    bad_sample::BadSample,
+    listed::{counted, listed},
+    split::Split,
+};
 
 /// How a user gets a sound copy of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +317,20 @@ pub enum IngestError {
         path: PathBuf,
         /// The reason.
         problem: &'static str,
+    },
+    /// Test images of classes that the training images lack.
+    #[error(
+        "the test images in {} have {} that the training images lack: {}; the training images have {}: {}; \
+         classes are matched by name: remove or rename those folders, or add training images of these classes",
+        path.display(), counted(unknown), listed(unknown), known.len(), listed(known)
+    )]
+    UnknownClasses {
+        /// Where the test images are.
+        path: PathBuf,
+        /// The classes that only they have.
+        unknown: Vec<String>,
+        /// The classes of the training images.
+        known: Vec<String>,
     },
     /// An archive that is not the one that was expected.
     #[error("archive {} {problem}; {hint}", path.display())]

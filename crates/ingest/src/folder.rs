@@ -17,7 +17,8 @@ use crate::{
 
 /// `class/name.JPEG`: classes sorted by name, and within a class the files by folder and name.
 ///
-/// Files that are no images are passed over, as torchvision does. Images of a format that is not decoded
+/// Files that are no images are passed over, as torchvision does. Hidden folders and those of systems, such
+/// as `.ipynb_checkpoints`, `@eaDir` and `lost+found`, are no classes, unlike there. Images of a format that is not decoded
 /// here are an error, because leaving them out would number the others differently.
 #[derive(Debug)]
 pub struct ImageFolder {
@@ -34,7 +35,7 @@ impl ImageFolder {
     pub fn open(root: &Path) -> Result<Self, IngestError> {
         let mut classes: Vec<String> = Vec::new();
         for (name, path) in entries(root)? {
-            if inspect(&path)?.is_dir() {
+            if !is_of_system(&name) && inspect(&path)?.is_dir() {
                 classes.push(name);
             }
         }
@@ -98,6 +99,10 @@ impl Source for ImageFolder {
     fn n_classes(&self) -> Option<u32> {
         u32::try_from(self.classes.len()).ok()
     }
+
+    fn class_names(&self) -> &[String] {
+        &self.classes
+    }
 }
 
 /// Opens an image that was listed. What is no regular file by now is not opened: a pipe would wait for
@@ -125,6 +130,7 @@ fn list(
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         let found = inspect(&path)?;
         match promise(extension) {
+            _ if is_of_system(&name) && found.is_dir() => {}
             _ if found.is_dir() => list(&path, &format!("{folder}/{name}"), files)?,
             // A file that is too large for the index is too large to be read, which says so.
             Promise::Image => {
@@ -151,6 +157,23 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, IngestError> {
         }
     }
     Ok(found)
+}
+
+/// Whether a folder of this name holds what a system or a program keeps beside images: hidden folders, and
+/// those of file servers, archives, trash and file systems.
+fn is_of_system(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "@Recently-Snapshot",
+        "@Recycle",
+        "@eaDir",
+        "System Volume Information",
+        "__MACOSX",
+        "lost+found",
+    ];
+    name.starts_with('.') || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Follows links, as torchvision does.
@@ -212,6 +235,31 @@ mod tests {
         }
         let message = set.read(7).unwrap_err().to_string();
         assert_eq!(message, "sample 7 was asked for, but the data set has 7");
+    }
+
+    #[test]
+    fn hidden_and_system_folders_are_no_classes() {
+        let set = |files: &[&str]| ImageFolder::open(folder(files).path()).unwrap();
+        let plain = set(&["a/1.jpg", "b/2.jpg", "b/deep/3.jpg"]);
+        for of_system in [
+            ".ipynb_checkpoints",
+            ".git",
+            "@eaDir",
+            "lost+found",
+            "__MACOSX",
+            "$RECYCLE.BIN",
+            "System Volume Information",
+            "#recycle",
+        ] {
+            // At the top with and without images, and within a class.
+            let [top, deep] = ["1.jpg", "b/1.jpg"].map(|rest| format!("{of_system}/{rest}"));
+            let [empty, inner] =
+                [format!("{of_system}/x.txt"), format!("b/{of_system}/4-checkpoint.jpg")];
+            let set = set(&["a/1.jpg", "b/2.jpg", "b/deep/3.jpg", &top, &deep, &empty, &inner]);
+            assert_eq!(set.classes(), ["a", "b"], "{of_system}");
+            assert_eq!(set.index, plain.index, "{of_system}");
+        }
+        assert_eq!(set(&["@home/1.jpg", "lost/1.jpg"]).classes(), ["@home", "lost"]);
     }
 
     #[test]

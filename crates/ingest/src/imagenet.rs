@@ -142,6 +142,10 @@ impl Source for ImageNet {
     fn n_classes(&self) -> Option<u32> {
         u32::try_from(self.classes.len()).ok()
     }
+
+    fn class_names(&self) -> &[String] {
+        &self.classes
+    }
 }
 
 /// Name, offset and length of each member that matters, sorted by name.

@@ -50,6 +50,8 @@ mod error;
 mod folder;
 mod imagenet;
 mod index;
+mod labels;
+mod listed;
 mod manifest;
 mod mat;
 #[cfg(feature = "remote")]
@@ -74,6 +76,7 @@ pub use digest::{DataDigest, Parts};
 pub use error::{IngestError, Remedy};
 pub use folder::ImageFolder;
 pub use imagenet::{ImageNet, Progress};
+pub use labels::with_labels_of;
 pub use manifest::{Manifest, ShardEntry};
 #[cfg(feature = "remote")]
 pub use remote::{Patience, Remote, S3Access};

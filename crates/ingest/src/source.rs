@@ -36,6 +36,12 @@ pub trait Source: Send + Sync {
     /// Number of classes; `None` where the data set is not labeled.
     fn n_classes(&self) -> Option<u32>;
 
+    /// Names of the classes in the order of the labels; none where classes have only numbers. Labels of two
+    /// sources with names mean the same class only if its name is the same.
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
     /// Samples of each part that is read faster as a whole, for [`crate::Sampler::windowed`].
     fn shard_sizes(&self) -> Vec<u64> {
         vec![self.len()]

@@ -28,6 +28,8 @@ pub enum Purpose {
     LinearProbe = 7,
     /// The substitute for a sample that cannot be used; `index` is the position, `view` the attempt.
     Substitute = 8,
+    /// A part of a source that stands for all of it; `index` is its use.
+    Subset = 9,
     /// The files that decoded pictures are compared on; `index` is the file.
     DecodeCampaign = 10,
 }

@@ -31,5 +31,5 @@ pub use error::TelemetryError;
 pub use format::{format_bytes, format_count, format_duration};
 pub use log::{RunLog, RunLogWriter, start_log};
 pub use memory::peak_memory_bytes;
-pub use meters::{Eta, Throughput};
+pub use meters::{Eta, Throughput, time_left};
 pub use metrics::{MetricsWriter, Truncated, truncate_after};

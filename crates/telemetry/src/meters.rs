@@ -61,6 +61,13 @@ fn rate(n: u64, time: Duration) -> Option<f64> {
     (!time.is_zero()).then(|| n / time.as_secs_f64())
 }
 
+/// The time that the rest of some work takes at the pace so far; none before there is a pace.
+#[must_use]
+pub fn time_left(elapsed: Duration, done: u64, total: u64) -> Option<Duration> {
+    let rest = rate(total.saturating_sub(done), Duration::from_secs(1))? / rate(done, elapsed)?;
+    Duration::try_from_secs_f64(rest).ok()
+}
+
 /// The time that is left until a run has done all its steps.
 ///
 /// The first steps are slow (buffers are allocated, caches are cold, the pipeline fills), so the first
@@ -125,6 +132,18 @@ mod tests {
 
     fn secs(n: f64) -> Duration {
         Duration::from_secs_f64(n)
+    }
+
+    #[test]
+    fn the_rest_takes_as_long_as_what_is_done() {
+        for (elapsed, done, total, expected) in [
+            (10.0, 1, 4, Some(secs(30.0))),
+            (10.0, 4, 4, Some(secs(0.0))),
+            (0.0, 1, 4, None),
+            (10.0, 0, 4, None),
+        ] {
+            assert_eq!(time_left(secs(elapsed), done, total), expected, "{done} of {total}");
+        }
     }
 
     #[test]

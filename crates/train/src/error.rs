@@ -237,7 +237,8 @@ pub enum DataFault {
 
 impl DataFault {
     /// What an error of a feed says.
-    pub(crate) fn of(error: &FeedError) -> Self {
+    #[must_use]
+    pub fn of(error: &FeedError) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
             let of_feed = error.downcast_ref().and_then(|error: &FeedError| error.bad_sample(0));

@@ -13,8 +13,12 @@ use serde::Serialize;
 use tracing::Level;
 
 use crate::difference::Difference;
-use crate::summary::{Extension, Parent};
+use crate::measure::BankSize;
+use crate::summary::{Extension, Extractor, Parent};
 use crate::verdict::{write_alarm, write_phase};
+
+/// Called on every event.
+pub(crate) type Observe<'a> = &'a mut (dyn FnMut(&Event<'_>) + Send);
 
 /// Something happened. Its text is one line, that of an alarm two, without the level.
 #[derive(Debug)]
@@ -69,7 +73,13 @@ pub enum Event<'a> {
         global_step: u64,
         /// Accuracy in percent.
         knn: f64,
+        /// Test images that it is the accuracy of.
+        n_test: u64,
+        /// Images of the bank and the test images that could not be used.
+        n_skipped: u64,
     },
+    /// The kNN monitor ran for the first time: what its bank is a sample of.
+    Bank(BankSize),
     /// A checkpoint is durable or on its way to the disk.
     Saving {
         /// Steps done.
@@ -134,8 +144,26 @@ pub enum Event<'a> {
     },
     /// The final evaluation starts this part.
     Evaluating {
-        /// Pixels, random encoder or trained encoder.
+        /// Trained encoder, random encoder or raw pixels.
         what: &'static str,
+    },
+    /// The final evaluation is so far.
+    Measuring {
+        /// The part of it.
+        what: &'a str,
+        /// How much is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+        /// Time for the rest of this part.
+        time_left: Option<Duration>,
+    },
+    /// The final evaluation leaves something out.
+    LeftOut {
+        /// Whose features.
+        extractor: Extractor,
+        /// Why.
+        reason: &'a str,
     },
 }
 
@@ -170,7 +198,7 @@ impl Event<'_> {
             | Self::DataCompared(DataComparison::Accepted { .. })
             | Self::BitsVary { .. }
             | Self::ChosenAnew { .. } => Level::WARN,
-            Self::Stepped { .. } => Level::TRACE,
+            Self::Stepped { .. } | Self::Measuring { .. } => Level::TRACE,
             _ => Level::INFO,
         }
     }
@@ -226,7 +254,20 @@ impl fmt::Display for Event<'_> {
             }
             Self::Phase { loss, health } => write_phase(f, *loss, health),
             Self::Alarm { global_step, finding } => write_alarm(f, *global_step, finding),
-            Self::Monitor { global_step, knn } => write!(f, "step {global_step}: kNN {knn:.1} %"),
+            Self::Monitor { global_step, knn, n_test, n_skipped } => {
+                write!(f, "step {global_step}: kNN {knn:.1} %")?;
+                match n_skipped {
+                    0 => Ok(()),
+                    n => write!(f, " of {n_test} test images; skipped {n} bad images"),
+                }
+            }
+            Self::Bank(BankSize { n_images, of_images, n_classes, of_classes }) => {
+                write!(f, "bank {n_images} of {of_images}, {n_classes} of {of_classes} classes")
+            }
+            Self::Measuring { what, done, total, .. } => write!(f, "{done}/{total}  {what}"),
+            Self::LeftOut { extractor, reason } => {
+                write!(f, "the {} is left out: {reason}", extractor.name())
+            }
             Self::Saving { global_step } => write!(f, "step {global_step}: saving a checkpoint"),
             Self::Stages { epoch, bottleneck, .. } => {
                 write!(f, "epoch {epoch}: the bottleneck was {}", bottleneck.unwrap_or("none"))

@@ -8,6 +8,7 @@
 mod components;
 mod difference;
 mod error;
+mod evaluation;
 mod event;
 mod features;
 mod identity;
@@ -28,10 +29,11 @@ mod verdict;
 pub use components::{Components, build_encoder, training_recipe};
 pub use difference::{Acceptance, Difference};
 pub use error::{DataFault, ErrorKind, TrainError};
+pub use evaluation::finished;
 pub use event::{DataComparison, Event, LogLine, format_pace};
-pub use features::{encode, placement_of};
+pub use features::{Encoded, encode, placement_of};
 pub use identity::RunId;
-pub use measure::{Labeled, Measured, evaluation_recipe, linear_config};
+pub use measure::{BankSize, Labeled, evaluation_recipe, linear_config};
 // What a plan is made of, and what events and errors hold.
 pub use moco_feed::{FeedError, FinishOn, InputPlan, Pairing, WorkerPlan};
 pub use moco_ingest::{BadSample, OnBadSample};
@@ -48,5 +50,7 @@ pub use sources::{
     open_sources,
 };
 pub use start::{ChangedData, Continued, Start};
-pub use summary::{Extension, Parent, Summary, Trio};
+pub use summary::{
+    Extension, Extractor, Failed, ImageCounts, LeftOut, Measure, Parent, Settings, Summary, Trio,
+};
 pub use trained::TrainedEncoder;

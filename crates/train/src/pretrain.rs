@@ -11,13 +11,14 @@ use moco::{
 };
 use moco_feed::{DeviceBatches, FeedError};
 use moco_ingest::{BadSample, BadSamples, OverBudget, Source};
-use moco_ops::{convolution_choices, peak_device_memory_bytes, varying_convolutions};
+use moco_ops::{convolution_choices, varying_convolutions};
 use moco_optim::Progress;
 use moco_pipeline::{Sink, StageReport, bottleneck};
-use moco_telemetry::{MetricsWriter, peak_memory_bytes};
+use moco_telemetry::MetricsWriter;
 
 use crate::components::{Components, build_model};
 use crate::error::{DataFault, TrainError};
+use crate::evaluation::{Encoders, Evaluation};
 use crate::event::{Event, LogLine};
 use crate::features::placement_of;
 use crate::identity::{DataOrigin, Origin};
@@ -28,7 +29,7 @@ use crate::run_folder::{BAD_SAMPLES, RunFolder};
 use crate::run_state::RunState;
 use crate::snapshot::{self, Snapshot};
 use crate::start::{Start, Starting};
-use crate::summary::{Summary, Trio};
+use crate::summary::Summary;
 use crate::tally::{StepContext, StepRange, Tally};
 
 /// Log lines that wait for the metrics writer.
@@ -57,10 +58,17 @@ impl std::fmt::Debug for Control<'_> {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub enum Outcome {
-    /// All steps were done.
+    /// All steps were done, and all was measured that the plan asks for.
     Finished(Box<Summary>),
+    /// All steps were done and saved, but parts of the evaluation failed. A resume tries only these again.
+    PartlyMeasured {
+        /// What is there, and each failure.
+        summary: Box<Summary>,
+        /// The first failure.
+        error: TrainError,
+    },
     /// It was asked to stop; the checkpoint is durable.
     Stopped {
         /// Steps done.
@@ -109,6 +117,8 @@ pub fn pretrain(
         n_images,
         n_parameters: random.params().parameters().map(|(_, t)| t.elem_count()).sum(),
     });
+    // A resume may be there only for what is missing of the evaluation.
+    let was_trained = model.global_step() >= total_steps;
     let order = order.after_steps(model.global_step());
     let stages = plan.view_stages(placement);
     let batches = stages.training(&sources.train, augmentation, &order, plan.on_bad_sample)?;
@@ -138,6 +148,7 @@ pub fn pretrain(
         origin: &begun.origin,
         alarms: BTreeSet::new(),
         phases: BTreeSet::new(),
+        reported_bank: false,
         pending: Vec::new(),
         epoch_meters: Vec::new(),
     };
@@ -155,36 +166,25 @@ pub fn pretrain(
         let global_step = model.global_step();
         return Ok(Outcome::Stopped { global_step, run: folder.path().to_owned() });
     }
-    let mut summary = Summary {
-        knn: Trio::default(),
-        knn_n_neighbors: plan.evaluation.knn.n_neighbors,
-        knn_temperature: plan.evaluation.knn.temperature,
-        linear: Trio::default(),
-        steps: model.global_step(),
-        images_per_second,
-        wall_seconds: 0.0,
-        peak_memory_bytes: None,
-        peak_device_memory_bytes: None,
-        final_checkpoint: format!("checkpoints/step-{:010}.safetensors", model.global_step()),
-        run_id: Some(folder.id().to_string()),
-        parent: begun.origin.parent.clone(),
-        extensions: begun.origin.extensions.clone(),
-    };
-    if let (true, Some(evaluator)) = (plan.evaluation.at_end, &evaluator) {
-        let _span = tracing::debug_span!("evaluation").entered();
-        control.report(&Event::Evaluating { what: "pixels" });
-        summary.put(|trio| &mut trio.pixels, evaluator.pixels()?);
-        control.report(&Event::Evaluating { what: "random encoder" });
-        summary.put(|trio| &mut trio.random, evaluator.random_encoder(random.as_mut())?);
-        control.report(&Event::Evaluating { what: "trained encoder" });
-        let trained = model.encoder_q_mut().encoder_mut();
-        summary.put(|trio| &mut trio.trained, evaluator.encoder(trained)?);
+    let (global_step, run_id) = (model.global_step(), folder.id().to_string());
+    let mut summary = Summary::new(&plan.evaluation, global_step, images_per_second);
+    let mut seconds_before = seconds_before;
+    if was_trained && let Some(old) = folder.summary(global_step)? {
+        seconds_before = old.wall_seconds.max(seconds_before);
+        summary = old.under(&plan.evaluation);
     }
-    summary.wall_seconds = seconds_before + started.elapsed().as_secs_f64();
-    summary.peak_memory_bytes = peak_memory_bytes().ok();
-    summary.peak_device_memory_bytes = peak_device_memory_bytes(&device)?;
-    folder.write_summary(&summary)?;
-    Ok(Outcome::Finished(Box::new(summary)))
+    summary.run_id = Some(run_id);
+    (summary.parent, summary.extensions) =
+        (begun.origin.parent.clone(), begun.origin.extensions.clone());
+    let evaluator = evaluator.as_ref();
+    let evaluation =
+        Evaluation { plan, folder, evaluator, device: &device, started, seconds_before, summary };
+    let trained = model.encoder_q_mut().encoder_mut();
+    let encoders = Encoders { trained, random: random.as_mut() };
+    Ok(match evaluation.run(encoders, control.observe)? {
+        (summary, None) => Outcome::Finished(Box::new(summary)),
+        (summary, Some(error)) => Outcome::PartlyMeasured { summary: Box::new(summary), error },
+    })
 }
 
 /// One process's share of a run.
@@ -209,6 +209,7 @@ struct Session<'a> {
     alarms: BTreeSet<Alarm>,
     /// Those that were reported.
     phases: BTreeSet<Phase>,
+    reported_bank: bool,
     /// Statistics that were not read yet.
     pending: Vec<PendingStep>,
     /// Totals of the data stages at the start of the epoch.
@@ -421,12 +422,30 @@ impl Session<'_> {
         control: &mut Control<'_>,
     ) -> Result<(), TrainError> {
         let Some(evaluator) = self.evaluator else { return Ok(()) };
-        self.tally.pause_clock();
         let global_step = model.global_step();
+        if evaluator.without_labels().is_some() {
+            return Ok(());
+        }
+        self.tally.pause_clock();
         let _span = tracing::debug_span!("monitor", global_step).entered();
-        let knn = evaluator.monitor(model.encoder_q_mut().encoder_mut())?;
+        let monitored = match evaluator.monitor(model.encoder_q_mut().encoder_mut()) {
+            Err(TrainError::Feed(source)) => return Err(self.data_fault(source, model, control)?),
+            Err(error @ TrainError::BadSampleBudget { .. }) => {
+                self.save_before_the_end(self.bad_samples.n_met(), model, control)?;
+                return Err(error);
+            }
+            monitored => monitored?,
+        };
+        for sample in &monitored.bad_samples {
+            self.bad_samples.list(sample);
+        }
+        if !std::mem::replace(&mut self.reported_bank, true) {
+            control.report(&Event::Bank(monitored.bank));
+        }
+        let (knn, n_test) = (monitored.knn, monitored.n_test);
+        let n_skipped = monitored.bad_samples.len() as u64;
         self.metrics.send(Line::Monitor { step: global_step, knn })?;
-        control.report(&Event::Monitor { global_step, knn });
+        control.report(&Event::Monitor { global_step, knn, n_test, n_skipped });
         self.tally.resume_clock();
         Ok(())
     }

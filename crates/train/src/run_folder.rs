@@ -230,10 +230,22 @@ impl RunFolder {
         Ok(CheckpointDir::open(self.path.join(CHECKPOINTS), keep)?)
     }
 
+    /// The summary, if training ended after `global_step` steps; `None` if there is none of that step, or
+    /// what is there does not read, so that all is measured again.
+    pub(crate) fn summary(&self, global_step: u64) -> Result<Option<Summary>, TrainError> {
+        let path = self.file(SUMMARY);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.on_file("read", &path)?,
+        };
+        let summary: Option<Summary> = serde_json::from_slice(&text).ok();
+        Ok(summary.filter(|summary| summary.steps == global_step))
+    }
+
     pub(crate) fn write_summary(&self, summary: &Summary) -> Result<(), TrainError> {
         let path = self.file(SUMMARY);
         let text = serde_json::to_string_pretty(summary).map_err(std::io::Error::from);
-        std::fs::write(&path, text.on_file("write", &path)? + "\n").on_file("write", &path)
+        Ok(write_durably(&path, (text.on_file("write", &path)? + "\n").as_bytes())?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use moco_feed::WorkerPlan;
 use moco_ingest::{
     ImageFolder, ImageNet, IndexFiles, IngestError, Manifest, ShardCache, ShardPlace, ShardSet,
-    Source, Split, Store, Verify,
+    Source, Split, Store, Verify, with_labels_of,
 };
 use moco_textures::TexturesConfig;
 
@@ -157,7 +157,7 @@ pub fn open_sources(
             let train: Arc<dyn Source> = open(root)?;
             match test_root {
                 None => Ok(Sources { train, labeled: None }),
-                Some(test_root) => Ok(pair(train, open(test_root)?)),
+                Some(test_root) => pair_by_name(train, open(test_root)?, test_root),
             }
         }
         DataPlan::Cifar10 { root } => open_cifar10(root),
@@ -229,16 +229,20 @@ fn open_imagenet(root: &Path, preparing: Preparing<'_>) -> Result<Sources, Train
     let train = ImageNet::train(&archive("img_train.tar"), IndexFiles::Beside, &mut indexing)?;
     let (images, devkit) = (archive("img_val.tar"), archive("devkit_t12.tar.gz"));
     let test = ImageNet::validation(&images, &devkit, IndexFiles::Beside)?;
-    if train.classes() != test.classes() {
-        let [n_train, n_test] = [&train, &test].map(|set| set.classes().len());
-        let problem =
-            format!("has {n_test} classes, not the {n_train} of ILSVRC2012_img_train.tar");
-        let hint = "download both again";
-        return Err(IngestError::ArchiveUnfit { path: devkit, problem, hint }.into());
-    }
-    Ok(pair(Arc::new(train), Arc::new(test)))
+    pair_by_name(Arc::new(train), Arc::new(test), &devkit)
 }
 
+/// Splits whose classes were numbered each by itself; `place` is where the test images are.
+fn pair_by_name(
+    train: Arc<dyn Source>,
+    test: Arc<dyn Source>,
+    place: &Path,
+) -> Result<Sources, TrainError> {
+    let test = with_labels_of(train.as_ref(), test, place)?;
+    Ok(pair(train, test))
+}
+
+/// Splits of one numbering of classes.
 fn pair(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Sources {
     Sources { labeled: Some(Labeled { train: Arc::clone(&train), test }), train }
 }

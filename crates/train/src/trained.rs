@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use moco::{Execution, Mechanism};
-use moco_evaluate::FeatureSet;
 use moco_feed::Placement;
+use moco_ingest::Source;
 
 use crate::components::{build_encoder, build_model};
 use crate::error::TrainError;
-use crate::features::encode;
+use crate::features::{Encoded, encode};
 use crate::measure::evaluation_recipe;
 use crate::plan::PretrainPlan;
 use crate::snapshot::SavedRun;
@@ -46,20 +46,25 @@ impl TrainedEncoder {
         Ok(Self { model, plan, data, placement })
     }
 
-    /// Features of the run's training and test images, in this order.
+    /// Features of the run's training and test images, in this order, with the plan's policy for images that
+    /// cannot be used.
     ///
     /// # Errors
     /// If the images have no labels, or cannot be read.
-    pub fn labeled_features(
-        &mut self,
-        access: DataAccess<'_>,
-    ) -> Result<[FeatureSet; 2], TrainError> {
-        let sources = open_sources(&self.data, self.plan.workers, access)?;
+    pub fn labeled_features(&mut self, access: DataAccess<'_>) -> Result<[Encoded; 2], TrainError> {
+        let DataAccess { open_store, preparing } = access;
+        let opening = DataAccess { open_store, preparing: &mut *preparing };
+        let sources = open_sources(&self.data, self.plan.workers, opening)?;
         let labeled = sources.labeled.ok_or(TrainError::NoLabels)?;
         let augmentation = evaluation_recipe(&self.plan)?;
         let stages = self.plan.view_stages(self.placement.clone());
         let encoder = self.model.encoder_q_mut().encoder_mut();
-        let mut features = |source: &Arc<_>| encode(encoder, source, &augmentation, &stages);
-        Ok([features(&labeled.train)?, features(&labeled.test)?])
+        let on_bad_sample = self.plan.on_bad_sample;
+        let mut features = |split: &str, source: &Arc<dyn Source>| {
+            let (what, total) = (format!("{split} images encoded"), source.len());
+            let mut progress = |done| preparing(&what, done, total);
+            encode(encoder, source, &augmentation, &stages, on_bad_sample, &mut progress)
+        };
+        Ok([features("training", &labeled.train)?, features("test", &labeled.test)?])
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use moco_ingest::{Manifest, Payload, ShardSet, Source, Split, Verify};
 use moco_rng::Seed;
 use moco_textures::TexturesConfig;
 use tempfile::TempDir;
@@ -141,6 +142,36 @@ impl Bench {
     pub(crate) fn finish(&self, arguments: &[&str]) {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    }
+
+    /// The training images as a folder for each of these classes, `cNN`, below `root`.
+    pub(crate) fn folders(&self, root: &str, classes: impl Iterator<Item = u32>) {
+        let data = self.path("data");
+        let manifest = Manifest::load(&data.join("manifest.toml")).unwrap();
+        let shards = ShardSet::open(&data, &manifest, Split::Train, Verify::Sizes).unwrap();
+        for class in classes {
+            let folder = self.path(root).join(format!("c{class:02}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            for i in (0..shards.len()).filter(|i| shards.label(*i).unwrap() == Some(class)) {
+                let image = shards.read(i).unwrap();
+                let Payload::Encoded(jpeg) = image.payload else { panic!("{} is raw", image.key) };
+                std::fs::write(folder.join(format!("{i:04}.jpg")), jpeg).unwrap();
+            }
+        }
+    }
+
+    /// A run on the images below the folders `train` and `test`.
+    pub(crate) fn run_on_folders(&self, name: &str, sets: &[&str]) -> Output {
+        let of_folders = ["data.source=image_folder", "data.root=train", "data.test_root=test"];
+        let sets = of_folders.iter().chain(sets).flat_map(|&set| ["--set", set]);
+        let arguments: Vec<&str> = ["tiny.toml", "--name", name].into_iter().chain(sets).collect();
+        self.run(&arguments)
+    }
+
+    /// The summary of a run.
+    pub(crate) fn summary(&self, run: &str) -> serde_json::Value {
+        let file = self.path("runs").join(run).join("summary.json");
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     }
 
     /// Starts a run and returns when its metrics contain `step`, or it has ended.

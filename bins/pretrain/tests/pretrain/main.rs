@@ -1,11 +1,13 @@
 //! The binary from outside: resuming, bad input, and what a run leaves.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
 #[cfg(feature = "long")]
 mod campaigns;
 mod common;
+mod evaluation;
 mod identity;
+mod labels;
 mod longer;
 #[path = "../../../../tests/old_run.rs"]
 mod old;

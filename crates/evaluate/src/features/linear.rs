@@ -2,13 +2,16 @@
 
 use candle_core::{DType, Device, Tensor};
 use moco_ops::{linear, linear_backward};
-use moco_optim::{Optimizer as _, Progress, Schedule, Sgd, SgdConfig, learning_rate};
+use moco_optim::{Optimizer as _, Schedule, Sgd, SgdConfig, learning_rate};
 use moco_params::{Gradients, ParamStore, Role};
 use moco_rng::{At, Purpose, Seed};
 
+use super::blocks::{block_rows, ranges};
+use super::standardization::Standardization;
 use super::{FeatureSet, count};
 use crate::error::{During, EvaluateError};
 use crate::measures::top_k_correct;
+use crate::progress::Progress;
 
 /// Settings of the training (official `main_lincls.py:55-98`: lr 30, momentum 0.9, no weight decay,
 /// batch 256, 100 epochs, × 0.1 at 60 and 80). Here features are computed once, without augmentation, and
@@ -31,14 +34,14 @@ pub struct LinearConfig {
 #[derive(Debug)]
 pub struct LinearProbe {
     params: ParamStore,
-    reference: FeatureSet,
+    standardization: Standardization,
 }
 
 const WEIGHT: &str = "fc.weight";
 const BIAS: &str = "fc.bias";
 
 /// Trains on features by cross entropy; weights start at N(0, 0.01), biases at 0
-/// (`main_lincls.py:229-235`).
+/// (`main_lincls.py:229-235`). Only a batch is held in addition to the features; `progress` counts batches.
 ///
 /// # Errors
 /// If labels do not fit or the loss diverges.
@@ -47,6 +50,7 @@ pub fn train_linear(
     n_classes: usize,
     config: &LinearConfig,
     seed: Seed,
+    progress: Progress<'_>,
 ) -> Result<LinearProbe, EvaluateError> {
     if let Some(label) = train.labels().iter().find(|label| **label as usize >= n_classes) {
         return Err(EvaluateError::Label { label: *label, n_classes });
@@ -63,31 +67,35 @@ pub fn train_linear(
     params.insert(BIAS, bias, Role::Parameter)?;
     let mut sgd = Sgd::new(config.sgd, &[&params])?;
     let schedule = Schedule::Steps { milestones: config.milestones.clone(), gamma: 0.1 };
-    let features = train.standardized_by(train).tensor()?;
+    let standardization = Standardization::of(train);
     let steps_per_epoch = (train.len() / batch_size) as u64;
     for epoch in 0..config.epochs {
         let at = At::epoch(u32::try_from(epoch + 1).unwrap_or(u32::MAX));
         let mut order: Vec<u32> = (0..u32::try_from(train.len()).unwrap_or(u32::MAX)).collect();
         seed.stream(Purpose::LinearProbe, at).shuffle(&mut order);
-        let global_step = epoch * steps_per_epoch;
-        let total_steps = config.epochs * steps_per_epoch;
-        let lr = schedule.lr(config.lr, Progress { global_step, total_steps, steps_per_epoch });
+        let (mut global_step, total_steps) =
+            (epoch * steps_per_epoch, config.epochs * steps_per_epoch);
+        let at = moco_optim::Progress { global_step, total_steps, steps_per_epoch };
+        let lr = schedule.lr(config.lr, at);
         let lr = learning_rate(lr, DType::F32, &Device::Cpu)?;
         let mut last_loss = None;
         for batch in order.chunks_exact(batch_size) {
             let labels: Vec<u32> = batch.iter().map(|i| train.labels()[*i as usize]).collect();
-            let rows = Tensor::new(batch, &Device::Cpu);
-            let x = rows.and_then(|rows| features.index_select(&rows, 0)).during("a batch")?;
+            let rows = standardization.rows(train, batch.iter().map(|i| *i as usize));
+            let x = Tensor::from_vec(rows, (batch.len(), train.dim()), &Device::Cpu);
+            let x = x.during("a batch")?;
             let (loss, gradients) = loss_and_gradients(&params, &x, &labels)?;
             if !loss.is_finite() {
-                return Err(EvaluateError::Diverged { epoch, loss });
+                return Err(EvaluateError::Diverged { epoch, loss, lr: config.lr });
             }
             sgd.step(&[&params], &gradients, &lr)?;
             last_loss = Some(loss);
+            global_step += 1;
+            progress(global_step, total_steps);
         }
         tracing::debug!(epoch, loss = last_loss, "an epoch of the linear classifier");
     }
-    Ok(LinearProbe { params, reference: train.clone() })
+    Ok(LinearProbe { params, standardization })
 }
 
 /// Mean cross entropy and its gradients.
@@ -124,15 +132,19 @@ fn loss_and_gradients(
 /// # Errors
 /// If the widths differ.
 pub fn linear_accuracy(probe: &LinearProbe, test: &FeatureSet) -> Result<f64, EvaluateError> {
-    if probe.reference.dim() != test.dim() || test.is_empty() {
-        let (expected, got) = (probe.reference.dim(), test.dim());
+    let (expected, got) = (probe.standardization.dim(), test.dim());
+    if expected != got || test.is_empty() {
         return Err(EvaluateError::Mismatch { what: "width of test features", expected, got });
     }
-    let x = test.standardized_by(&probe.reference).tensor()?;
-    let logits = linear(&x, probe.params.get(WEIGHT)?, probe.params.get(BIAS)?)?;
-    let rows = logits.to_vec2::<f32>().during("logits")?;
-    let pairs = rows.iter().zip(test.labels());
-    let correct = pairs.filter(|(row, label)| top_k_correct(row, **label as usize, 1)).count();
+    let mut correct = 0;
+    for rows in ranges(0..test.len(), block_rows(test.dim())) {
+        let x = probe.standardization.rows(test, rows.clone());
+        let x = Tensor::from_vec(x, (rows.len(), test.dim()), &Device::Cpu).during("features")?;
+        let logits = linear(&x, probe.params.get(WEIGHT)?, probe.params.get(BIAS)?)?;
+        let logits = logits.to_vec2::<f32>().during("logits")?;
+        let pairs = logits.iter().zip(&test.labels()[rows]);
+        correct += pairs.filter(|(row, label)| top_k_correct(row, **label as usize, 1)).count();
+    }
     Ok(100.0 * count(correct) / count(test.len()))
 }
 
@@ -143,6 +155,10 @@ mod tests {
     fn config(lr: f64) -> LinearConfig {
         let sgd = SgdConfig { sgd_momentum: 0.9, weight_decay: 0.0 };
         LinearConfig { epochs: 20, batch_size: 16, lr, milestones: vec![12, 16], sgd }
+    }
+
+    fn trained(train: &FeatureSet, config: &LinearConfig, seed: Seed) -> LinearProbe {
+        train_linear(train, 3, config, seed, &mut |_, _| ()).unwrap()
     }
 
     /// Three classes along three directions, with noise; `shift` moves and stretches everything.
@@ -162,7 +178,7 @@ mod tests {
     #[test]
     fn separable_classes_are_learnt_at_any_scale_and_noise_is_not() {
         let accuracy = |noise| {
-            let probe = train_linear(&blobs(300, 1, noise), 3, &config(0.1), Seed(1)).unwrap();
+            let probe = trained(&blobs(300, 1, noise), &config(0.1), Seed(1));
             linear_accuracy(&probe, &blobs(300, 2, noise)).unwrap()
         };
         assert!(accuracy(0.05) > 99.0, "{}", accuracy(0.05));
@@ -171,8 +187,9 @@ mod tests {
 
     #[test]
     fn gradients_are_central_differences() {
-        let set = blobs(6, 1, 0.3).standardized_by(&blobs(30, 3, 0.3));
-        let x = set.tensor().unwrap();
+        let set = blobs(6, 1, 0.3);
+        let x = Standardization::of(&blobs(30, 3, 0.3)).rows(&set, 0..6);
+        let x = Tensor::from_vec(x, (6, 2), &Device::Cpu).unwrap();
         let mut params = ParamStore::default();
         let start = Tensor::new(&[[0.3_f32, -0.2], [0.1, 0.5], [-0.4, 0.2]], &Device::Cpu).unwrap();
         params.insert(WEIGHT, start.clone(), Role::Parameter).unwrap();
@@ -197,7 +214,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_classifier() {
         let weights = |seed| {
-            let probe = train_linear(&blobs(60, 1, 0.5), 3, &config(0.1), Seed(seed)).unwrap();
+            let probe = trained(&blobs(60, 1, 0.5), &config(0.1), Seed(seed));
             probe.params.get(WEIGHT).unwrap().to_vec2::<f32>().unwrap()
         };
         assert_eq!(weights(1), weights(1));
@@ -205,10 +222,29 @@ mod tests {
     }
 
     #[test]
+    fn every_batch_is_reported() {
+        let mut reports = Vec::new();
+        let set = blobs(50, 1, 0.5);
+        let mut progress = |done, total| reports.push((done, total));
+        train_linear(&set, 3, &config(0.1), Seed(1), &mut progress).unwrap();
+        // 20 epochs of 3 whole batches of 16.
+        let expected: Vec<(u64, u64)> = (1..=60).map(|done| (done, 60)).collect();
+        assert_eq!(reports, expected);
+    }
+
+    #[test]
     fn bad_input_is_named() {
-        let message = train_linear(&blobs(9, 1, 0.1), 2, &config(0.1), Seed(1)).unwrap_err();
-        assert_eq!(message.to_string(), "label 2 of 2 classes");
-        let message = train_linear(&blobs(90, 1, 0.1), 3, &config(f64::MAX), Seed(1)).unwrap_err();
-        assert!(message.to_string().contains("lower evaluate.linear_lr"), "{message}");
+        let message = |n_images, n_classes, lr| {
+            let set = blobs(n_images, 1, 0.1);
+            let trained = train_linear(&set, n_classes, &config(lr), Seed(1), &mut |_, _| ());
+            trained.unwrap_err().to_string()
+        };
+        assert_eq!(message(9, 2, 0.1), "label 2 of 2 classes");
+        assert_eq!(
+            message(90, 3, f64::MAX),
+            "the linear classifier's loss is NaN in epoch 0 with learning rate \
+             1.7976931348623157e308; a lower one: pretrain --resume RUN --set \
+             evaluate.linear_lr=…, or lincls RUN --lr …"
+        );
     }
 }

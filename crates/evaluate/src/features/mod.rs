@@ -1,7 +1,11 @@
 //! Labeled features as plain numbers, and what is measured on them.
 
+mod blocks;
 mod knn;
 mod linear;
+mod standardization;
+
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
@@ -71,38 +75,14 @@ impl FeatureSet {
         self.numbers.chunks_exact(self.dim)
     }
 
-    /// `[len, dim]`.
-    pub(crate) fn tensor(&self) -> Result<Tensor, EvaluateError> {
-        let dims = (self.len(), self.dim);
-        Tensor::from_vec(self.numbers.clone(), dims, &Device::Cpu).during("features")
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
+        &self.numbers[row * self.dim..(row + 1) * self.dim]
     }
 
-    /// The features with the columns' mean and standard deviation of `reference` taken out; constant
-    /// columns become 0.
-    #[must_use]
-    pub fn standardized_by(&self, reference: &Self) -> Self {
-        let n = count(reference.len().max(1));
-        let mut mean = vec![0.0_f64; self.dim];
-        let mut square = vec![0.0_f64; self.dim];
-        for row in reference.rows() {
-            for (mean, x) in mean.iter_mut().zip(row) {
-                *mean += f64::from(*x) / n;
-            }
-        }
-        for row in reference.rows() {
-            for ((square, mean), x) in square.iter_mut().zip(&mean).zip(row) {
-                *square += (f64::from(*x) - mean).powi(2) / n;
-            }
-        }
-        let scale: Vec<f64> =
-            square.iter().map(|v| if *v > 1e-16 { 1.0 / v.sqrt() } else { 0.0 }).collect();
-        let of_row = |row: &[f32]| -> Vec<f32> {
-            let columns = row.iter().zip(mean.iter().zip(&scale));
-            #[expect(clippy::cast_possible_truncation, reason = "features are f32")]
-            columns.map(|(x, (mean, scale))| ((f64::from(*x) - mean) * scale) as f32).collect()
-        };
-        let numbers = self.rows().flat_map(of_row).collect();
-        Self { dim: self.dim, numbers, labels: self.labels.clone() }
+    /// These rows, `[rows.len(), dim]`.
+    pub(crate) fn tensor(&self, rows: Range<usize>) -> Result<Tensor, EvaluateError> {
+        let numbers = &self.numbers[rows.start * self.dim..rows.end * self.dim];
+        Tensor::from_slice(numbers, (rows.len(), self.dim), &Device::Cpu).during("features")
     }
 }
 
@@ -119,13 +99,5 @@ mod tests {
     fn sizes_are_checked() {
         let message = FeatureSet::new(3, vec![0.0; 5], vec![0, 1]).unwrap_err().to_string();
         assert_eq!(message, "2 labels of 3 numbers each need 6 numbers, got 5");
-    }
-
-    #[test]
-    fn standardizing_uses_the_references_moments() {
-        let train = FeatureSet::new(2, vec![1.0, 5.0, 3.0, 5.0], vec![0, 1]).unwrap();
-        let test = FeatureSet::new(2, vec![4.0, 6.0], vec![0]).unwrap();
-        assert_eq!(train.standardized_by(&train).numbers(), [-1.0, 0.0, 1.0, 0.0]);
-        assert_eq!(test.standardized_by(&train).numbers(), [2.0, 0.0]);
     }
 }

@@ -7,4 +7,5 @@ mod accuracy;
 mod vote;
 
 pub use accuracy::top_k_correct;
+pub(crate) use vote::descending;
 pub use vote::{knn_vote, nearest};

@@ -19,7 +19,8 @@ pub fn nearest(similarities: &[f32], k: usize) -> Vec<usize> {
     indices
 }
 
-fn descending(a: f32, b: f32) -> Ordering {
+/// The order of similarities: the highest first, and what is no number last.
+pub(crate) fn descending(a: f32, b: f32) -> Ordering {
     let by_value = b.partial_cmp(&a).unwrap_or(Ordering::Equal);
     a.is_nan().cmp(&b.is_nan()).then(by_value)
 }
