@@ -20,6 +20,12 @@ use crate::verdict::{write_alarm, write_phase};
 /// Called on every event.
 pub(crate) type Observe<'a> = &'a mut (dyn FnMut(&Event<'_>) + Send);
 
+/// Logs an event and passes it on.
+pub(crate) fn report(observe: Observe<'_>, event: &Event<'_>) {
+    event.log();
+    observe(event);
+}
+
 /// Something happened. Its text is one line, that of an alarm two, without the level.
 #[derive(Debug)]
 #[non_exhaustive]

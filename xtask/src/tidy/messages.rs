@@ -10,7 +10,6 @@ const UNTESTED: [&str; 18] = [
     "crates/augment/src/error.rs: Decode",
     "crates/datasets/src/error.rs: Reader",
     "crates/encoders/src/encoder.rs: NoChannels",
-    "crates/evaluate/src/error.rs: Diverged",
     "crates/feed/src/error.rs: NoSubstitute",
     "crates/ingest/src/error.rs: ManifestEncode",
     "crates/ingest/src/error.rs: IndexTooLarge",
