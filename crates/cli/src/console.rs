@@ -109,7 +109,7 @@ impl Console {
     /// another line has announced.
     pub(crate) fn start_quietly(&mut self, total: u64) {
         self.start(0, total);
-        self.pace.last = Some((Instant::now(), 0));
+        self.pace.last = Some(Instant::now());
     }
 
     /// Moves the bar.

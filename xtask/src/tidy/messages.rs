@@ -6,7 +6,7 @@ use super::{Problem, lexer};
 use crate::tree::SourceFile;
 
 /// Variants whose message no test has yet. A new one belongs into a test and not here.
-const UNTESTED: [&str; 18] = [
+const UNTESTED: &[&str] = &[
     "crates/augment/src/error.rs: Decode",
     "crates/datasets/src/error.rs: Reader",
     "crates/encoders/src/encoder.rs: NoChannels",
@@ -31,7 +31,7 @@ const LONGEST_VALUE: usize = 400;
 
 /// Messages of libraries that no test has, and listed ones that a test has by now.
 pub(super) fn check(files: &[SourceFile]) -> Vec<Problem> {
-    check_but(&UNTESTED, files)
+    check_but(UNTESTED, files)
 }
 
 fn check_but(untested: &[&str], files: &[SourceFile]) -> Vec<Problem> {

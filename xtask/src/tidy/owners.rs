@@ -4,7 +4,7 @@ use super::Problem;
 use super::layers::{Crates, is_program};
 
 /// A dependency and its owners; "bins" stands for the programs of the top layer.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: &[(&str, &[&str])] = &[
     ("crossbeam-channel", &["moco-pipeline"]),
     ("rayon", &["moco-ops"]),
     ("rand_chacha", &["moco-rng"]),

@@ -62,7 +62,7 @@ fn a_run_leaves_its_folder_and_prints_a_table() {
         log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, text)| text).collect();
     let table: Vec<&str> =
         stdout.lines().filter(|line| !line.is_empty() && !line.starts_with("run folder")).collect();
-    assert_eq!(table.len(), 5, "{stdout}");
+    assert_eq!(table.len(), 6, "{stdout}");
     assert!(logged.ends_with(&table), "{log}");
 
     // The resolved config loads again and gives the same run.
