@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device, Tensor};
-use moco_augment::Recipe;
+use moco_augment::{Exif, Recipe};
 use moco_config::{LoadedPretrain, load_pretrain};
 use moco_encoders::{Encoder, Mode};
 use moco_feed::decode;
@@ -180,7 +180,7 @@ fn calibrated(loaded: &LoadedPretrain, labeled: &Labeled) -> (Box<dyn Encoder>, 
     let pixels: Vec<u8> = (0..N_TEST)
         .flat_map(|index| {
             let index = u64::from(index);
-            let image = decode(labeled.test.read(index).unwrap()).unwrap();
+            let image = decode(labeled.test.read(index).unwrap(), Exif::Ignore).unwrap();
             let stream = Seed(0).stream(Purpose::Augment, At::index(index));
             recipe.view(&image, stream).unwrap().pixels().to_vec()
         })

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use moco_augment::{
-    Augmentation, Fidelity, JitterDraw, JitterOp, Normalizer, Recipe, RecipeConfig, RecipeKind,
-    RgbImage, Square, Step,
+    Augmentation, Exif, Fidelity, JitterDraw, JitterOp, Normalizer, Recipe, RecipeConfig,
+    RecipeKind, RgbImage, Square, Step,
 };
 use moco_feed::{
     FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan, image_steps,
@@ -239,6 +239,7 @@ fn the_trainer_is_fed_with_the_same_bits() {
             image_size: 24,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            exif: Exif::Ignore,
             pairing: Pairing::Shuffled,
             finish_on,
         };

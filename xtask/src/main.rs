@@ -31,6 +31,7 @@ Examples:
   cargo xtask pretrain --help                           all options (builds the binary first)
   cargo xtask --features remote pretrain FILE.toml      shards on S3 or a web server
   cargo xtask --features cifar pretrain FILE.toml       the files of CIFAR-10 or MNIST
+  cargo xtask doctor PHOTOS                             what a folder of images holds, and a config for it
   cargo xtask preview                                   a picture of images and their views
   cargo xtask bench step                                training steps on this CPU compared with PyTorch's
   cargo xtask bench data                                views a second compared with torchvision's
@@ -64,9 +65,12 @@ enum Command {
     /// Write a data set as tar shards with a manifest
     #[command(disable_help_flag = true)]
     MakeData(StageArgs),
-    /// Make, verify and inspect tar shards of images of your own
+    /// Make, verify, inspect and describe tar shards of images
     #[command(disable_help_flag = true)]
     Shard(StageArgs),
+    /// Decode all images of a folder, say what is wrong, and suggest a config
+    #[command(disable_help_flag = true)]
+    Doctor(StageArgs),
     /// Train a linear classifier on the frozen features of a run
     #[command(disable_help_flag = true)]
     Lincls(StageArgs),
@@ -131,6 +135,11 @@ fn run(Cli { features, command }: Cli) -> anyhow::Result<()> {
         Command::Knn(stage) => ("knn", stage),
         Command::Extract(stage) => ("extract", stage),
         Command::Shard(stage) => ("shard", stage),
+        // A part of the program `shard`, with a name of its own: whoever needs it has no shards yet.
+        Command::Doctor(StageArgs { mut args }) => {
+            args.insert(0, "doctor".into());
+            ("shard", StageArgs { args })
+        }
         Command::Step(stage) => ("step", stage),
         _ if !features.is_empty() => bail!("--features is for the stages, which are built first"),
         Command::Bench(bench) => return bench::run(&bench),

@@ -89,7 +89,8 @@ impl Trainer<'_> {
     fn image(&self, slot: Slot) -> Result<(Vec<BadSample>, (u64, Image)), FeedError> {
         let image = |sample: EncodedSample| {
             let (sample_index, key) = (sample.sample_index, sample.key.to_string());
-            Ok((sample_index, Image { key, pixels: decode(sample)? }))
+            let pixels = decode(sample, self.plan.input.exif)?;
+            Ok((sample_index, Image { key, pixels }))
         };
         match self.plan.on_bad_sample {
             OnBadSample::Fail => Ok((Vec::new(), image(self.source.read(slot.sample_index)?)?)),

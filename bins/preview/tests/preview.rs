@@ -199,7 +199,7 @@ fn a_substitute_is_shown_as_the_trainer_gets_it() {
     let loaded = load_pretrain(Path::new(CONFIG), &sets).unwrap();
     let (code, stdout, stderr) = preview(folder.path(), &sets, &args);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
-    let expected = "  stands in for image train-000000.tar/000000: image is neither JPEG nor PNG";
+    let expected = "  stands in for image train-000000.tar/000000: image is no JPEG, PNG, WebP, BMP, TIFF or GIF";
     assert!(stdout.lines().nth(1).unwrap().starts_with(expected), "{stdout}");
     let (dump, (batch, sample_indices)) = (Dump::read(folder.path()), feed(&loaded, step));
     let index = usize::try_from(index).unwrap();

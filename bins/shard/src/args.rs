@@ -18,15 +18,8 @@ pub(crate) struct MakeArgs {
     /// Which split the images belong to.
     #[arg(long, value_enum, default_value = "train")]
     pub(crate) split: SplitName,
-    /// Short name of the data set.
-    #[arg(long)]
-    pub(crate) name: String,
-    /// Terms under which the images may be used.
-    #[arg(long)]
-    pub(crate) license: String,
-    /// Where the images come from.
-    #[arg(long)]
-    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) about: About,
     /// Images in a shard.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) samples_per_shard: u32,
@@ -40,11 +33,68 @@ pub(crate) struct MakeArgs {
     /// Whether the images keep their order or are mixed, so that each shard holds images of all classes.
     #[arg(long, value_enum, default_value = "mixed")]
     pub(crate) order: Order,
-    /// Images that are left out because they are no JPEG or PNG or cannot be decoded, at most; each is
-    /// named. One more ends it.
+    /// Images that may be left out because training could not use them: of a format that is not decoded
+    /// here, empty or damaged. All of them are listed in OUT/bad_samples.txt; if there are more, no manifest
+    /// is written.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) skip_bad: u64,
     /// Decoding threads; the bytes do not depend on it.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) workers: u16,
+}
+
+/// What a manifest says of a data set.
+#[derive(Debug, Args)]
+pub(crate) struct About {
+    /// Short name of the data set.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Terms under which the images may be used.
+    #[arg(long)]
+    pub(crate) license: String,
+    /// Where the images come from; the address that they were downloaded from, if there is one.
+    #[arg(long)]
+    pub(crate) source: String,
+}
+
+/// Arguments of `manifest`.
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    /// Folder of the shards: all files NAME.tar in it.
+    pub(crate) root: PathBuf,
+    /// The manifest; where it is there already, the shards of the split are replaced in it.
+    #[arg(long)]
+    pub(crate) manifest: PathBuf,
+    /// Which split the images belong to.
+    #[arg(long, value_enum, default_value = "train")]
+    pub(crate) split: SplitName,
+    #[command(flatten)]
+    pub(crate) about: About,
+    /// A file with the names of the classes, one a line, in the order of the labels. If left out, classes
+    /// are named by their numbers where the shards have labels.
+    #[arg(long)]
+    pub(crate) classes: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The folder of images.
+    pub(crate) folder: PathBuf,
+    /// Decoding threads.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) workers: u16,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+    /// Decodes every image too, as training does, and names those that cannot be decoded.
+    #[arg(long)]
+    pub(crate) decode: bool,
+    /// Decoding threads.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) workers: u16,
 }
@@ -56,7 +106,7 @@ pub(crate) struct From {
     /// A folder of class/name.JPEG; a name.json beside an image goes in as its metadata.
     #[arg(long)]
     pub(crate) folder: Option<PathBuf>,
-    /// The same, but the folders of the first level are no classes.
+    /// A folder of images at any depth, of which none has a class.
     #[arg(long)]
     pub(crate) unlabeled_folder: Option<PathBuf>,
     /// ILSVRC2012_img_train.tar.

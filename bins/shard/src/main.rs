@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod describe;
+mod doctor;
 mod look;
 mod make;
 mod place;
 mod recode;
+mod suggestion;
 
 use std::process::ExitCode;
 
@@ -13,7 +16,7 @@ use clap::{Parser, Subcommand};
 use moco_cli::{Exit, run_program, usage};
 use moco_ingest::IngestError;
 
-use crate::args::{LookArgs, MakeArgs};
+use crate::args::{DoctorArgs, LookArgs, MakeArgs, ManifestArgs, VerifyArgs};
 
 /// Makes, verifies and inspects data sets of tar shards.
 #[derive(Debug, Parser)]
@@ -28,9 +31,13 @@ enum Command {
     /// Writes shards with their index files, and the manifest that describes them.
     Make(MakeArgs),
     /// Compares every byte of the shards with the manifest and walks over their members.
-    Verify(LookArgs),
+    Verify(VerifyArgs),
     /// Summarizes the shards: images, bytes, labels, hashtags.
     Inspect(LookArgs),
+    /// Writes the manifest of shards that others made.
+    Manifest(ManifestArgs),
+    /// Decodes all images of a folder and says what is in it, as a config that trains on them.
+    Doctor(DoctorArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,8 +46,10 @@ fn main() -> ExitCode {
             Command::Make(args) => make::run(&args),
             Command::Verify(args) => look::verify(&args),
             Command::Inspect(args) => look::inspect(&args),
+            Command::Manifest(args) => describe::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
         };
-        result.map_err(|error| match error.downcast_ref::<IngestError>() {
+        result.map_err(|error| match error.chain().find(|cause| cause.is::<IngestError>()) {
             Some(_) => usage(Exit::DataOrMachine, format!("{error:#}")),
             None => error,
         })

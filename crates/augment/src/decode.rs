@@ -1,13 +1,15 @@
-//! From the bytes of a JPEG or PNG file to RGB, with Pillow's `convert("RGB")` for other pixel types.
+//! From the bytes of an image file to RGB, with Pillow's `convert("RGB")` for other pixel types.
 //!
-//! Orientation tags, color profiles and gamma are ignored, as torchvision's loader does. Samples are those
-//! of Pillow, bit for bit; what is refused although Pillow decodes it is deviation D6.
+//! Color profiles and gamma are ignored, as torchvision's loader does, and orientation tags unless the caller
+//! wants them. Samples of JPEG and PNG are those of Pillow, bit for bit; what is refused although Pillow decodes
+//! it is deviation D6, and `formats` has the other formats.
 
 use image::ImageFormat;
 use moco_jpeg::{BelowRegion, JpegError};
 
+use crate::exif::turned;
 use crate::png_chunks::PngFault;
-use crate::{AugmentError, CropBox, Fidelity, RgbImage, png_chunks, png_pixels};
+use crate::{AugmentError, CropBox, Exif, Fidelity, RgbImage, formats, png_chunks, png_pixels};
 
 /// The longest side decoded.
 pub(crate) const MAX_SIDE: u32 = 20_000;
@@ -15,7 +17,8 @@ pub(crate) const MAX_SIDE: u32 = 20_000;
 pub(crate) const MAX_PIXELS: u64 = 100_000_000;
 
 impl RgbImage {
-    /// Decodes a JPEG or PNG file, recognized by its first bytes.
+    /// Decodes a JPEG, PNG, WebP, BMP, TIFF or GIF file, recognized by its first bytes; of several pictures
+    /// the first. Orientation tags are ignored.
     ///
     /// Alpha is dropped, gray is replicated, CMYK becomes RGB. 16-bit gray is clamped to 255 and other
     /// 16-bit pixels keep their high byte, which is what Pillow makes of them.
@@ -23,9 +26,22 @@ impl RgbImage {
     /// # Errors
     /// [`AugmentError::Empty`], [`AugmentError::Format`], [`AugmentError::Truncated`],
     /// [`AugmentError::TooLarge`] (from the header, before anything is allocated),
-    /// [`AugmentError::Damaged`] and [`AugmentError::Unsupported`].
+    /// [`AugmentError::Damaged`], [`AugmentError::Unsupported`], [`AugmentError::Float`] and
+    /// [`AugmentError::Decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AugmentError> {
         Self::decode_part(bytes, Fidelity::Exact, |_, _| None).map(|part| part.pixels)
+    }
+
+    /// Decodes an image file, turned as its orientation tag says if that is wanted.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode).
+    pub fn decode_as(bytes: &[u8], exif: Exif) -> Result<Self, AugmentError> {
+        let picture = Self::decode(bytes)?;
+        match exif {
+            Exif::Ignore => Ok(picture),
+            Exif::Apply => turned(picture, bytes),
+        }
     }
 
     /// Decodes at least the region that `choose` names, given width and height; `None` is all of it.
@@ -37,16 +53,19 @@ impl RgbImage {
         if bytes.is_empty() {
             return Err(AugmentError::Empty);
         }
-        match image::guess_format(bytes) {
-            Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, fidelity, choose),
-            Ok(ImageFormat::Png) => {
-                let pixels = decode_png(bytes)?;
-                let (width, height) = (pixels.width(), pixels.height());
-                choose(width, height);
-                Ok(Part { size: (width, height), region: CropBox::whole(width, height), pixels })
+        let unknown = || AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() };
+        let pixels = match image::guess_format(bytes) {
+            Ok(ImageFormat::Jpeg) => return decode_jpeg(bytes, fidelity, choose),
+            Ok(ImageFormat::Png) => decode_png(bytes)?,
+            Ok(format) => {
+                let name = formats::name(format).ok_or_else(unknown)?;
+                formats::decode(bytes, format, name, check_size)?
             }
-            _ => Err(AugmentError::Format { head: bytes[..bytes.len().min(8)].to_vec() }),
-        }
+            Err(_) => return Err(unknown()),
+        };
+        let (width, height) = (pixels.width(), pixels.height());
+        choose(width, height);
+        Ok(Part { size: (width, height), region: CropBox::whole(width, height), pixels })
     }
 }
 
@@ -160,12 +179,12 @@ mod tests {
         let message = |bytes: &[u8]| RgbImage::decode(bytes).unwrap_err().to_string();
         assert_eq!(
             message(b""),
-            "image is empty: expected the bytes of a JPEG or PNG file, got 0 bytes"
+            "image is empty: expected the bytes of an image file, got 0 bytes"
         );
         assert_eq!(
-            message(b"GIF89a\x01\x00\x01\x00"),
-            "image is neither JPEG nor PNG: its first bytes are [47, 49, 46, 38, 39, 61, 01, 00]; \
-             convert it to one of them"
+            message(b"%PDF-1.4 and more"),
+            "image is no JPEG, PNG, WebP, BMP, TIFF or GIF: its first bytes are \
+             [25, 50, 44, 46, 2d, 31, 2e, 34]; convert it to one of them"
         );
         assert!(message(b"{").contains("first bytes are [7b];"));
     }

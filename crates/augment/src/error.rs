@@ -5,11 +5,11 @@
 #[non_exhaustive]
 pub enum AugmentError {
     /// There are no bytes.
-    #[error("image is empty: expected the bytes of a JPEG or PNG file, got 0 bytes")]
+    #[error("image is empty: expected the bytes of an image file, got 0 bytes")]
     Empty,
-    /// The first bytes belong to neither format.
+    /// The first bytes belong to no format that is decoded.
     #[error(
-        "image is neither JPEG nor PNG: its first bytes are {head:02x?}; convert it to one of them"
+        "image is no JPEG, PNG, WebP, BMP, TIFF or GIF: its first bytes are {head:02x?}; convert it to one of them"
     )]
     Format {
         /// Up to eight bytes from the start.
@@ -64,6 +64,27 @@ pub enum AugmentError {
     /// The decoder of JPEG files refuses for another reason.
     #[error(transparent)]
     Jpeg(moco_jpeg::JpegError),
+    /// Numbers with a point, whose range nothing says.
+    #[error(
+        "{format} image of {n_bytes} bytes has floating-point samples; save it with 8 or 16 bits a sample"
+    )]
+    Float {
+        /// `TIFF`.
+        format: &'static str,
+        /// Length of the file.
+        n_bytes: usize,
+    },
+    /// The decoder found the data of a file damaged, or uses a feature it lacks.
+    #[error("{format} image of {n_bytes} bytes cannot be decoded")]
+    Decode {
+        /// `WebP`, `BMP`, `TIFF` or `GIF`.
+        format: &'static str,
+        /// Length of the file.
+        n_bytes: usize,
+        /// The decoder's reason.
+        #[source]
+        source: image::ImageError,
+    },
     /// Width, height and the number of bytes disagree.
     #[error("a {width}x{height} RGB image needs {expected} bytes, got {got}")]
     PixelCount {

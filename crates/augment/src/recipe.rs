@@ -32,7 +32,7 @@ pub trait Augmentation: Send + Sync {
     /// Whatever keeps the view from being made; [`Recipe`] has no such case for a valid image.
     fn view(&self, image: &RgbImage, stream: Stream) -> Result<RgbImage, AugmentError>;
 
-    /// One view for each of `streams` of the image in a JPEG or PNG file, decoded once.
+    /// One view for each of `streams` of the image in a file, decoded once.
     ///
     /// The views are those of [`view`](Self::view) on the decoded image.
     ///

@@ -6,5 +6,6 @@ mod jpeg_files;
 
 mod damage;
 mod fidelity;
+mod formats;
 mod golden;
 mod recipe;

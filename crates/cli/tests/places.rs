@@ -137,7 +137,7 @@ fn a_shard_that_is_missing_is_found_at_the_start_or_when_it_is_read() {
     let gone = folder.path().join("train-000003.tar");
     std::fs::remove_file(&gone).unwrap();
     let expected =
-        format!("shard {} is missing; download it, or correct the data folder", gone.display());
+        format!("shard {} is missing; restore it, or correct the data folder", gone.display());
     for verify in ["checksums", "sizes"] {
         let loaded = loaded(folder.path(), &[&format!("data.verify={verify}")]);
         assert_eq!(opened(folder.path(), &loaded).unwrap_err().to_string(), expected);

@@ -1,6 +1,6 @@
 //! From what was written to what is meant: checks each value and builds the plans.
 
-use moco_augment::{AugmentError, Fidelity, Recipe, RecipeConfig, RecipeKind};
+use moco_augment::{AugmentError, Exif, Fidelity, Recipe, RecipeConfig, RecipeKind};
 use moco_ops::{ConvBackend, Precision};
 use moco_optim::Schedule;
 use moco_rng::Seed;
@@ -11,7 +11,7 @@ use moco_train::{
 
 use crate::check::{above_zero, ascending, at_least_one, momentum, not_negative, present, unused};
 use crate::complaint::Complaint;
-use crate::data::{data_plan, on_bad_sample, window_shards};
+use crate::data::{RawExif, data_plan, on_bad_sample, window_shards};
 use crate::encoder::{check_on_gpu, encoder_plan};
 use crate::method::moco_plan;
 use crate::optim;
@@ -44,8 +44,12 @@ pub(crate) fn convert(
     let optim = optim::optim(&optim)?;
     let on_bad_sample = on_bad_sample(data.on_bad_sample, data.bad_sample_budget)?;
     let window_shards = window_shards(&data)?;
-    let (data, workers) = data_plan(data)?;
-    let (input, recipe, fidelity) = input_plan(&augment)?;
+    let exif = match data.exif {
+        RawExif::Ignore => Exif::Ignore,
+        RawExif::Apply => Exif::Apply,
+    };
+    let (data, workers) = data_plan(data, on_bad_sample)?;
+    let (input, recipe, fidelity) = input_plan(&augment, exif)?;
     let (encoder, head) = encoder_plan(&encoder, input.image_size, optim.batch_size)?;
     let length = length(steps, epochs)?;
     let plan = PretrainPlan {
@@ -96,7 +100,10 @@ fn length(steps: Option<u64>, epochs: Option<u64>) -> Result<Length, Complaint> 
     }
 }
 
-fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), Complaint> {
+fn input_plan(
+    raw: &RawAugment,
+    exif: Exif,
+) -> Result<(InputPlan, RecipeConfig, Fidelity), Complaint> {
     let RawAugment { recipe, fidelity, finish_on, image_size, crop_scale, mean, std, pairing } =
         *raw;
     let kind = match recipe {
@@ -129,7 +136,7 @@ fn input_plan(raw: &RawAugment) -> Result<(InputPlan, RecipeConfig, Fidelity), C
         RawFinishOn::Cpu => FinishOn::Cpu,
         RawFinishOn::Gpu => FinishOn::Gpu,
     };
-    Ok((InputPlan { image_size, mean, std, pairing, finish_on }, recipe, fidelity))
+    Ok((InputPlan { image_size, mean, std, exif, pairing, finish_on }, recipe, fidelity))
 }
 
 fn schedule_plan(raw: RawSchedule) -> Result<Schedule, Complaint> {

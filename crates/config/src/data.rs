@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moco_train::{DataPlan, OnBadSample, ShardCheck, ShardsPlan, WorkerPlan};
+use moco_train::{DataPlan, Layout, OnBadSample, ShardCheck, ShardsPlan, WorkerPlan};
 use serde::Deserialize;
 
 use crate::check::{at_least_one, present, unused};
@@ -33,6 +33,8 @@ pub(crate) struct RawData {
     pub(crate) verify: Option<RawVerify>,
     /// The policy for a training image that cannot be used.
     pub(crate) on_bad_sample: RawOnBadSample,
+    /// Whether orientation tags count.
+    pub(crate) exif: RawExif,
     /// How often one may be skipped in the whole run; for `skip` only.
     pub(crate) bad_sample_budget: Option<u64>,
     /// Threads that read.
@@ -46,6 +48,7 @@ pub(crate) struct RawData {
 pub(crate) enum RawSource {
     Shards,
     ImageFolder,
+    UnlabeledFolder,
     Imagenet,
     Cifar10,
     Mnist,
@@ -61,13 +64,23 @@ pub(crate) enum RawVerify {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub(crate) enum RawExif {
+    Ignore,
+    Apply,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum RawOnBadSample {
     Fail,
     Skip,
 }
 
 /// Where the images are, and who fetches them.
-pub(crate) fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complaint> {
+pub(crate) fn data_plan(
+    raw: RawData,
+    on_bad_sample: OnBadSample,
+) -> Result<(DataPlan, WorkerPlan), Complaint> {
     let RawData {
         source,
         root,
@@ -78,6 +91,7 @@ pub(crate) fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complain
         cache_bytes,
         verify,
         on_bad_sample: _,
+        exif: _,
         bad_sample_budget: _,
         readers,
         decoders,
@@ -110,7 +124,13 @@ pub(crate) fn data_plan(raw: RawData) -> Result<(DataPlan, WorkerPlan), Complain
         }
         RawSource::ImageFolder => {
             only_shards("image_folder")?;
-            DataPlan::ImageFolder { root: folder(root, "image_folder")?, test_root }
+            let (root, layout) = (folder(root, "image_folder")?, Layout::Classes);
+            DataPlan::ImageFolder { root, layout, test_root, on_bad_sample }
+        }
+        RawSource::UnlabeledFolder => {
+            neither("unlabeled_folder")?;
+            let (root, layout) = (folder(root, "unlabeled_folder")?, Layout::Unlabeled);
+            DataPlan::ImageFolder { root, layout, test_root: None, on_bad_sample }
         }
         RawSource::Imagenet => {
             neither("imagenet")?;
@@ -223,6 +243,7 @@ pub(crate) fn window_shards(data: &RawData) -> Result<usize, Complaint> {
     let kind = match data.source {
         RawSource::Shards => return present(KEY, data.window_shards, SOURCE, "shards"),
         RawSource::ImageFolder => "image_folder",
+        RawSource::UnlabeledFolder => "unlabeled_folder",
         RawSource::Imagenet => "imagenet",
         RawSource::Cifar10 => "cifar10",
         RawSource::Mnist => "mnist",

@@ -85,6 +85,9 @@ fn drop_outdated(merged: &mut Merged) {
     if choice(merged, "data.source").as_deref() != Some("image_folder") {
         merged.drop_if_outdated("data.test_root", "data.source");
     }
+    if choice(merged, "data.on_bad_sample").as_deref() != Some("skip") {
+        merged.drop_if_outdated("data.bad_sample_budget", "data.on_bad_sample");
+    }
     if choice(merged, "data.source").as_deref() != Some("shards") {
         for key in ["manifest", "window_shards", "cache", "cache_bytes", "verify"] {
             merged.drop_if_outdated(&format!("data.{key}"), "data.source");

@@ -18,16 +18,19 @@ struct Migration {
 }
 
 /// All formats since the first, which had no number.
-const MIGRATIONS: &[Migration] = &[Migration {
-    to: 2,
-    added: &[
-        ["run", "conv_backend", "\"legacy\""],
-        ["moco", "mechanism", "\"queue\""],
-        ["optim", "kind", "\"sgd\""],
-        ["optim", "warmup_epochs", "0"],
-        ["evaluate", "activations", "\"f32\""],
-    ],
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        to: 2,
+        added: &[
+            ["run", "conv_backend", "\"legacy\""],
+            ["moco", "mechanism", "\"queue\""],
+            ["optim", "kind", "\"sgd\""],
+            ["optim", "warmup_epochs", "0"],
+            ["evaluate", "activations", "\"f32\""],
+        ],
+    },
+    Migration { to: 3, added: &[["data", "exif", "\"ignore\""]] },
+];
 
 /// The format of configs without a number.
 const FIRST: u32 = 1;

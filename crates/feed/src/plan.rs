@@ -1,6 +1,7 @@
 //! How images become batches: the parts of a plan that the data path reads.
 
 use candle_core::{DType, Device};
+use moco_augment::Exif;
 
 /// The device of the batches, and the type of the activations that they become.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct InputPlan {
     pub mean: [f32; 3],
     /// Standard deviation of each channel.
     pub std: [f32; 3],
+    /// Whether pictures are turned as their orientation tags say.
+    pub exif: Exif,
     /// Which view is the key's.
     pub pairing: Pairing,
     /// The device that finishes training views.

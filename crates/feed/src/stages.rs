@@ -53,13 +53,15 @@ impl ViewStages {
         on_bad_sample: OnBadSample,
     ) -> Result<DeviceBatches, FeedError> {
         let substitutes = Substitutes::new(source, order);
-        let (seed, finish_on) = (order.seed, self.input.finish_on);
+        let seed = order.seed;
+        let InputPlan { exif, finish_on, .. } = self.input;
         let draw = move |slot: Slot, read: ReadSample| -> Result<AugmentedSample, FeedError> {
             // A substitute has the streams of the sample that it stands for: its own views come elsewhere.
             let streams = || Vec::from(view_streams(seed, slot.epoch, slot.sample_index));
             let augment = |sample: EncodedSample| {
                 let sample_index = sample.sample_index;
-                let views = training_views(sample, augmentation.as_ref(), streams(), finish_on)?;
+                let views =
+                    training_views(sample, augmentation.as_ref(), streams(), exif, finish_on)?;
                 Ok(AugmentedSample { sample_index, views, bad_samples: Vec::new() })
             };
             let made = read.map_err(FeedError::from).and_then(augment);
@@ -96,12 +98,12 @@ impl ViewStages {
         batch_size: usize,
         on_bad_sample: OnBadSample,
     ) -> Result<DeviceBatches, FeedError> {
-        let (side, n_images) = (self.input.image_size, selection.len());
+        let InputPlan { image_size: side, exif, .. } = self.input;
+        let n_images = selection.len();
         let draw = move |slot: Slot, read: ReadSample| -> Result<AugmentedSample, FeedError> {
             let sample_index = slot.sample_index;
             let view = read.map_err(FeedError::from);
-            let view =
-                view.and_then(|read| evaluation_view(read, augmentation.as_ref(), sample_index));
+            let view = view.and_then(|read| evaluation_view(read, augmentation.as_ref(), exif));
             if let Some(bad_sample) = skipped(&view, slot, on_bad_sample) {
                 // Its repetitions at the end are in the batch of the sample itself, which names it.
                 let bad_samples = Vec::from_iter((slot.position < n_images).then_some(bad_sample));

@@ -1,6 +1,6 @@
 //! From an encoded sample to the views of one image.
 
-use moco_augment::{Augmentation, RgbImage, Square};
+use moco_augment::{Augmentation, Exif, RgbImage, Square};
 use moco_ingest::{BadSample, EncodedSample, Payload};
 use moco_rng::{At, Purpose, Seed, Stream};
 
@@ -30,14 +30,14 @@ pub fn view_streams(seed: Seed, epoch: u32, sample_index: u64) -> [Stream; 2] {
     [0, 1].map(|view| seed.stream(Purpose::Augment, At { epoch, index: sample_index, view }))
 }
 
-/// Decodes an image.
+/// Decodes an image, turned as its orientation tag says if that is wanted.
 ///
 /// # Errors
 /// If it cannot be decoded; the error names it.
-pub fn decode(sample: EncodedSample) -> Result<RgbImage, FeedError> {
+pub fn decode(sample: EncodedSample, exif: Exif) -> Result<RgbImage, FeedError> {
     let key = sample.key;
     let decoded = match sample.payload {
-        Payload::Encoded(bytes) => RgbImage::decode(&bytes),
+        Payload::Encoded(bytes) => RgbImage::decode_as(&bytes, exif),
         Payload::Rgb { width, height, pixels } => RgbImage::new(width, height, pixels),
     };
     decoded.map_err(|source| FeedError::Image { key: key.to_string(), source })
@@ -48,22 +48,26 @@ pub(crate) fn training_views(
     sample: EncodedSample,
     augmentation: &dyn Augmentation,
     streams: Vec<Stream>,
+    exif: Exif,
     finish_on: FinishOn,
 ) -> Result<Vec<Square>, FeedError> {
     let key = sample.key.to_string();
-    let views = match (sample.payload, finish_on) {
-        (Payload::Encoded(file), FinishOn::Cpu) => augmentation
-            .views(&file, streams)
-            .map(|views| views.into_iter().map(finished).collect()),
-        (Payload::Encoded(file), FinishOn::Gpu) => augmentation.squares(&file, streams),
-        (Payload::Rgb { width, height, pixels }, _) => RgbImage::new(width, height, pixels)
-            .and_then(|image| {
-                let view = |stream| match finish_on {
-                    FinishOn::Cpu => augmentation.view(&image, stream).map(finished),
-                    FinishOn::Gpu => augmentation.square(&image, stream),
-                };
-                streams.into_iter().map(view).collect()
-            }),
+    // An augmentation decodes only what its views show, of the picture as it lies in the file.
+    let views = match (&sample.payload, exif, finish_on) {
+        (Payload::Encoded(file), Exif::Ignore, FinishOn::Cpu) => {
+            augmentation.views(file, streams).map(|views| views.into_iter().map(finished).collect())
+        }
+        (Payload::Encoded(file), Exif::Ignore, FinishOn::Gpu) => {
+            augmentation.squares(file, streams)
+        }
+        _ => {
+            let image = decode(sample, exif)?;
+            let view = |stream| match finish_on {
+                FinishOn::Cpu => augmentation.view(&image, stream).map(finished),
+                FinishOn::Gpu => augmentation.square(&image, stream),
+            };
+            streams.into_iter().map(view).collect()
+        }
     };
     views.map_err(|source| FeedError::Image { key, source })
 }
@@ -72,10 +76,10 @@ pub(crate) fn training_views(
 pub(crate) fn evaluation_view(
     sample: EncodedSample,
     augmentation: &dyn Augmentation,
-    sample_index: u64,
+    exif: Exif,
 ) -> Result<Square, FeedError> {
-    let key = sample.key.to_string();
-    let image = decode(sample)?;
+    let (key, sample_index) = (sample.key.to_string(), sample.sample_index);
+    let image = decode(sample, exif)?;
     // An evaluation's augmentation draws nothing.
     let stream = Seed(0).stream(Purpose::Augment, At::index(sample_index));
     let view = augmentation.view(&image, stream);

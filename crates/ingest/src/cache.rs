@@ -413,8 +413,8 @@ mod tests {
         let place = format!("{}/", store.path().display());
         let expected = [
             "shard 0.tar has the wrong checksum: expected blake3 ",
-            "shard 1.tar is truncated: 1000 bytes needed at offset 0, got 999; download it again",
-            "shard gone.tar is missing; download it",
+            "shard 1.tar is truncated: 1000 bytes needed at offset 0, got 999; make it again, or",
+            "shard gone.tar is missing; restore it",
         ];
         for (entry, expected) in entries.iter().zip(expected) {
             for _ in 0..2 {

@@ -1,36 +1,14 @@
 //! Errors of manifests, shards and requests, each with a hint for the user.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
+pub use crate::remedy::Remedy;
 use crate::{
     bad_sample::BadSample,
     listed::{counted, listed},
+    remedy::missing_hint,
     split::Split,
 };
-
-/// How a user gets a sound copy of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// The data set comes from a generator of this workspace.
-    Regenerate,
-    /// The data set comes from elsewhere.
-    Download,
-    /// The data set is on a store.
-    Upload,
-}
-
-impl fmt::Display for Remedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Regenerate => "delete it, and `pretrain` draws it again",
-            Self::Download => "download it again",
-            Self::Upload => "upload it again",
-        })
-    }
-}
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +142,18 @@ pub enum IngestError {
         /// Why it is refused.
         reason: &'static str,
     },
+    /// An image of a format that is not decoded.
+    #[error(
+        "shard {} holds the image {member:?}, whose format is not decoded here; \
+         make the shard again of JPEG, PNG, WebP, BMP, TIFF or GIF files",
+        shard.display()
+    )]
+    MemberFormat {
+        /// Path of the shard.
+        shard: PathBuf,
+        /// Name of the image.
+        member: String,
+    },
     /// A member above the size cap.
     #[error("shard {} holds the member {member:?} of {got} bytes, the limit is {limit}; make the shard again with smaller images", shard.display())]
     MemberTooLarge {
@@ -187,7 +177,7 @@ pub enum IngestError {
         what: &'static str,
     },
     /// A label without an image.
-    #[error("shard {} holds no image for the sample {key:?}; images end in .jpg, .jpeg or .png", shard.display())]
+    #[error("shard {} holds no image for the sample {key:?}; make the shard again with it, or without the label", shard.display())]
     SampleWithoutImage {
         /// Path of the shard.
         shard: PathBuf,
@@ -304,19 +294,49 @@ pub enum IngestError {
         /// The reason.
         problem: String,
     },
-    /// A file of another format.
-    #[error("{} is refused: images end in .jpg, .jpeg or .png; convert or remove it", path.display())]
-    ImageExtension {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A folder that is no folder of classes.
-    #[error("{} {problem}; expected class/name.JPEG with a folder for each class", path.display())]
-    FolderUnfit {
+    /// Images of a folder that cannot be used, seen without opening them.
+    #[error(
+        "{} holds {} that cannot be used:{table}\n  convert or remove them, or leave them out by \
+         data.on_bad_sample = \"skip\" and data.bad_sample_budget = {} or more (`shard make`: --skip-bad {n}); \
+         `cargo xtask doctor {}` names all of them, and the broken ones too",
+        path.display(),
+        if *n == 1 { "an image".to_owned() } else { format!("{n} images") },
+        (*n).max(100),
+        path.display()
+    )]
+    FolderUnusable {
         /// The folder.
         path: PathBuf,
-        /// The reason.
-        problem: &'static str,
+        /// How many there are.
+        n: u64,
+        /// A line for each kind of them.
+        table: String,
+    },
+    /// Folders of classes in which no image is.
+    #[error(
+        "{} has no image in {}; remove the empty folders, or take all images without classes by \
+         data.source = \"unlabeled_folder\"",
+        path.display(),
+        listed(classes)
+    )]
+    ClassesEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// The folders in it.
+        classes: Vec<String>,
+    },
+    /// A folder without images.
+    #[error(
+        "{} holds no images{}; expected files that end in .jpg, .png, .webp, .bmp, .tif or .gif, in a folder \
+         for each class or, with data.source = \"unlabeled_folder\", anywhere",
+        path.display(),
+        if left_out.is_empty() { String::new() } else { format!(" ({left_out})") }
+    )]
+    FolderEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds instead.
+        left_out: String,
     },
     /// Test images of classes that the training images lack.
     #[error(
@@ -442,39 +462,7 @@ fn ranks_text(rank: u64, world_size: u64, batch_size: u64) -> String {
     )
 }
 
-fn missing_hint(remedy: Remedy) -> &'static str {
-    match remedy {
-        Remedy::Regenerate => "`pretrain` draws it",
-        Remedy::Upload => "upload it",
-        Remedy::Download => "download it, or correct the data folder",
-    }
-}
-
 impl IngestError {
-    /// Whether one image is at fault and the samples beside it can still be read.
-    #[must_use]
-    pub fn is_of_one_sample(&self) -> bool {
-        self.bad_sample(0).is_some()
-    }
-
-    /// The image that is at fault, if it is only one; the caller says which number it has.
-    #[must_use]
-    pub fn bad_sample(&self, sample_index: u64) -> Option<BadSample> {
-        let (path, reason) = match self {
-            Self::ImageEmpty { shard, key, .. } => {
-                let shard = Path::new(shard.file_name().unwrap_or(shard.as_os_str()));
-                (format!("{}/{key}", shard.display()), "it has no bytes".to_owned())
-            }
-            Self::ImageSize { path, got, limit } => {
-                let reason = format!("it has {got} bytes, expected 1 to {limit}");
-                (path.display().to_string(), reason)
-            }
-            Self::ImageFile { path, problem } => (path.display().to_string(), problem.clone()),
-            _ => return None,
-        };
-        Some(BadSample { sample_index, path, reason })
-    }
-
     /// Whether the same request may succeed at another time; everything else fails until a person acts.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -1,65 +1,115 @@
-//! Images in a folder for each class, numbered as torchvision's `ImageFolder` numbers them.
+//! Images in folders, numbered as torchvision's `ImageFolder` numbers them.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    bad_samples::OnBadSample,
     digest::DataDigest,
     error::{IngestError, Remedy},
     index::{Index, Place},
+    listing::{LeftOut, Listed, folder_id, list, list_all},
     source::{EncodedSample, Payload, SampleKey, Source},
     store::{ByteRange, read_exact},
-    walk::{MEMBER_BYTES_MAX, Promise, promise},
+    walk::MEMBER_BYTES_MAX,
 };
 
-/// `class/name.JPEG`: classes sorted by name, and within a class the files by folder and name.
+/// What the folders below the root mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Those of the first level are classes; a folder without folders has images without classes.
+    Classes,
+    /// Nothing: all images at any depth, without classes.
+    Unlabeled,
+}
+
+/// `class/name.JPEG`: classes sorted by name, and within a class the files by folder and name; or images
+/// without classes.
 ///
-/// Files that are no images are passed over, as torchvision does. Hidden folders and those of systems, such
-/// as `.ipynb_checkpoints`, `@eaDir` and `lost+found`, are no classes, unlike there. Images of a format that is not decoded
-/// here are an error, because leaving them out would number the others differently.
+/// Files that are no images are left out, as torchvision does, and so is what is hidden or kept by a system,
+/// unlike there. Images that cannot be used are left out too where the policy has room for them.
 #[derive(Debug)]
 pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
     index: Index,
+    left_out: LeftOut,
 }
 
 impl ImageFolder {
     /// Lists the files below `root`; their bytes are not looked at.
     ///
     /// # Errors
-    /// If a folder cannot be listed, there are no classes, or a class has no images.
-    pub fn open(root: &Path) -> Result<Self, IngestError> {
-        let mut classes: Vec<String> = Vec::new();
-        for (name, path) in entries(root)? {
-            if !is_of_system(&name) && inspect(&path)?.is_dir() {
-                classes.push(name);
+    /// If a folder cannot be listed, there are no images, a class has none, or there are more images that
+    /// look unusable than the policy allows: formats that are not decoded, links to nothing, pipes, names
+    /// that are not UTF-8. The message counts all of them.
+    pub fn open(
+        root: &Path,
+        layout: Layout,
+        on_bad_sample: OnBadSample,
+    ) -> Result<Self, IngestError> {
+        let mut left_out = LeftOut::default();
+        let mut above = vec![folder_id(root)?];
+        let mut images: Vec<(Option<u32>, Vec<Listed>)> = Vec::new();
+        let mut classes = Vec::new();
+        let contents = match layout {
+            Layout::Unlabeled => None,
+            Layout::Classes => Some(list(root, "", &mut left_out)?),
+        };
+        match contents {
+            Some(contents) if !contents.folders.is_empty() => {
+                contents.images.iter().for_each(|image| left_out.add_image_in_no_class(image));
+                for (label, (class, id)) in (0_u32..).zip(contents.folders) {
+                    above.push(id);
+                    let path = root.join(&class);
+                    images.push((Some(label), list_all(&path, &class, &mut above, &mut left_out)?));
+                    above.pop();
+                    classes.push(class);
+                }
             }
+            Some(contents) => images.push((None, contents.images)),
+            None => images.push((None, list_all(root, "", &mut above, &mut left_out)?)),
         }
-        classes.sort_unstable();
-        let unfit = |path: PathBuf, problem| Err(IngestError::FolderUnfit { path, problem });
-        if classes.is_empty() {
-            return unfit(root.to_owned(), "has no folders of classes");
+        refuse_unusable(root, &left_out, on_bad_sample)?;
+        let is_empty = |(_, images): &(Option<u32>, Vec<Listed>)| images.is_empty();
+        if images.iter().all(is_empty) {
+            return Err(IngestError::FolderEmpty {
+                path: root.to_owned(),
+                left_out: left_out.to_string(),
+            });
+        }
+        let empty = classes.iter().zip(&images).filter(|(_, images)| is_empty(images));
+        let empty: Vec<String> = empty.map(|(class, _)| class.clone()).collect();
+        if !empty.is_empty() {
+            return Err(IngestError::ClassesEmpty { path: root.to_owned(), classes: empty });
         }
         let mut index = Index::default();
-        for (label, class) in (0_u32..).zip(&classes) {
-            let mut files = Vec::new();
-            list(&root.join(class), class, &mut files)?;
-            if files.is_empty() {
-                return unfit(root.join(class), "has no images");
-            }
-            files.sort_unstable();
-            for (folder, file, size) in files {
-                let name = format!("{folder}/{file}");
-                let place = Place { name: &name, offset: 0, size, label: Some(label) };
+        for (label, images) in &images {
+            for image in images {
+                let Listed { size, .. } = *image;
+                let place = Place { name: &image.path(), offset: 0, size, label: *label };
                 let full = || IngestError::IndexTooLarge { path: root.to_owned() };
                 index.push(place).ok_or_else(full)?;
             }
         }
-        Ok(Self { root: root.to_owned(), classes, index })
+        Ok(Self { root: root.to_owned(), classes, index, left_out })
+    }
+
+    /// How many files look like images, cannot be used and were left out.
+    #[must_use]
+    pub fn n_unusable(&self) -> u64 {
+        self.left_out.n_unusable()
+    }
+
+    /// The path of an image below the root.
+    ///
+    /// # Errors
+    /// If the index is out of range.
+    pub fn name(&self, sample_index: u64) -> Result<&str, IngestError> {
+        Ok(self.index.find(sample_index)?.name)
     }
 
     /// Names of the classes, in the order of the labels.
@@ -83,7 +133,7 @@ impl Source for ImageFolder {
             return Err(IngestError::ImageSize { path, got, limit: MEMBER_BYTES_MAX });
         }
         let all = ByteRange { offset: 0, n_bytes: got };
-        let image = read_exact(&file, &path, all, Remedy::Download)?;
+        let image = read_exact(&file, &path, all, Remedy::Remake)?;
         let key = SampleKey { shard: self.root.display().to_string(), name };
         Ok(EncodedSample { key, sample_index, payload: Payload::Encoded(image) })
     }
@@ -97,7 +147,11 @@ impl Source for ImageFolder {
     }
 
     fn n_classes(&self) -> Option<u32> {
-        u32::try_from(self.classes.len()).ok()
+        u32::try_from(self.classes.len()).ok().filter(|n| *n > 0)
+    }
+
+    fn left_out(&self) -> Option<String> {
+        (!self.left_out.is_empty()).then(|| self.left_out.to_string())
     }
 
     fn class_names(&self) -> &[String] {
@@ -120,65 +174,22 @@ fn open_image(path: &Path) -> Result<File, IngestError> {
     })
 }
 
-/// Folder, name and size of each image below `path`, which is called `folder`.
-fn list(
-    path: &Path,
-    folder: &str,
-    files: &mut Vec<(String, String, u64)>,
+/// Refuses a folder that holds more images that cannot be used than may be left out.
+fn refuse_unusable(
+    root: &Path,
+    left_out: &LeftOut,
+    on_bad_sample: OnBadSample,
 ) -> Result<(), IngestError> {
-    for (name, path) in entries(path)? {
-        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-        let found = inspect(&path)?;
-        match promise(extension) {
-            _ if is_of_system(&name) && found.is_dir() => {}
-            _ if found.is_dir() => list(&path, &format!("{folder}/{name}"), files)?,
-            // A file that is too large for the index is too large to be read, which says so.
-            Promise::Image => {
-                files.push((folder.to_owned(), name, found.len().min(u64::from(u32::MAX))));
-            }
-            Promise::OtherImage => return Err(IngestError::ImageExtension { path }),
-            Promise::Nothing => {}
-        }
+    let budget = match on_bad_sample {
+        OnBadSample::Fail => 0,
+        OnBadSample::Skip { budget } => budget,
+    };
+    let n = left_out.n_unusable();
+    if n <= budget {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, IngestError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
-        let entry = entry.map_err(IngestError::io("list", folder))?;
-        let path = entry.path();
-        match entry.file_name().into_string() {
-            Ok(name) => found.push((name, path)),
-            Err(_) => {
-                let problem = "has a name that is not UTF-8";
-                return Err(IngestError::FolderUnfit { path, problem });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a folder of this name holds what a system or a program keeps beside images: hidden folders, and
-/// those of file servers, archives, trash and file systems.
-fn is_of_system(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
-        "#recycle",
-        "#snapshot",
-        "$RECYCLE.BIN",
-        "@Recently-Snapshot",
-        "@Recycle",
-        "@eaDir",
-        "System Volume Information",
-        "__MACOSX",
-        "lost+found",
-    ];
-    name.starts_with('.') || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
-/// Follows links, as torchvision does.
-fn inspect(path: &Path) -> Result<Metadata, IngestError> {
-    fs::metadata(path).map_err(IngestError::io("inspect", path))
+    let (path, table) = (root.to_owned(), left_out.unusable_table());
+    Err(IngestError::FolderUnusable { path, n, table })
 }
 
 #[cfg(test)]
@@ -221,7 +232,7 @@ mod tests {
             ("b/a-x/1.jpg", 2),
         ];
         let folder = folder(&files);
-        let set = ImageFolder::open(folder.path()).unwrap();
+        let set = open(folder.path(), Layout::Classes, 0).unwrap();
         assert_eq!(
             (set.classes(), set.n_classes()),
             (&["C", "a", "b"].map(str::to_owned)[..], Some(3))
@@ -237,9 +248,21 @@ mod tests {
         assert_eq!(message, "sample 7 was asked for, but the data set has 7");
     }
 
+    fn open(root: &Path, layout: Layout, budget: u64) -> Result<ImageFolder, IngestError> {
+        let policy = match budget {
+            0 => OnBadSample::Fail,
+            budget => OnBadSample::Skip { budget },
+        };
+        ImageFolder::open(root, layout, policy)
+    }
+
+    fn names(set: &ImageFolder) -> Vec<&str> {
+        (0..set.len()).map(|i| set.name(i).unwrap()).collect()
+    }
+
     #[test]
     fn hidden_and_system_folders_are_no_classes() {
-        let set = |files: &[&str]| ImageFolder::open(folder(files).path()).unwrap();
+        let set = |files: &[&str]| open(folder(files).path(), Layout::Classes, 0).unwrap();
         let plain = set(&["a/1.jpg", "b/2.jpg", "b/deep/3.jpg"]);
         for of_system in [
             ".ipynb_checkpoints",
@@ -264,27 +287,116 @@ mod tests {
 
     #[test]
     fn what_is_no_folder_of_images_is_named() {
-        let expected = "expected class/name.JPEG with a folder for each class";
-        let no_classes = format!(" has no folders of classes; {expected}");
-        let cases: [(&[&str], &str); 4] = [
-            (&[], &no_classes),
-            (&["1.jpg"], &no_classes),
+        let cases: [(&[&str], &str); 5] = [
+            (&[], " holds no images; expected files"),
             (
-                &["a/1.jpg", "b/note.txt"],
-                "/b has no images; expected class/name.JPEG with a folder for each class",
+                &["note.txt", "a/.x.jpg"],
+                " holds no images (1 × hidden or system file (a/.x.jpg), 1 × other file",
             ),
             (
-                &["a/1.jpg", "a/2.BMP"],
-                "/a/2.BMP is refused: images end in .jpg, .jpeg or .png; convert or remove it",
+                &["a/1.jpg", "b/note.txt"],
+                " has no image in \"b\"; remove the empty folders, or take all",
+            ),
+            (&["a/x", "b/1.jpg", "c/x"], " has no image in \"a\", \"c\"; remove"),
+            (
+                &["a/1.jpg", "a/2.HEIC", "b/3.heic", "b/4.ppm"],
+                " holds 3 images that cannot be used:\n      2  .heic (a/2.HEIC, b/3.heic)\n      1  .ppm \
+                 (b/4.ppm)\n  convert or remove them, or leave them out by data.on_bad_sample = \"skip\" and \
+                 data.bad_sample_budget = 100 or more (`shard make`: --skip-bad 3); `cargo xtask doctor ",
             ),
         ];
         for (files, expected) in cases {
             let folder = folder(files);
-            let message = ImageFolder::open(folder.path()).unwrap_err().to_string();
-            assert_eq!(message, format!("{}{expected}", folder.path().display()));
+            let message = open(folder.path(), Layout::Classes, 0).unwrap_err().to_string();
+            let start = format!("{}{expected}", folder.path().display());
+            assert!(message.starts_with(&start), "{message}");
         }
-        let message = ImageFolder::open(Path::new("/nowhere")).unwrap_err().to_string();
+        let message = open(Path::new("/nowhere"), Layout::Classes, 0).unwrap_err().to_string();
         assert_eq!(message, "cannot list /nowhere");
+    }
+
+    #[test]
+    fn images_without_classes_are_taken_from_a_flat_folder_or_from_any_depth() {
+        let flat = folder(&["b.jpg", "a.webp", "note.txt"]);
+        let set = open(flat.path(), Layout::Classes, 0).unwrap();
+        assert_eq!((names(&set), set.n_classes()), (vec!["a.webp", "b.jpg"], None));
+        assert_eq!([set.label(0).unwrap(), set.label(1).unwrap()], [None; 2]);
+
+        let deep = folder(&["z.jpg", "2024/may/1.jpg", "2024/2.gif", "empty/note.txt"]);
+        let set = open(deep.path(), Layout::Unlabeled, 0).unwrap();
+        assert_eq!(names(&set), ["z.jpg", "2024/2.gif", "2024/may/1.jpg"]);
+        assert_eq!((set.classes().len(), set.label(2).unwrap()), (0, None));
+        fs::remove_dir_all(deep.path().join("empty")).unwrap();
+        let set = open(deep.path(), Layout::Classes, 0).unwrap();
+        assert_eq!(
+            (names(&set), set.classes()),
+            (vec!["2024/2.gif", "2024/may/1.jpg"], &["2024".to_owned()][..])
+        );
+        assert_eq!(set.left_out().as_deref(), Some("1 × image in no class (z.jpg)"));
+    }
+
+    /// Everything that folders of people hold besides images. A pipe must not be opened.
+    #[test]
+    fn one_rule_counts_all_that_is_no_image() {
+        use std::os::unix::{ffi::OsStrExt as _, fs::symlink};
+        let folder = folder(&[
+            "a/1.jpg",
+            "a/2.JFIF",
+            "a/3.jpe",
+            "a/4.tiff",
+            "a/x.jpg/5.bmp",
+            "a/._1.jpg",
+            "a/.DS_Store",
+            "a/Thumbs.db",
+            "a/DESKTOP.INI",
+            "a/noext",
+            "a/note.txt",
+            ".ipynb_checkpoints/1.jpg",
+            "@eaDir/1.jpg",
+            "lost+found/1.jpg",
+        ]);
+        let at = |name: &str| folder.path().join(name);
+        symlink("u@host.123:456", at("a/.#note.txt")).unwrap();
+        symlink("/nonexistent/x.jpg", at("a/annex.jpg")).unwrap();
+        symlink("loop.png", at("a/loop.png")).unwrap();
+        symlink("/nonexistent/x.txt", at("a/gone.txt")).unwrap();
+        symlink(".", at("a/self")).unwrap();
+        symlink("..", at("a/up")).unwrap();
+        symlink("../a/1.jpg", at("a/link.jpg")).unwrap();
+        let name = |bytes| std::ffi::OsStr::from_bytes(bytes).to_owned();
+        fs::write(at("a").join(name(b"gr\xf6\xdfe.jpg")), "x").unwrap();
+        fs::write(at("a").join(name(b"gr\xf6\xdfe.txt")), "x").unwrap();
+        fs::create_dir(folder.path().join(name(b"\xf6"))).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(at("a/pipe.jpg")).status().unwrap();
+        assert!(made.success());
+
+        let message = open(folder.path(), Layout::Classes, 0).unwrap_err().to_string();
+        let expected = "holds 5 images that cannot be used:\n      2  link to nothing (a/annex.jpg, a/loop.png)\n      1  \
+                        pipe, socket or device (a/pipe.jpg)\n      2  name that is not UTF-8 (\u{fffd}, \
+                        a/gr\u{fffd}\u{fffd}e.jpg)\n";
+        assert!(message.contains(expected), "{message}");
+        open(folder.path(), Layout::Classes, 4).unwrap_err();
+        let set = open(folder.path(), Layout::Classes, 5).unwrap();
+        let expected =
+            ["a/1.jpg", "a/2.JFIF", "a/3.jpe", "a/4.tiff", "a/link.jpg", "a/x.jpg/5.bmp"];
+        assert_eq!((names(&set), set.classes()), (expected.to_vec(), &["a".to_owned()][..]));
+        assert_eq!(
+            set.left_out().unwrap().replace(", …", "").split(" (").next(),
+            Some("2 × link to nothing")
+        );
+        let left_out = set.left_out().unwrap();
+        for part in [
+            "1 × pipe, socket or device (a/pipe.jpg)",
+            "8 × hidden or system file (",
+            "2 × link back (a/self, a/up)",
+            "4 × other file (",
+        ] {
+            assert!(left_out.contains(part), "{part}: {left_out}");
+        }
+        // A file that became a pipe after it was listed is no more opened.
+        fs::rename(at("a/pipe.jpg"), at("a/1.jpg")).unwrap();
+        let error = set.read(0).unwrap_err();
+        assert_eq!(error.bad_sample(0).unwrap().reason, "it is no regular file");
     }
 
     #[test]
@@ -292,7 +404,7 @@ mod tests {
         let folder = folder(&["a/1.jpg", "a/2.jpg"]);
         let path = folder.path().join("a/1.jpg");
         fs::write(&path, b"").unwrap();
-        let set = ImageFolder::open(folder.path()).unwrap();
+        let set = open(folder.path(), Layout::Classes, 0).unwrap();
         let error = set.read(0).unwrap_err();
         let expected = format!(
             "{} is no image that can be read: it has 0 bytes, expected 1 to 67108864; remove it",

@@ -266,7 +266,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{devkit, folder::ImageFolder};
+    use crate::{OnBadSample, devkit, folder::ImageFolder, folder::Layout};
 
     fn tar_of(members: &[(String, Vec<u8>)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
@@ -321,7 +321,7 @@ mod tests {
             let into = unpacked.join(class.strip_suffix(".tar").unwrap());
             tar::Archive::new(bytes.as_slice()).unpack(into).unwrap();
         }
-        let expected = ImageFolder::open(&unpacked).unwrap();
+        let expected = ImageFolder::open(&unpacked, Layout::Classes, OnBadSample::Fail).unwrap();
         for (index_files, n_scans) in
             [(IndexFiles::Absent, 1), (IndexFiles::Beside, 1), (IndexFiles::Beside, 0)]
         {
@@ -391,7 +391,7 @@ mod tests {
             (vec![], "t.tar is empty; give ILSVRC2012_img_train.tar"),
             (one("a.JPEG", b"1"), "holds \"a.JPEG\", which is no tar of a class; give ILSVRC"),
             (one("a.tar", &tar_of(&[])), "t.tar has no images in a.tar; give"),
-            (one("a.tar", &inner("a.bmp")), "holds the member \"a.bmp\", which is refused: images"),
+            (one("a.tar", &inner("a.ppm")), "holds the member \"a.ppm\", which is refused: images"),
             (
                 one("a.tar", &inner("a.jpg")[..512]),
                 "is truncated: 1 bytes needed at offset 1024, got 0",

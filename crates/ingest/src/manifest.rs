@@ -140,7 +140,8 @@ impl Manifest {
     pub fn remedy(&self) -> Remedy {
         match self.generator {
             Some(_) => Remedy::Regenerate,
-            None => Remedy::Download,
+            None if self.source.contains("://") => Remedy::Download,
+            None => Remedy::Remake,
         }
     }
 
@@ -251,7 +252,9 @@ mod tests {
         let manifest = sample();
         assert_eq!(manifest.shards(Split::Train).len(), 2);
         assert_eq!(manifest.shards(Split::Test)[0].file, "c.tar");
-        assert_eq!(manifest.remedy(), Remedy::Download);
+        assert_eq!(manifest.remedy(), Remedy::Remake);
+        let source = "from https://example.org/shards".to_owned();
+        assert_eq!(Manifest { source, ..sample() }.remedy(), Remedy::Download);
         let generated = Manifest { generator: Some("textures".to_owned()), ..manifest };
         assert_eq!(generated.remedy(), Remedy::Regenerate);
     }

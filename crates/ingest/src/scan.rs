@@ -7,14 +7,15 @@ use serde_json::Value;
 use crate::{
     error::{IngestError, Remedy},
     index::{Index, Place},
-    walk::{Member, Promise, Section, Walk, promise},
+    sidecar::{self, JSON_BYTES_MAX},
+    walk::{Member, Promise, Section, Walk, extension, promise},
 };
 
+/// What is read of a label or a caption.
 const LABEL_BYTES_MAX: u64 = 32;
-/// Metadata of one sample; hashtags and a caption are far shorter.
-const JSON_BYTES_MAX: u64 = 1 << 20;
 
 /// A shard that is being indexed.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scan<'a> {
     pub(crate) shard: &'a Path,
     pub(crate) remedy: Remedy,
@@ -27,14 +28,32 @@ struct Found {
     /// Key, offset and length of each image.
     samples: Vec<(String, u64, u64)>,
     images: BTreeMap<String, usize>,
-    labels: BTreeMap<String, u32>,
+    /// By the members that hold them; the first that has one counts.
+    labels: [BTreeMap<String, Label>; N_LABEL_KINDS],
 }
 
+/// What a member says of its sample's class.
+enum Label {
+    Class(u32),
+    /// Something else. It counts only where no other member has the class: beside a `.cls` a text is a
+    /// caption, and metadata may have a key `label` of its own.
+    Text(IngestError),
+}
+
+/// Members that may hold a label, those that count more first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabelKind {
+    Cls,
+    Json,
+    Txt,
+}
+const N_LABEL_KINDS: usize = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Image,
     OtherImage,
-    Label,
-    Json,
+    Label(LabelKind),
     Other,
 }
 
@@ -59,50 +78,73 @@ impl Scan<'_> {
         content: &mut dyn Read,
     ) -> Result<(), IngestError> {
         let (key, kind) = split_name(member.name);
-        let (shard, has_classes) = (|| self.shard.to_owned(), self.n_classes > 0);
-        let duplicate =
-            |what| Err(IngestError::DuplicateKey { shard: shard(), key: key.to_owned(), what });
-        let label = match kind {
+        let duplicate = |what| {
+            let (shard, key) = (self.shard.to_owned(), key.to_owned());
+            Err(IngestError::DuplicateKey { shard, key, what })
+        };
+        match kind {
             Kind::Image => {
                 self.walk().check_size(member)?;
                 if found.images.insert(key.to_owned(), found.samples.len()).is_some() {
                     return duplicate("image");
                 }
                 found.samples.push((key.to_owned(), member.offset, member.size));
-                None
             }
             Kind::OtherImage => {
-                let reason = "images end in .jpg, .jpeg or .png";
-                return Err(self.walk().refused(member.name, reason));
+                let (shard, member) = (self.shard.to_owned(), member.name.to_owned());
+                return Err(IngestError::MemberFormat { shard, member });
             }
-            Kind::Label if has_classes => Some(self.label(member.name, content)?),
-            Kind::Json if has_classes => self.label_in_json(member, content)?,
-            Kind::Label | Kind::Json | Kind::Other => None,
-        };
-        match label {
-            Some(label) if found.labels.insert(key.to_owned(), label).is_some() => {
-                duplicate("label")
+            Kind::Label(kind) if self.n_classes > 0 => {
+                let label = match kind {
+                    LabelKind::Cls => Some(Label::Class(self.label(member.name, content)?)),
+                    LabelKind::Json => self.label_in_json(member, content)?,
+                    LabelKind::Txt => Some(Label::from(self.label(member.name, content))),
+                };
+                if let Some(label) = label
+                    && found.labels[kind as usize].insert(key.to_owned(), label).is_some()
+                {
+                    return duplicate("label");
+                }
             }
-            _ => Ok(()),
+            Kind::Label(_) | Kind::Other => {}
         }
+        Ok(())
     }
 
     fn with_labels(&self, found: Found) -> Result<Index, IngestError> {
-        let Found { samples, images, labels } = found;
+        let Found { samples, images, mut labels } = found;
         let shard = || self.shard.to_owned();
-        if let Some(key) = labels.keys().find(|key| !images.contains_key(*key)) {
-            return Err(IngestError::SampleWithoutImage { shard: shard(), key: key.clone() });
+        let is_field = |key: &str| first_key(key).is_some_and(|first| images.contains_key(first));
+        for (key, label) in labels.iter().flatten() {
+            let is_label = matches!(label, Label::Class(_));
+            if is_label && !images.contains_key(key) && !is_field(key) {
+                return Err(IngestError::SampleWithoutImage { shard: shard(), key: key.clone() });
+            }
         }
         let mut index = Index::default();
         for (key, offset, size) in samples {
-            let label = labels.get(&key).copied();
+            if is_field(&key) {
+                continue;
+            }
+            let mut label = None;
+            let mut text = None;
+            for labels in &mut labels {
+                match labels.remove(&key) {
+                    Some(Label::Class(class)) if label.is_none() => label = Some(class),
+                    Some(Label::Text(error)) if text.is_none() => text = Some(error),
+                    _ => {}
+                }
+            }
+            if let (None, Some(error)) = (label, text) {
+                return Err(error);
+            }
             let place = Place { name: &key, offset, size, label };
             index.push(place).ok_or_else(|| IngestError::IndexTooLarge { path: shard() })?;
         }
         Ok(index)
     }
 
-    fn label(&self, member: &str, content: &mut dyn Read) -> Result<u32, IngestError> {
+    pub(crate) fn label(&self, member: &str, content: &mut dyn Read) -> Result<u32, IngestError> {
         let bytes = self.content(content, LABEL_BYTES_MAX)?;
         let text = String::from_utf8_lossy(&bytes);
         match text.trim().parse::<u32>() {
@@ -111,20 +153,18 @@ impl Scan<'_> {
         }
     }
 
-    /// The label in `{"label": 3}` or `{"cls": 3}`; JSON with neither is metadata.
+    /// The label in the metadata of a sample, if it has one.
     fn label_in_json(
         &self,
         member: Member<'_>,
         content: &mut dyn Read,
-    ) -> Result<Option<u32>, IngestError> {
+    ) -> Result<Option<Label>, IngestError> {
         let metadata = self.json(member, content)?;
-        let Some(value) = metadata.get("label").or_else(|| metadata.get("cls")) else {
-            return Ok(None);
-        };
-        match value.as_u64().and_then(|label| u32::try_from(label).ok()) {
-            Some(label) => self.in_range(member.name, label).map(Some),
-            None => Err(self.no_label(member.name, value.to_string())),
-        }
+        let label = sidecar::label(&metadata).map(|label| match label {
+            Ok(label) => self.in_range(member.name, label),
+            Err(text) => Err(self.no_label(member.name, text)),
+        });
+        Ok(label.map(Label::from))
     }
 
     /// The metadata of one sample.
@@ -133,18 +173,12 @@ impl Scan<'_> {
         member: Member<'_>,
         content: &mut dyn Read,
     ) -> Result<Value, IngestError> {
-        let unfit = |problem| {
+        // One byte over the limit is enough to see that it is too large.
+        let bytes = self.content(content, JSON_BYTES_MAX + 1)?;
+        sidecar::parse(&bytes, member.size).map_err(|problem| {
             let (shard, member) = (self.shard.to_owned(), member.name.to_owned());
             IngestError::MetadataSyntax { shard, member, problem }
-        };
-        if member.size > JSON_BYTES_MAX {
-            return Err(unfit(format!(
-                "it has {} bytes, the limit is {JSON_BYTES_MAX}",
-                member.size
-            )));
-        }
-        serde_json::from_slice(&self.content(content, JSON_BYTES_MAX)?)
-            .map_err(|error| unfit(error.to_string()))
+        })
     }
 
     fn content(&self, content: &mut dyn Read, limit: u64) -> Result<Vec<u8>, IngestError> {
@@ -167,21 +201,44 @@ impl Scan<'_> {
     }
 }
 
-/// WebDataset's rule: the key ends at the first dot of the file name.
+impl From<Result<u32, IngestError>> for Label {
+    fn from(label: Result<u32, IngestError>) -> Self {
+        label.map_or_else(Self::Text, Self::Class)
+    }
+}
+
+/// The key of a member and what it holds. The key ends at the last dot of the file name, so that
+/// `photo.v2.jpg` is an image of its own. WebDataset's rule, where the key ends at the first dot, holds
+/// where that makes a sample: beside `a.jpg`, `a.mask.png` is no image but a field of `a`.
 pub(crate) fn split_name(member: &str) -> (&str, Kind) {
     let name_start = member.rfind('/').map_or(0, |slash| slash + 1);
-    let Some(dot) = member[name_start..].find('.') else { return (member, Kind::Other) };
-    let (key, extension) = (&member[..name_start + dot], &member[name_start + dot + 1..]);
+    let name = &member[name_start..];
+    if name.starts_with('.') {
+        // Such as `._a.jpg`, which macOS writes beside each file.
+        return (member, Kind::Other);
+    }
+    let extension = extension(name);
+    let Some(n_key) = name.len().checked_sub(extension.len() + 1).filter(|_| name.contains('.'))
+    else {
+        return (member, Kind::Other);
+    };
     let kind = match promise(extension) {
         Promise::Image => Kind::Image,
         Promise::OtherImage => Kind::OtherImage,
         Promise::Nothing => match extension.to_ascii_lowercase().as_str() {
-            "cls" | "txt" => Kind::Label,
-            "json" => Kind::Json,
+            "cls" => Kind::Label(LabelKind::Cls),
+            "txt" => Kind::Label(LabelKind::Txt),
+            "json" => Kind::Label(LabelKind::Json),
             _ => Kind::Other,
         },
     };
-    (key, kind)
+    (&member[..name_start + n_key], kind)
+}
+
+/// The key by WebDataset's own rule, where that is a shorter one.
+fn first_key(key: &str) -> Option<&str> {
+    let name_start = key.rfind('/').map_or(0, |slash| slash + 1);
+    key[name_start..].find('.').map(|dot| &key[..name_start + dot])
 }
 
 #[cfg(test)]
@@ -239,6 +296,7 @@ mod tests {
             file("c.jpg", b""),
             file("README", b"hello"),
             file("c.seg.png", b"6"),
+            file("._c.jpg", b"7"),
         ];
         let expected = [
             sample("d/a", 1024, 3, Some(1)),
@@ -246,6 +304,46 @@ mod tests {
             sample("c", 6144, 0, None),
         ];
         assert_eq!(scan(&tar_of(&members), 2).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_name_with_dots_ends_at_the_last_one_unless_it_is_a_field_of_a_sample() {
+        let members = [
+            file("IMG.1.jpg", b"1"),
+            file("IMG.1.cls", b"1"),
+            file("IMG.2.jpg", b"2"),
+            file("IMG.2.json", b"{\"label\": 0}"),
+            file("a.b/c.d.jpg", b"3"),
+            file("a.b/c.d.txt", b"1"),
+            file("x.mask.png", b"4"),
+            file("x.mask.cls", b"1"),
+            file("x.jpg", b"5"),
+        ];
+        let expected = [
+            sample("IMG.1", 512, 1, Some(1)),
+            sample("IMG.2", 2560, 1, Some(0)),
+            sample("a.b/c.d", 4608, 1, Some(1)),
+            sample("x", 8704, 1, None),
+        ];
+        assert_eq!(scan(&tar_of(&members), 2).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_cls_counts_more_than_metadata_and_a_caption() {
+        let members = [
+            file("a.jpg", b"1"),
+            file("a.txt", b"a photo of a cat"),
+            file("a.json", b"{\"label\": \"cat\"}"),
+            file("a.cls", b"1"),
+            file("b.jpg", b"1"),
+            file("b.json", b"{\"label\": 0}"),
+            file("b.txt", b"9"),
+            file("c.txt", b"1"),
+            file("c.jpg", b"1"),
+            file("README.txt", b"about these images"),
+        ];
+        let labels = scan(&tar_of(&members), 2).unwrap().into_iter().map(|row| row.3);
+        assert_eq!(labels.collect::<Vec<_>>(), [Some(1), Some(0), Some(1)]);
     }
 
     #[test]
@@ -303,7 +401,7 @@ mod tests {
                  `classes` from the manifest if these are no labels"
             )
         };
-        let cases: [(&[Tarred<'_>], &str); 12] = [
+        let cases: [(&[Tarred<'_>], &str); 11] = [
             (&[file("../a.jpg", b"1")], &leaves("../a.jpg")),
             (&[file("b/../a.jpg", b"1")], &leaves("b/../a.jpg")),
             (&[file("/a.jpg", b"1")], &leaves("/a.jpg")),
@@ -313,10 +411,11 @@ mod tests {
                  get the shard from a source that you trust",
             ),
             (&[image, file("a.png", b"2")], &second("image")),
-            (&[image, file("a.cls", b"1"), file("a.txt", b"1")], &second("label")),
+            (&[image, file("a.cls", b"1"), file("a.CLS", b"1")], &second("label")),
             (
                 &[image, file("b.cls", b"1")],
-                "shard s.tar holds no image for the sample \"b\"; images end in .jpg, .jpeg or .png",
+                "shard s.tar holds no image for the sample \"b\"; make the shard again with it, or without \
+                 the label",
             ),
             (
                 &[image, file("a.cls", b"2")],
@@ -324,11 +423,10 @@ mod tests {
                  add the missing classes",
             ),
             (
-                &[image, file("b.WebP", b"1")],
-                "shard s.tar holds the member \"b.WebP\", which is refused: images end in .jpg, .jpeg or \
-                 .png; get the shard from a source that you trust",
+                &[image, file("b.HEIC", b"1")],
+                "shard s.tar holds the image \"b.HEIC\", whose format is not decoded here; make the shard \
+                 again of JPEG, PNG, WebP, BMP, TIFF or GIF files",
             ),
-            (&[image, file("a.cls", b"1"), file("a.json", b"{\"label\": 1}")], &second("label")),
             (&[image, file("a.json", b"{\"label\": \"cat\"}")], &no_number("a.json", "\"cat\"")),
             (&[image, file("a.cls", b"-1")], &no_number("a.cls", "-1")),
         ];

@@ -333,7 +333,12 @@ fn compared(scan: &Scan<'_>, entry: &ShardEntry, verify: Verify) -> Result<Index
             return Err(IngestError::ShardChecksum { shard, expected, got, remedy });
         }
     }
-    let index = scan.index(&file)?;
+    // Where the bytes are those of the manifest, another copy would be no better.
+    let remedy = match (verify, remedy) {
+        (Verify::Checksums, Remedy::Download) => Remedy::Remake,
+        _ => remedy,
+    };
+    let index = Scan { remedy, ..*scan }.index(&file)?;
     check_samples(&index, entry, || (shard, remedy))?;
     Ok(index)
 }
@@ -362,7 +367,7 @@ fn check_size(scan: &Scan<'_>, file: &File, entry: &ShardEntry) -> Result<(), In
     Ok(())
 }
 
-fn checksum(shard: &Path) -> Result<String, IngestError> {
+pub(crate) fn checksum(shard: &Path) -> Result<String, IngestError> {
     let file = File::open(shard).map_err(IngestError::io("open", shard))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(IngestError::io("read", shard))?;

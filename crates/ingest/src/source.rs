@@ -42,6 +42,11 @@ pub trait Source: Send + Sync {
         &[]
     }
 
+    /// What lies beside the samples and is none of them, in words with counts; `None` where nothing does.
+    fn left_out(&self) -> Option<String> {
+        None
+    }
+
     /// Samples of each part that is read faster as a whole, for [`crate::Sampler::windowed`].
     fn shard_sizes(&self) -> Vec<u64> {
         vec![self.len()]
@@ -80,7 +85,7 @@ pub struct EncodedSample {
 /// An image as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// A JPEG or PNG file.
+    /// An image file.
     Encoded(Vec<u8>),
     /// Raw pixels, `[height, width, 3]`, u8, red first.
     Rgb {

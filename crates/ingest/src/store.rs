@@ -91,7 +91,7 @@ impl Store for FolderStore {
 
     fn read(&self, key: &str, part: Part) -> Result<Vec<u8>, IngestError> {
         let path = self.root.join(key);
-        let file = open_shard(&path, Remedy::Download)?;
+        let file = open_shard(&path, Remedy::Remake)?;
         match part {
             Part::All { limit } => {
                 let mut bytes = Vec::new();
@@ -102,7 +102,7 @@ impl Store for FolderStore {
                 Ok(bytes)
             }
             Part::Range { offset, n_bytes } => {
-                read_exact(&file, &path, ByteRange { offset, n_bytes }, Remedy::Download)
+                read_exact(&file, &path, ByteRange { offset, n_bytes }, Remedy::Remake)
             }
         }
     }
@@ -177,10 +177,10 @@ mod tests {
             (
                 "a.tar",
                 range(8, 3),
-                "shard a.tar is truncated: 3 bytes needed at offset 8, got 2; d",
+                "shard a.tar is truncated: 3 bytes needed at offset 8, got 2; m",
             ),
             ("a.tar", range(12, u64::MAX), "shard a.tar is truncated: 18446744073709551615 bytes"),
-            ("b.tar", range(0, 1), "shard b.tar is missing; download it, or"),
+            ("b.tar", range(0, 1), "shard b.tar is missing; restore it, or"),
         ];
         for (key, part, expected) in cases {
             let message = read(key, part).unwrap_err();

@@ -1,14 +1,17 @@
 //! Counts what shards hold.
 
-use std::{collections::BTreeMap, fs::File};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+};
 
 use serde_json::Value;
 
 use crate::{
     error::IngestError,
     index::Index,
-    scan::{Kind, Scan, split_name},
-    walk::{Section, Walk},
+    scan::{Kind, LabelKind, Scan, split_name},
+    walk::{Section, Walk, extension},
 };
 
 /// Totals of the shards read so far.
@@ -30,6 +33,8 @@ pub struct Survey {
     pub n_metadata: u64,
     /// Images of each hashtag.
     pub hashtags: BTreeMap<String, u64>,
+    /// Members that are no images and say nothing of one, by extension.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 impl Survey {
@@ -39,6 +44,7 @@ impl Survey {
         file: &File,
         index: &Index,
     ) -> Result<(), IngestError> {
+        let keys: BTreeSet<&str> = index.iter().map(|place| place.name).collect();
         for place in index.iter() {
             self.smallest =
                 if self.n_samples == 0 { place.size } else { self.smallest.min(place.size) };
@@ -52,11 +58,20 @@ impl Survey {
         }
         let walk = Walk { shard: scan.shard, remedy: scan.remedy };
         walk.members(Section::whole(file, scan.shard)?, &mut |member, content| {
-            if let (_, Kind::Json) = split_name(member.name) {
-                self.n_metadata += 1;
-                let metadata = scan.json(member, content)?;
-                for hashtag in hashtags(&metadata) {
-                    *self.hashtags.entry(hashtag.to_owned()).or_default() += 1;
+            match split_name(member.name) {
+                (key, Kind::Image) if keys.contains(key) => {}
+                (key, Kind::Label(LabelKind::Json)) if keys.contains(key) => {
+                    self.n_metadata += 1;
+                    let metadata = scan.json(member, content)?;
+                    for hashtag in hashtags(&metadata) {
+                        *self.hashtags.entry(hashtag.to_owned()).or_default() += 1;
+                    }
+                }
+                (key, Kind::Label(_)) if keys.contains(key) => {}
+                _ => {
+                    let name = member.name.rsplit('/').next().unwrap_or(member.name);
+                    let extension = extension(name).to_ascii_lowercase();
+                    *self.left_out.entry(extension).or_default() += 1;
                 }
             }
             Ok(())
@@ -111,6 +126,7 @@ mod tests {
             n_unlabeled: 1,
             n_metadata: 3,
             hashtags: [("cat".to_owned(), 2), ("dog".to_owned(), 1)].into(),
+            left_out: BTreeMap::new(),
         };
         assert_eq!(survey, expected);
         let message = set.survey(2, &mut survey).unwrap_err().to_string();

@@ -162,8 +162,15 @@ impl Walk<'_> {
     }
 }
 
+/// Extensions of formats that are decoded; which of them a file has is decided by its bytes.
+const IMAGES: [&str; 10] =
+    ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 /// Extensions that promise an image of a format that is not decoded here.
-const OTHER_IMAGES: [&str; 9] = ["avif", "bmp", "gif", "heic", "pgm", "ppm", "tif", "tiff", "webp"];
+const OTHER_IMAGES: [&str; 27] = [
+    "arw", "avif", "cr2", "cr3", "dng", "exr", "hdr", "heic", "heif", "ico", "j2k", "jp2", "jxl",
+    "jxr", "nef", "orf", "pbm", "pgm", "pnm", "ppm", "psd", "raf", "rw2", "svg", "svgz", "tga",
+    "xcf",
+];
 
 /// The type of content by the file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,10 +180,15 @@ pub(crate) enum Promise {
     Nothing,
 }
 
+/// The extension of a file's name; none is empty.
+pub(crate) fn extension(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
 /// The type of content by the file's extension, in any case.
 pub(crate) fn promise(extension: &str) -> Promise {
     let is = |known: &[&str]| known.iter().any(|k| extension.eq_ignore_ascii_case(k));
-    if is(&["jpg", "jpeg", "png"]) {
+    if is(&IMAGES) {
         Promise::Image
     } else if is(&OTHER_IMAGES) {
         Promise::OtherImage

@@ -1,6 +1,7 @@
 //! Writes tar shards in the layout of WebDataset, with the same bytes for the same samples.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -11,6 +12,8 @@ use crate::{
     error::IngestError,
     index::{Index, Place},
     manifest::ShardEntry,
+    sidecar::check_metadata,
+    walk::MEMBER_BYTES_MAX,
 };
 
 /// Short enough that a name with its extension fits into one header.
@@ -24,6 +27,27 @@ pub enum ImageFormat {
     Jpeg,
     /// `.png`
     Png,
+    /// `.webp`
+    WebP,
+    /// `.bmp`
+    Bmp,
+    /// `.tif`
+    Tiff,
+    /// `.gif`
+    Gif,
+}
+
+impl ImageFormat {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+            Self::WebP => "webp",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tif",
+            Self::Gif => "gif",
+        }
+    }
 }
 
 /// Whether a shard gets a file that says where its samples are.
@@ -55,6 +79,7 @@ struct OpenShard {
     tar: tar::Builder<HashingFile>,
     temporary: PathBuf,
     index: Index,
+    keys: BTreeSet<String>,
     last_key: String,
 }
 
@@ -97,10 +122,11 @@ impl ShardWriter {
         Self { first_shard, ..self }
     }
 
-    /// Appends one sample. Keys must differ within a shard, which the reader checks.
+    /// Appends one sample. What a reader would refuse is not written.
     ///
     /// # Errors
-    /// If the key has characters with a meaning in paths, or the disk fails.
+    /// If the key has characters with a meaning in paths or was in the shard before, the image is empty or
+    /// too large, or the disk fails.
     pub fn push(
         &mut self,
         key: &str,
@@ -109,6 +135,10 @@ impl ShardWriter {
         label: Option<u32>,
     ) -> Result<(), IngestError> {
         check_key(key)?;
+        let (got, limit) = (image.len() as u64, MEMBER_BYTES_MAX);
+        if got == 0 || got > limit {
+            return Err(IngestError::ImageSize { path: PathBuf::from(key), got, limit });
+        }
         if self.open.as_ref().is_some_and(|open| open.index.len() as u64 == self.samples_per_shard)
         {
             self.close_shard()?;
@@ -117,10 +147,11 @@ impl ShardWriter {
             Some(shard) => shard,
             None => OpenShard::create(self.folder.join(format!("{}.partial", self.next_file())))?,
         };
-        let extension = match format {
-            ImageFormat::Jpeg => "jpg",
-            ImageFormat::Png => "png",
-        };
+        let extension = format.extension();
+        if !shard.keys.insert(key.to_owned()) {
+            let (shard, key) = (shard.temporary, key.to_owned());
+            return Err(IngestError::DuplicateKey { shard, key, what: "image" });
+        }
         let offset = shard.tar.get_ref().bytes + HEADER_BYTES;
         shard.append(&format!("{key}.{extension}"), image)?;
         if let Some(label) = label {
@@ -134,15 +165,22 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Appends JSON, such as hashtags, to the sample that was pushed last.
+    /// Appends JSON, such as hashtags, to the sample that was pushed last. It must be what
+    /// [`check_metadata`](crate::check_metadata) accepts.
     ///
     /// # Errors
-    /// If there is no such sample, or the disk fails.
+    /// If there is no such sample, a reader would refuse the metadata, or the disk fails.
     pub fn push_metadata(&mut self, json: &[u8]) -> Result<(), IngestError> {
         let Some(shard) = &mut self.open else {
             return Err(IngestError::KeyInvalid { key: String::new() });
         };
-        shard.append(&format!("{}.json", shard.last_key), json)
+        let member = format!("{}.json", shard.last_key);
+        check_metadata(json).map_err(|problem| IngestError::MetadataSyntax {
+            shard: shard.temporary.clone(),
+            member: member.clone(),
+            problem,
+        })?;
+        shard.append(&member, json)
     }
 
     /// Completes the last shard and returns what the manifest must say of all of them.
@@ -186,7 +224,13 @@ impl OpenShard {
             bytes: 0,
         };
         let tar = tar::Builder::new(file);
-        Ok(Self { tar, temporary, index: Index::default(), last_key: String::new() })
+        Ok(Self {
+            tar,
+            temporary,
+            index: Index::default(),
+            keys: BTreeSet::new(),
+            last_key: String::new(),
+        })
     }
 
     fn append(&mut self, name: &str, content: &[u8]) -> Result<(), IngestError> {
@@ -242,6 +286,7 @@ impl Write for HashingFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{error::Remedy, scan::Scan};
 
     fn write(folder: &Path, n: u32) -> Vec<ShardEntry> {
         let mut writer = ShardWriter::new(folder, "train", 4).unwrap();
@@ -289,7 +334,6 @@ mod tests {
 
     #[test]
     fn index_files_say_what_a_walk_over_the_shard_finds() {
-        use crate::{error::Remedy, scan::Scan};
         let folder = tempfile::tempdir().unwrap();
         let writer = ShardWriter::new(folder.path(), "train", 3).unwrap();
         let mut writer = writer.index_files(IndexFiles::Beside);
@@ -297,7 +341,7 @@ mod tests {
         for i in 0..8_u32 {
             let label = (i != 4).then_some(i % 3);
             writer
-                .push(&format!("k{i}"), ImageFormat::Png, &vec![1; i as usize * 300], label)
+                .push(&format!("k{i}"), ImageFormat::Png, &vec![1; 1 + i as usize * 300], label)
                 .unwrap();
             if i % 2 == 0 {
                 writer.push_metadata(b"{\"hashtags\": [\"cat\"]}").unwrap();
@@ -319,6 +363,49 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(write(folder.path(), 8).len(), 2);
         assert_eq!(write(folder.path(), 0).len(), 0);
+    }
+
+    #[test]
+    fn what_a_reader_would_refuse_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ShardWriter::new(folder.path(), "train", 9).unwrap();
+        let place = format!("{}/", folder.path().display());
+        let message = |error: IngestError| error.to_string().replace(&place, "");
+        let empty = writer.push("a", ImageFormat::Png, b"", None).unwrap_err();
+        assert_eq!(
+            message(empty),
+            "a is no image that can be read: it has 0 bytes, expected 1 to 67108864; remove it"
+        );
+        for (format, key) in [(ImageFormat::Gif, "a"), (ImageFormat::WebP, "b")] {
+            writer.push(key, format, b"x", Some(1)).unwrap();
+        }
+        let metadata = writer.push_metadata(b"{\"caption\": NaN}").unwrap_err();
+        assert_eq!(
+            message(metadata),
+            "shard train-000000.tar.partial: the metadata \"b.json\" cannot be read: expected value at line 1 \
+             column 13; make the shard again"
+        );
+        writer.push_metadata(b"{\"label\": \"cat\"}").unwrap();
+        writer.push("c", ImageFormat::Tiff, b"x", None).unwrap();
+        let entries = writer.finish().unwrap();
+        let scan = Scan {
+            shard: &folder.path().join("train-000000.tar"),
+            remedy: Remedy::Remake,
+            n_classes: 2,
+        };
+        let index = scan.index(&File::open(scan.shard).unwrap()).unwrap();
+        let rows: Vec<_> = index.iter().map(|place| (place.name, place.label)).collect();
+        assert_eq!(rows, [("a", Some(1)), ("b", Some(1)), ("c", None)]);
+        assert_eq!(entries[0].samples, 3);
+
+        let mut writer = ShardWriter::new(folder.path(), "twice", 9).unwrap();
+        writer.push("a", ImageFormat::Png, b"x", None).unwrap();
+        let twice = writer.push("a", ImageFormat::Jpeg, b"x", None).unwrap_err();
+        assert_eq!(
+            message(twice),
+            "shard twice-000000.tar.partial holds a second image for the sample \"a\"; make the shard again \
+             with distinct keys"
+        );
     }
 
     #[test]

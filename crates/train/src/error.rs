@@ -255,14 +255,16 @@ impl DataFault {
 /// What to do after a fault of the data.
 fn data_text(fault: DataFault, global_step: u64, resume: &str) -> String {
     const SKIP: &str = "--set data.on_bad_sample=skip --set data.bad_sample_budget=100";
+    const ALL: &str = "`cargo xtask doctor FOLDER` names all such images of a folder, and `cargo xtask shard \
+                       verify --decode` those of shards";
     match (fault, global_step) {
         (DataFault::Image, 0) => format!(
             "an image cannot be used, and no step was done; repair or remove it and start again, \
-             or leave out up to 100 such images by {SKIP}"
+             or leave out up to 100 such images by {SKIP}; {ALL}"
         ),
         (DataFault::Image, step) => format!(
             "an image cannot be used; step {step} is saved; repair the image and continue by {resume}, \
-             or leave out up to 100 such images by {resume} {SKIP}"
+             or leave out up to 100 such images by {resume} {SKIP}; {ALL}"
         ),
         (DataFault::Other, 0) => "the data failed, and no step was done".to_owned(),
         (DataFault::Other, step) => {

@@ -43,6 +43,13 @@ pub enum Event<'a> {
         /// Trainable parameters of the query encoder.
         n_parameters: usize,
     },
+    /// Something lies beside the images and is none of them.
+    LeftOut {
+        /// Training or test images.
+        of: &'static str,
+        /// What, with counts.
+        what: &'a str,
+    },
     /// A step was done.
     Stepped {
         /// Steps done.

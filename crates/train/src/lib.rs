@@ -36,7 +36,7 @@ pub use identity::RunId;
 pub use measure::{BankSize, Labeled, evaluation_recipe, linear_config};
 // What a plan is made of, and what events and errors hold.
 pub use moco_feed::{FeedError, FinishOn, InputPlan, Pairing, WorkerPlan};
-pub use moco_ingest::{BadSample, OnBadSample};
+pub use moco_ingest::{BadSample, Layout, OnBadSample};
 pub use plan::{
     Cadence, EvaluationActivations, EvaluationPlan, HealthPlan, KnnPlan, Length, LinearPlan,
     PretrainPlan,

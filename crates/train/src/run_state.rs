@@ -13,7 +13,7 @@ use crate::identity::{DataOrigin, Origin, RunId};
 /// The format of configs, run folders and checkpoints that this release writes, and the newest it reads. It grows
 /// when a config has another key, or a checkpoint another tensor or an entry that older programs must not pass
 /// over; `config/src/migrate.rs` says what older ones mean.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Metadata key of the format; checkpoints of format 1 lack it.
 const FORMAT_KEY: &str = "format";
@@ -215,7 +215,7 @@ mod tests {
             origin: full_origin(),
         };
         let expected = metadata(&[
-            ("format", "2"),
+            ("format", "3"),
             ("config", "seed = 1\n"),
             ("wall_seconds", "2.5"),
             ("bad_samples", "3"),

@@ -108,7 +108,7 @@ mod tests {
         let checkpoints = CheckpointDir::open(folder.path(), 9).unwrap();
         let path = |step: u64| folder.path().join(format!("step-{step:010}.safetensors"));
         let config = ("config".to_owned(), "seed = 1".to_owned());
-        for (step, format) in [(1, None), (2, Some("1")), (3, Some("2"))] {
+        for (step, format) in [(1, None), (2, Some("1")), (3, Some("3"))] {
             let format = format.map(|format| ("format".to_owned(), format.to_owned()));
             let metadata = [config.clone()].into_iter().chain(format).collect();
             checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
@@ -116,13 +116,13 @@ mod tests {
             assert_eq!((saved.tensors.len(), saved.config.as_str()), (0, "seed = 1"));
             assert_eq!(saved.global_step, step);
         }
-        for (step, format) in [(4, "3"), (5, "new")] {
+        for (step, format) in [(4, "4"), (5, "new")] {
             let metadata = BTreeMap::from([("format".to_owned(), format.to_owned())]);
             checkpoints.save(step, &MocoState::new(), &metadata).unwrap();
             assert_eq!(
                 SavedRun::load(&path(step)).unwrap_err().to_string(),
                 format!(
-                    "{} has format {format}, and this program reads up to 2; \
+                    "{} has format {format}, and this program reads up to 3; \
                      use the release that wrote it",
                     path(step).display()
                 )

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use moco_feed::WorkerPlan;
 use moco_ingest::{
-    ImageFolder, ImageNet, IndexFiles, IngestError, Manifest, ShardCache, ShardPlace, ShardSet,
-    Source, Split, Store, Verify, with_labels_of,
+    ImageFolder, ImageNet, IndexFiles, IngestError, Layout, Manifest, OnBadSample, ShardCache,
+    ShardPlace, ShardSet, Source, Split, Store, Verify, with_labels_of,
 };
 use moco_textures::TexturesConfig;
 
@@ -27,12 +27,16 @@ pub enum DataPlan {
         /// The manifest, a file on this machine.
         manifest: PathBuf,
     },
-    /// Image files in a folder for each class.
+    /// Image files in folders.
     ImageFolder {
         /// Folder with the training images.
         root: PathBuf,
+        /// Whether the folders in it are classes.
+        layout: Layout,
         /// Folder with the test images, of the same classes.
         test_root: Option<PathBuf>,
+        /// The policy for images that look unusable.
+        on_bad_sample: OnBadSample,
     },
     /// The archives of ImageNet in a folder, as they are distributed.
     ImageNet {
@@ -152,8 +156,8 @@ pub fn open_sources(
             open_shards(place, &manifest, workers, access)
         }
         DataPlan::ImageNet { root } => open_imagenet(root, access.preparing),
-        DataPlan::ImageFolder { root, test_root } => {
-            let open = |root: &Path| ImageFolder::open(root).map(Arc::new);
+        DataPlan::ImageFolder { root, layout, test_root, on_bad_sample } => {
+            let open = |root: &Path| ImageFolder::open(root, *layout, *on_bad_sample).map(Arc::new);
             let train: Arc<dyn Source> = open(root)?;
             match test_root {
                 None => Ok(Sources { train, labeled: None }),

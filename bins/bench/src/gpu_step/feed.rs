@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use moco::{Batch, Moco};
-use moco_augment::{AugmentError, Augmentation, RgbImage};
+use moco_augment::{AugmentError, Augmentation, Exif, RgbImage};
 use moco_feed::{
     DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages, WorkerPlan,
 };
@@ -93,6 +93,7 @@ fn feed(source: &Arc<dyn Source>, setup: &Setup, args: &Args) -> anyhow::Result<
         image_size: args.size,
         mean: MEAN,
         std: STD,
+        exif: Exif::Ignore,
         pairing: Pairing::SameImage,
         finish_on: FinishOn::Cpu,
     };

@@ -91,7 +91,7 @@ fn an_image_that_does_not_decode_ends_the_run_with_its_name() {
         &bench,
         &arguments,
         3,
-        &["stage `decode", "train-000000.tar/000000", "neither JPEG nor PNG"],
+        &["stage `decode", "train-000000.tar/000000", "no JPEG, PNG, WebP, BMP, TIFF or GIF"],
     );
 }
 
@@ -127,8 +127,9 @@ fn a_bad_image_in_the_middle_saves_the_run_and_names_the_two_ways_on() {
     let skip = "--resume x --set data.on_bad_sample=skip --set data.bad_sample_budget=100";
     let expected = format!(
         "error: an image cannot be used; step 7 is saved; repair the image and continue by --resume x, or \
-         leave out up to 100 such images by {skip}\n  cause: stage `decode-0`: image {key}: \
-         image is neither JPEG nor PNG: "
+         leave out up to 100 such images by {skip}; `cargo xtask doctor FOLDER` names all such images of a folder, \
+         and `cargo xtask shard verify --decode` those of shards\n  cause: stage `decode-0`: image {key}: \
+         image is no JPEG, PNG, WebP, BMP, TIFF or GIF: "
     );
     assert!(stderr.contains(&expected), "{stderr}");
     assert_eq!(bench.state("x").0, 7);
@@ -147,7 +148,8 @@ fn a_bad_image_in_the_middle_saves_the_run_and_names_the_two_ways_on() {
     assert!(copied.unwrap().success());
     bench.finish(&skip.split(' ').collect::<Vec<_>>());
     let listed = std::fs::read_to_string(bench.path("runs/x/bad_samples.txt")).unwrap();
-    let reason = "image is neither JPEG nor PNG: its first bytes are [6e, 6f, 6e, 65";
+    let reason =
+        "image is no JPEG, PNG, WebP, BMP, TIFF or GIF: its first bytes are [6e, 6f, 6e, 65";
     assert!(listed.starts_with(&format!("{key}\t{reason}")), "{listed}");
     assert_eq!(listed.lines().count(), 1, "each image once: {listed}");
     std::fs::write(shard(&bench), &sound).unwrap();
@@ -173,7 +175,7 @@ fn a_run_that_fails_before_its_first_step_leaves_no_folder() {
         (None, &["optim.batch_size=202"][..], 2, "a batch of 202 samples cannot be drawn from 200"),
         (Some(0), &[], 3, "train-000000.tar"),
         // All images are in the first batch.
-        (Some(512), &whole, 3, "neither JPEG nor PNG"),
+        (Some(512), &whole, 3, "no JPEG, PNG, WebP, BMP, TIFF or GIF"),
     ] {
         let mut now = bytes.clone();
         if let Some(at) = damaged {

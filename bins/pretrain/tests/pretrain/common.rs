@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// Small enough for 40 steps in about a second; K is no multiple of the batch, and checkpoints fall
 /// into the middle of epochs of 12 steps.
 const CONFIG: &str = r#"
-format = 2
+format = 3
 [run]
 seed = 3
 steps = 40
@@ -28,6 +28,7 @@ verify = "checksums"
 readers = 1
 decoders = 1
 on_bad_sample = "fail"
+exif = "ignore"
 [augment]
 recipe = "v2"
 image_size = 16

@@ -13,6 +13,7 @@ mod longer;
 mod old;
 mod old_run;
 mod parts;
+mod photos;
 #[cfg(feature = "remote")]
 mod remote;
 mod resume;

@@ -58,7 +58,7 @@ fn a_run_without_a_format_takes_the_step_that_its_own_program_took() {
     let load = |run: &Path| CheckpointDir::load(&run.join(LAST)).unwrap();
     let [got, expected]: [Checkpoint; 2] = [&run, &old].map(|run| load(run));
     assert_eq!((got.global_step, expected.global_step), (3, 3));
-    assert_eq!(got.metadata["format"], "2");
+    assert_eq!(got.metadata["format"], "3");
     assert_eq!(got.metadata["run_id"], id.trim_end());
     assert!(got.metadata["train_data"].contains("1 shard of "));
     assert_eq!(got.metadata["config"], expected.metadata["config"]);

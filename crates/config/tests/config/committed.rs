@@ -91,7 +91,7 @@ fn the_base_holds_every_key_once_behind_a_comment() {
 #[test]
 fn the_base_is_no_recipe() {
     let error = load(BASE, &[]).unwrap_err().to_string();
-    assert!(error.ends_with("base.toml:52:2: missing key `augment.recipe`"), "{error}");
+    assert!(error.ends_with("base.toml:54:2: missing key `augment.recipe`"), "{error}");
 }
 
 /// Files of the table below, in the order of its columns.

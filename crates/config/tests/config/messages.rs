@@ -174,7 +174,7 @@ fn an_override_shows_itself_and_what_it_hides() {
 1 | moco.temperature="big"
   |                  ^^^^^
   |
-  = note: `moco.temperature` was also set at fixture.toml:38:1"#
+  = note: `moco.temperature` was also set at fixture.toml:39:1"#
     );
 }
 
@@ -188,8 +188,8 @@ fn two_keys_that_disagree_are_both_shown() {
 1 | encoder.bn_groups=3
   |                   ^
   |
-  = note: `optim.batch_size` is set at fixture.toml:46:1
-  = note: `encoder.bn_groups` was also set at fixture.toml:32:1"
+  = note: `optim.batch_size` is set at fixture.toml:47:1
+  = note: `encoder.bn_groups` was also set at fixture.toml:33:1"
     );
 }
 
@@ -214,7 +214,7 @@ fn the_nearest_name_is_offered() {
 1 | encoder.head="vit"
   |              ^^^^^
   |
-  = note: `encoder.head` was also set at fixture.toml:31:1
+  = note: `encoder.head` was also set at fixture.toml:32:1
   = help: allowed: fc, mlp"#
     );
 }
@@ -273,7 +273,7 @@ fn a_chain_may_cross_folders() {
 
 #[test]
 fn a_format_that_is_missing_or_unknown() {
-    const NONE: &str = "`format = 2` at the top, or in a file that this one extends such as \
+    const NONE: &str = "`format = 3` at the top, or in a file that this one extends such as \
                         configs/pretrain/base.toml, says which keys there are; one from before there was a number \
                         is `format = 1`";
     const OTHER: &str = "use the release that wrote it, or a later one";
@@ -282,19 +282,19 @@ fn a_format_that_is_missing_or_unknown() {
     for (line, message, help) in [
         ("", "a.toml:1:1: missing key `format`", NONE),
         (
-            "format = 3\nan_unknown_key = 1",
-            "a.toml:2:10: this config has format 3, and this program reads up to 2",
+            "format = 4\nan_unknown_key = 1",
+            "a.toml:2:10: this config has format 4, and this program reads up to 3",
             OTHER,
         ),
-        ("format = 0", "a.toml:2:10: format must be from 1 to 2, got 0", OTHER),
+        ("format = 0", "a.toml:2:10: format must be from 1 to 3, got 0", OTHER),
     ] {
-        folder.write("a.toml", &base.replace("format = 2", line));
+        folder.write("a.toml", &base.replace("format = 3", line));
         let error = folder.load("a.toml");
         assert!(matches!(error, ConfigError::Format(_)), "{error:?}");
         assert_eq!(folder.short(&error.to_string()), message);
         assert!(error.render().ends_with(&format!("= help: {help}")), "{}", error.render());
     }
-    folder.write("a.toml", &base.replace("format = 2", "format = \"2\""));
+    folder.write("a.toml", &base.replace("format = 3", "format = \"2\""));
     assert_eq!(
         folder.short(&folder.load("a.toml").to_string()),
         "a.toml:2:10: format: invalid type: string \"2\", expected a whole number, 0 or more"
@@ -352,9 +352,9 @@ fn missing_keys_sections_and_lengths_are_named() {
     assert_eq!(
         folder.error_of("a.toml"),
         r#"error: missing key `moco.dim`
-  --> a.toml:34:2
+  --> a.toml:35:2
    |
-34 | [moco]
+35 | [moco]
    |  ^^^^
    |
    = help: each key must be set, here or in a file that this one extends; configs/pretrain/base.toml explains them all"#

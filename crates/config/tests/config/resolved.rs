@@ -6,7 +6,7 @@ use moco_config::{
     KeyChange, StoredConfig, changed_keys, check_resume, compare_stored, load_pretrain,
     load_pretrain_text, load_stored_pretrain,
 };
-use moco_train::{DataPlan, Length, ShardCheck, ShardsPlan};
+use moco_train::{DataPlan, Layout, Length, OnBadSample, ShardCheck, ShardsPlan};
 use proptest::prelude::*;
 
 use crate::{load, load_fixture, meaning};
@@ -75,7 +75,7 @@ fn each_line_says_where_its_value_comes_from() {
     ] {
         assert!(resolved.lines().any(|each| each == line), "{line}:\n{resolved}");
     }
-    assert!(resolved.starts_with("format = 2  # base.toml:2\n\n[run]\nseed = 0  # "), "{resolved}");
+    assert!(resolved.starts_with("format = 3  # base.toml:2\n\n[run]\nseed = 0  # "), "{resolved}");
 }
 
 #[test]
@@ -89,10 +89,17 @@ fn a_choice_above_drops_what_it_makes_meaningless_below() {
     assert_eq!(loaded.data, DataPlan::Mnist { root: "m".into() });
     let folder = ["data.source=image_folder", "data.root=i"];
     let loaded = load_fixture(&folder).unwrap();
-    assert_eq!(loaded.data, DataPlan::ImageFolder { root: "i".into(), test_root: None });
+    let folder_plan = |layout, test_root| DataPlan::ImageFolder {
+        root: "i".into(),
+        layout,
+        test_root,
+        on_bad_sample: OnBadSample::Fail,
+    };
+    assert_eq!(loaded.data, folder_plan(Layout::Classes, None));
     let loaded = load_fixture(&[&folder[..], &["data.test_root=t"]].concat()).unwrap();
-    let test_root = Some("t".into());
-    assert_eq!(loaded.data, DataPlan::ImageFolder { root: "i".into(), test_root });
+    assert_eq!(loaded.data, folder_plan(Layout::Classes, Some("t".into())));
+    let loaded = load_fixture(&["data.source=unlabeled_folder", "data.root=i"]).unwrap();
+    assert_eq!(loaded.data, folder_plan(Layout::Unlabeled, None));
     let loaded = load_fixture(&["data.source=imagenet", "data.root=a"]).unwrap();
     assert_eq!(loaded.data, DataPlan::ImageNet { root: "a".into() });
     assert_eq!(loaded.plan.window_shards, 0);
@@ -147,6 +154,7 @@ fn every_key_changes_the_run() {
         "data.verify=sizes",
         "data.readers=2",
         "data.decoders=2",
+        "data.exif=apply",
         "augment.recipe=v1",
         "augment.fidelity=fast",
         "augment.finish_on=gpu",
@@ -270,12 +278,13 @@ fn a_resume_may_change_what_does_not_change_the_numbers() {
     let new = old.replace("dim = 128", "dim = 64");
     let error = check_resume("runs/a", &old, &new).unwrap_err().to_string();
     assert!(error.contains("moco.dim = 128; "), "{error}");
-    assert!(error.ends_with("fixture.toml:39 would change it to 64"), "{error}");
+    assert!(error.ends_with("fixture.toml:40 would change it to 64"), "{error}");
 }
 
 /// Keys that came with a format: each with what an older config means, as text and as a plan, and another value.
 const ADDED: &[(&str, &str, &str, &str, &str)] = &[
     ("run.conv_backend", "\"legacy\"", "conv_backend: Legacy", "\"graph\"", "[run]"),
+    ("data.exif", "\"ignore\"", "exif: Ignore", "\"apply\"", "[data]"),
     ("moco.mechanism", "\"queue\"", "mechanism: Queue", "\"end_to_end\"", "[moco]"),
     ("optim.kind", "\"sgd\"", "optimizer: Sgd", "\"lars\"", "[optim]"),
     ("optim.warmup_epochs", "0", "schedule: CosinePerStep", "3", "[optim]"),
@@ -298,7 +307,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
     for (key, value, meant, other, section) in ADDED {
         let set = format!("{key}={other}");
         let text = load_fixture(&[&set]).unwrap().resolved;
-        assert!(text.starts_with("format = 2  # "), "{text}");
+        assert!(text.starts_with("format = 3  # "), "{text}");
         assert!(!meaning(&reload(&text)).contains(meant), "{key}");
         // The config of a run without a number, and a user's that names the first format.
         let old = without(&text, key, "");
@@ -307,7 +316,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         let name = key.rsplit('.').next().unwrap();
         let line = format!("{name} = {value}  # older programs:2\n");
         assert!(stored.resolved.contains(&line), "{line}: {}", stored.resolved);
-        assert!(stored.resolved.starts_with("format = 2  # older programs:1\n"), "{key}");
+        assert!(stored.resolved.starts_with("format = 3  # older programs:1\n"), "{key}");
         fs::write(&file, without(&text, key, "format = 1\n")).unwrap();
         assert_eq!(meaning(&load_pretrain(&file, &[]).unwrap()), meaning(&stored));
 
@@ -324,7 +333,7 @@ fn a_config_of_an_older_format_means_what_it_meant() {
         );
 
         // Today's format has the key, and a text that was cut off is no old one.
-        let cut = reload_error(&without(&text, key, "format = 2\n"));
+        let cut = reload_error(&without(&text, key, "format = 3\n"));
         assert!(cut.ends_with(&format!(": missing key `{key}`")), "{cut}");
         let (cut, _) = old.split_once(section).unwrap();
         let section = section.trim_matches(['[', ']']);
@@ -339,8 +348,8 @@ fn reload_error(text: &str) -> String {
 
 #[test]
 fn a_younger_config_is_refused_wherever_it_is_stored() {
-    let text = load_fixture(&[]).unwrap().resolved.replace("format = 2  ", "format = 3  ");
-    let expected = "this config has format 3, and this program reads up to 2";
+    let text = load_fixture(&[]).unwrap().resolved.replace("format = 3  ", "format = 4  ");
+    let expected = "this config has format 4, and this program reads up to 3";
     assert_eq!(reload_error(&text), format!("config.toml:1:10: {expected}"));
     let error = check_resume("runs/a", &text, &text).unwrap_err().to_string();
     assert_eq!(error, format!("old config:1:10: {expected}"));

@@ -35,7 +35,7 @@ fn the_first_bad_sample_ends_the_run_under_fail() {
         ),
         (
             |i| if i == 42 { Flaw::NoImage } else { Flaw::None },
-            "image train-0.tar/000042: image is neither JPEG nor PNG",
+            "image train-0.tar/000042: image is no JPEG, PNG, WebP, BMP, TIFF or GIF",
         ),
         (
             |i| if i == 42 { Flaw::Empty } else { Flaw::None },
@@ -144,7 +144,7 @@ fn each_skip_is_reported_with_its_reason() {
     for bad in &reported {
         let expected = match some_flaws(bad.sample_index) {
             Flaw::CutJpeg => "JPEG image is truncated",
-            Flaw::NoImage => "image is neither JPEG nor PNG",
+            Flaw::NoImage => "image is no JPEG, PNG, WebP, BMP, TIFF or GIF",
             _ => "it has no bytes",
         };
         assert_eq!(bad.path, format!("train-0.tar/{:06}", bad.sample_index));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::codecs::jpeg::JpegEncoder;
-use moco_augment::{Augmentation, Recipe, RecipeConfig, RecipeKind};
+use moco_augment::{Augmentation, Exif, Recipe, RecipeConfig, RecipeKind};
 use moco_feed::{
     DeviceBatch, DeviceBatches, FinishOn, InputPlan, Pairing, Placement, TrainingOrder, ViewStages,
     WorkerPlan,
@@ -122,6 +122,7 @@ pub(crate) fn stages(workers: usize) -> ViewStages {
         image_size: IMAGE_SIZE,
         mean,
         std,
+        exif: Exif::Ignore,
         pairing: Pairing::SameImage,
         finish_on: FinishOn::Cpu,
     };

@@ -67,20 +67,16 @@ fn a_data_set_without_classes_has_no_labels() {
 fn the_manifest_and_the_disk_must_agree() {
     let other = "0".repeat(64);
     let cases: [(Change<'_>, Verify, &str); 4] = [
-        (
-            &|e| e.file = "x.tar".to_owned(),
-            Verify::Sizes,
-            "shard x.tar is missing; download it, or",
-        ),
+        (&|e| e.file = "x.tar".to_owned(), Verify::Sizes, "shard x.tar is missing; restore it, or"),
         (
             &|e| e.bytes = 1,
             Verify::Sizes,
-            "shard train-000001.tar has the wrong size: expected 1 bytes, got 10240; download it again",
+            "shard train-000001.tar has the wrong size: expected 1 bytes, got 10240; make it again, or",
         ),
         (
             &|e| e.samples = 4,
             Verify::Sizes,
-            "shard train-000001.tar has the wrong number of samples: expected 4, got 3; download",
+            "shard train-000001.tar has the wrong number of samples: expected 4, got 3; make it",
         ),
         (
             &|e| e.blake3 = other.clone(),
@@ -109,7 +105,7 @@ fn one_flipped_bit_of_an_image_is_found_by_checksums_alone() {
     assert_eq!(
         message,
         format!(
-            "shard train-000002.tar has the wrong checksum: expected blake3 {expected}, got {got}; download it again"
+            "shard train-000002.tar has the wrong checksum: expected blake3 {expected}, got {got}; make it again, or restore it from a copy"
         )
     );
 }
@@ -139,11 +135,16 @@ fn a_split_without_shards_is_refused() {
 #[test]
 fn an_image_without_bytes_is_the_fault_of_one_sample() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = ShardWriter::new(folder.path(), "train", 3).unwrap();
-    for (key, image) in [("a", &b"1"[..]), ("b", b""), ("c", b"3")] {
-        writer.push(key, ImageFormat::Jpeg, image, None).unwrap();
+    // Our own writer refuses it.
+    let mut shard = tar::Builder::new(Vec::new());
+    for (name, image) in [("a.jpg", &b"1"[..]), ("b.jpg", b""), ("c.jpg", b"3")] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(image.len() as u64);
+        shard.append_data(&mut header, name, image).unwrap();
     }
-    let manifest = Manifest { train: writer.finish().unwrap(), ..Manifest::default() };
+    fs::write(folder.path().join("train-000000.tar"), shard.into_inner().unwrap()).unwrap();
+    let entry = crate::describe_shard(folder.path(), "train-000000.tar", 0).unwrap();
+    let manifest = Manifest { train: vec![entry], ..Manifest::default() };
     let set = open(&folder, &manifest, Verify::Checksums).unwrap();
     let error = set.read(1).unwrap_err();
     let expected = format!(
@@ -161,13 +162,11 @@ fn a_shard_cut_after_opening_gives_no_short_image() {
     let path = folder.path().join("train-000002.tar");
     File::options().write(true).open(&path).unwrap().set_len(600).unwrap();
     let message = set.read(6).unwrap_err().to_string();
-    let expected = "is truncated: 2400 bytes needed at offset 512, got 88; download it again";
+    let expected = "is truncated: 2400 bytes needed at offset 512, got 88; make it again, or restore it from a copy";
     assert!(message.ends_with(expected), "{message}");
     fs::remove_file(&path).unwrap();
     let error = set.read(6).unwrap_err().to_string();
-    assert!(
-        error.ends_with("train-000002.tar is missing; download it, or correct the data folder")
-    );
+    assert!(error.ends_with("train-000002.tar is missing; restore it, or correct the data folder"));
 }
 
 proptest! {
