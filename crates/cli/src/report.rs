@@ -22,11 +22,6 @@ pub fn watch<'a>(
                 console.line(&shown(event));
                 console.start(*global_step, *total_steps);
             }
-            Event::LeftOut { of, what } => {
-                let text = format!("data   no {of} images: {what}");
-                log(&text);
-                console.line(&text);
-            }
             Event::Stepped { global_step, images_per_second, time_left } => {
                 let text = || format!("{}{last}", format_pace(*images_per_second, *time_left));
                 console.beat(*global_step, &text);

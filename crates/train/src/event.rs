@@ -261,6 +261,7 @@ impl fmt::Display for Event<'_> {
                     step => write!(f, "; continuing from step {}", format_count(*step)),
                 }
             }
+            Self::LeftOut { of, what } => write!(f, "data   no {of} images: {what}"),
             Self::Stepped { global_step, .. } => write!(f, "step {global_step}: done"),
             Self::Log { line, total_steps } => {
                 write!(f, "{}/{total_steps}  {line}", line.statistics.global_step)
