@@ -1,12 +1,12 @@
-//! WebP, BMP, TIFF and GIF files against Pillow 12.3.0 (`golden/generate_formats.py`).
+//! WebP, BMP, TIFF and GIF files against Pillow 12.3.0 (`golden/formats/generate.py`).
 //!
 //! All samples are equal but for the cases listed, whose largest difference was measured.
 
 use moco_augment::RgbImage;
 use serde_json::Value;
 
-const JSON: &str = include_str!("golden/formats.json");
-const BLOB: &[u8] = include_bytes!("golden/formats.bin");
+const JSON: &str = include_str!("golden/formats/formats.json");
+const BLOB: &[u8] = include_bytes!("golden/formats/formats.bin");
 
 /// The largest difference of a sample, where there is one: JPEG within TIFF, and the screen of a GIF around
 /// a first picture that does not fill it.

@@ -1,6 +1,6 @@
 """WebP, BMP, TIFF and GIF files, and the pixels that Pillow makes of them.
 
-Run in this folder:  python -m venv V && V/bin/pip install -r requirements.txt && V/bin/python generate_formats.py
+Run in this folder:  python -m venv V && V/bin/pip install -r requirements.txt && V/bin/python generate.py
 Writes formats.json (cases with places in the blob, versions) and formats.bin (files and pixels).
 """
 import io
@@ -92,7 +92,7 @@ def main() -> None:
         pixels = image.convert("RGB")
         rows.append({"name": name, "mode": image.mode, "size": list(pixels.size), "file": put(data), "pixels": put(pixels.tobytes())})
     golden = {
-        "generator": "crates/augment/tests/golden/generate_formats.py",
+        "generator": "crates/augment/tests/golden/formats/generate.py",
         "versions": {"pillow": PIL.__version__, "numpy": np.__version__},
         "cases": rows,
     }
