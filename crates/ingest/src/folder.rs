@@ -299,10 +299,12 @@ mod tests {
                  data.source = \"unlabeled_folder\""
             )
         };
-        let unusable = "ROOT holds 3 images that cannot be used:\n      2  .heic (a/2.HEIC, b/3.heic)\n      1  .ppm \
-                        (b/4.ppm)\n  convert or remove them, or leave them out by data.on_bad_sample = \"skip\" and \
-                        data.bad_sample_budget = 100 or more (`shard make`: --skip-bad 3); `cargo xtask doctor ROOT` \
-                        names all of them, and the broken ones too";
+        let table = "\n      2  .heic (a/2.HEIC, b/3.heic)\n      1  .ppm (b/4.ppm)";
+        let unusable = format!(
+            "ROOT holds 3 images that cannot be used:{table}\n  convert or remove them, or leave them out by \
+             data.on_bad_sample = \"skip\" and data.bad_sample_budget = 100 or more (`shard make`: --skip-bad 3); \
+             `cargo xtask doctor ROOT` names all of them, and the broken ones too"
+        );
         let cases: [(&[&str], String); 5] = [
             (&[], none("")),
             (
@@ -311,7 +313,7 @@ mod tests {
             ),
             (&["a/1.jpg", "b/note.txt"], empty("\"b\"")),
             (&["a/x", "b/1.jpg", "c/x"], empty("\"a\", \"c\"")),
-            (&["a/1.jpg", "a/2.HEIC", "b/3.heic", "b/4.ppm"], unusable.to_owned()),
+            (&["a/1.jpg", "a/2.HEIC", "b/3.heic", "b/4.ppm"], unusable),
         ];
         for (files, expected) in cases {
             let folder = folder(files);

@@ -109,7 +109,8 @@ fn has(text: &str, message: &str) -> bool {
         let mut rest = &text[at + first.len()..];
         others.iter().all(|part| {
             let Some(at) = rest.find(part) else { return false };
-            let value = &rest[..at];
+            // Messages of several lines have line ends of their own beside their values.
+            let value = rest[..at].trim();
             rest = &rest[at + part.len()..];
             value.len() <= LONGEST_VALUE && !value.contains('\n')
         })
@@ -154,6 +155,7 @@ enum E {
         for (test, is_whole) in [
             ("\"a.jpg has 7 bytes, 5 are allowed; hint: cut it\"", true),
             ("format!(\"{path} has 7 bytes, \\\n    5 are allowed; hint: cut it\")", true),
+            ("\"a.jpg has 7 bytes,\n  5 are allowed; hint: cut it\"", true),
             ("\"a.jpg has 7 bytes, 5 are allowed\"", false),
             ("\"5 are allowed; hint: has 7 bytes,\"", false),
             ("\"a.jpg has 7\"\n\" bytes, 5 are allowed; hint: cut it\"", false),
