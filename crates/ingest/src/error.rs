@@ -4,7 +4,6 @@ use std::{io, path::PathBuf};
 
 pub use crate::remedy::Remedy;
 use crate::{
-    bad_sample::BadSample,
     listed::{counted, listed},
     remedy::missing_hint,
     split::Split,

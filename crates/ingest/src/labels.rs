@@ -90,7 +90,7 @@ impl Source for Relabeled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ImageFolder;
+    use crate::{ImageFolder, Layout, OnBadSample};
 
     fn folder(classes: &[&str]) -> (tempfile::TempDir, Arc<dyn Source>) {
         let folder = tempfile::tempdir().unwrap();
@@ -100,7 +100,8 @@ mod tests {
                 std::fs::write(folder.path().join(class).join(image), class).unwrap();
             }
         }
-        let source = Arc::new(ImageFolder::open(folder.path()).unwrap());
+        let source =
+            Arc::new(ImageFolder::open(folder.path(), Layout::Classes, OnBadSample::Fail).unwrap());
         (folder, source)
     }
 

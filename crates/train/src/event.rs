@@ -44,7 +44,7 @@ pub enum Event<'a> {
         n_parameters: usize,
     },
     /// Something lies beside the images and is none of them.
-    LeftOut {
+    NoImages {
         /// Training or test images.
         of: &'static str,
         /// What, with counts.
@@ -261,7 +261,7 @@ impl fmt::Display for Event<'_> {
                     step => write!(f, "; continuing from step {}", format_count(*step)),
                 }
             }
-            Self::LeftOut { of, what } => write!(f, "data   no {of} images: {what}"),
+            Self::NoImages { of, what } => write!(f, "data   no {of} images: {what}"),
             Self::Stepped { global_step, .. } => write!(f, "step {global_step}: done"),
             Self::Log { line, total_steps } => {
                 write!(f, "{}/{total_steps}  {line}", line.statistics.global_step)

@@ -95,10 +95,10 @@ pub fn pretrain(
     let Components { sources, augmentation, encoder } = components;
     let n_images = sources.train.len();
     if let Some(what) = sources.train.left_out() {
-        control.report(&Event::LeftOut { of: "training", what: &what });
+        control.report(&Event::NoImages { of: "training", what: &what });
     }
     if let Some(what) = sources.labeled.as_ref().and_then(|data| data.test.left_out()) {
-        control.report(&Event::LeftOut { of: "test", what: &what });
+        control.report(&Event::NoImages { of: "test", what: &what });
     }
     let order = plan.training_order(sources.train.as_ref())?;
     let steps_per_epoch = order.sampler.steps_per_epoch();
