@@ -193,7 +193,9 @@ fn a_bad_image_is_skipped_in_every_evaluation_and_the_count_is_printed() {
     let expected = "error: training is finished and saved, but part of the evaluation failed; --resume \
                     tries again only what is missing\n  cause: an image cannot be used; step 10 is saved; \
                     repair the image and continue by --resume end, or leave out up to 100 such images by \
-                    --resume end --set data.on_bad_sample=skip --set data.bad_sample_budget=100\n";
+                    --resume end --set data.on_bad_sample=skip --set data.bad_sample_budget=100; \
+                    `cargo xtask doctor FOLDER` names all such images of a folder, and `cargo xtask \
+                    shard verify --decode` those of shards\n";
     assert!(stderr.contains(expected), "{stderr}");
     assert_eq!(bench.summary("end")["failed"].as_array().unwrap().len(), 3);
     let advice = ["--set", "data.on_bad_sample=skip", "--set", "data.bad_sample_budget=100"];
