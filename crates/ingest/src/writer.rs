@@ -166,7 +166,7 @@ impl ShardWriter {
     }
 
     /// Appends JSON, such as hashtags, to the sample that was pushed last. It must be what
-    /// [`check_metadata`](crate::check_metadata) accepts.
+    /// [`check_metadata`] accepts.
     ///
     /// # Errors
     /// If there is no such sample, a reader would refuse the metadata, or the disk fails.
