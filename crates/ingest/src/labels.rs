@@ -74,6 +74,10 @@ impl Source for Relabeled {
         &self.names
     }
 
+    fn left_out(&self) -> Option<String> {
+        self.source.left_out()
+    }
+
     fn shard_sizes(&self) -> Vec<u64> {
         self.source.shard_sizes()
     }
@@ -124,6 +128,12 @@ mod tests {
             assert_eq!(source.n_classes(), Some(train.len() as u32));
             assert_eq!(source.class_names(), train);
         }
+        let ((_train, train), (folder, _)) = (folder(&["a", "b"]), folder(&["b"]));
+        std::fs::write(folder.path().join("b/note.txt"), "").unwrap();
+        let test =
+            Arc::new(ImageFolder::open(folder.path(), Layout::Classes, OnBadSample::Fail).unwrap());
+        let source = with_labels_of(train.as_ref(), test, Path::new("test")).unwrap();
+        assert_eq!(source.left_out().as_deref(), Some("1 × other file (b/note.txt)"));
         let source = matched(&["a", "b"], &["b"]).unwrap();
         assert_eq!((source.shard_sizes(), source.max_window_shards()), (vec![2], usize::MAX));
         assert!(source.will_read(1).is_ok() && source.will_read(2).is_err());
