@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
@@ -84,13 +84,5 @@ impl Args {
             Self::command().error(ErrorKind::MissingRequiredArgument, text).exit();
         }
         args
-    }
-
-    /// The argument that names the folder of all runs, where it is not the usual one.
-    pub(crate) fn runs_argument(&self) -> String {
-        if self.runs == Path::new("runs") {
-            return String::new();
-        }
-        format!(" --runs {}", self.runs.display())
     }
 }

@@ -60,7 +60,7 @@ fn continued(args: &Args, name: &str, stop: &AtomicBool, log: &RunLog) -> anyhow
         extended_from: opened.extended_from,
     });
     let device = args.device.open_for(&opened.loaded.plan)?;
-    train(args, &device, &opened.loaded, &opened.resume.folder, start, stop)
+    train(&device, &opened.loaded, &opened.resume.folder, start, stop)
 }
 
 /// A new run, from random weights or from those of another run.
@@ -91,7 +91,7 @@ fn begun(args: &Args, stop: &AtomicBool, log: &RunLog) -> anyhow::Result<Exit> {
     let folder = RunFolder::create(&args.runs, &name, &loaded.resolved)?;
     log.open(&folder.file("run.log"))?;
     let start = parent.as_ref().map_or(Start::New, |(run, saved)| Start::Fork { saved, run });
-    let outcome = train(args, &device, &loaded, &folder, start, stop);
+    let outcome = train(&device, &loaded, &folder, start, stop);
     if outcome.is_err() {
         // The run's own error is reported, whatever becomes of its folder.
         drop(folder.give_back());
@@ -100,7 +100,6 @@ fn begun(args: &Args, stop: &AtomicBool, log: &RunLog) -> anyhow::Result<Exit> {
 }
 
 fn train(
-    args: &Args,
     device: &candle_core::Device,
     loaded: &LoadedPretrain,
     folder: &RunFolder,
@@ -136,11 +135,10 @@ fn train(
                  again only what is missing",
             ))
         }
-        Outcome::Stopped { global_step, run } => {
-            let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let runs = args.runs_argument();
+        Outcome::Stopped { global_step } => {
+            let resume = folder.resume_arguments();
             console.report(&format!(
-                "saved step {global_step}; continue: cargo xtask pretrain --resume {name}{runs}"
+                "saved step {global_step}; continue: cargo xtask pretrain {resume}"
             ));
             Ok(Exit::Saved)
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use moco_ingest::Split;
 
 /// Arguments of `make`.
 #[derive(Debug, Args)]
@@ -12,14 +13,8 @@ pub(crate) struct MakeArgs {
     /// Folder for the shards.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// The manifest; where it is there already, the shards of the split are replaced in it.
-    #[arg(long)]
-    pub(crate) manifest: PathBuf,
-    /// Which split the images belong to.
-    #[arg(long, value_enum, default_value = "train")]
-    pub(crate) split: SplitName,
     #[command(flatten)]
-    pub(crate) about: About,
+    pub(crate) described: Described,
     /// Images in a shard.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) samples_per_shard: u32,
@@ -33,14 +28,27 @@ pub(crate) struct MakeArgs {
     /// Whether the images keep their order or are mixed, so that each shard holds images of all classes.
     #[arg(long, value_enum, default_value = "mixed")]
     pub(crate) order: Order,
-    /// Images that may be left out because training could not use them: of a format that is not decoded
-    /// here, empty or damaged. All of them are listed in OUT/bad_samples.txt; if there are more, no manifest
-    /// is written.
+    /// Images that may be left out because they are empty or do not decode, and as many more that are seen to
+    /// be unusable without being opened, such as .heic. The first are listed in OUT/bad_samples.txt; if there
+    /// are more of either, no manifest is written.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) skip_bad: u64,
     /// Decoding threads; the bytes do not depend on it.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) workers: u16,
+}
+
+/// The manifest that describes shards, and what it says of them.
+#[derive(Debug, Args)]
+pub(crate) struct Described {
+    /// The manifest; where it is there already, the shards of the split are replaced in it.
+    #[arg(long)]
+    pub(crate) manifest: PathBuf,
+    /// Which split the images belong to.
+    #[arg(long, value_enum, default_value = "train")]
+    pub(crate) split: SplitName,
+    #[command(flatten)]
+    pub(crate) about: About,
 }
 
 /// What a manifest says of a data set.
@@ -62,14 +70,8 @@ pub(crate) struct About {
 pub(crate) struct ManifestArgs {
     /// Folder of the shards: all files NAME.tar in it.
     pub(crate) root: PathBuf,
-    /// The manifest; where it is there already, the shards of the split are replaced in it.
-    #[arg(long)]
-    pub(crate) manifest: PathBuf,
-    /// Which split the images belong to.
-    #[arg(long, value_enum, default_value = "train")]
-    pub(crate) split: SplitName,
     #[command(flatten)]
-    pub(crate) about: About,
+    pub(crate) described: Described,
     /// A file with the names of the classes, one a line, in the order of the labels. If left out, classes
     /// are named by their numbers where the shards have labels.
     #[arg(long)]
@@ -138,6 +140,15 @@ pub(crate) struct LookArgs {
 pub(crate) enum SplitName {
     Train,
     Test,
+}
+
+impl std::convert::From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::Train,
+            SplitName::Test => Self::Test,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,24 +4,20 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use moco_cli::{Console, Exit, print_result, usage};
-use moco_ingest::{Split, describe_shard, labels_of_shard};
+use moco_ingest::{describe_shard, labels_of_shard};
 use moco_telemetry::{format_bytes, format_count};
 
-use crate::args::{ManifestArgs, SplitName};
-use crate::make::joined;
+use crate::args::ManifestArgs;
+use crate::make::{joined, save};
 
 /// More classes than any labeled set of images has; a larger label is no class.
 const CLASSES_MAX: u32 = 1_000_000;
 
 pub(crate) fn run(args: &ManifestArgs) -> anyhow::Result<Exit> {
     let files = shards(&args.root)?;
-    let split = match args.split {
-        SplitName::Train => Split::Train,
-        SplitName::Test => Split::Test,
-    };
     let mut console = Console::detect();
     let classes = classes(args, &files, &mut console)?;
-    let mut manifest = joined(&args.manifest, split, &args.about, &classes)?;
+    let manifest = joined(&args.described, &classes)?;
     console.start(0, files.len() as u64);
     let mut entries = Vec::new();
     for (done, file) in (1..).zip(&files) {
@@ -42,16 +38,12 @@ pub(crate) fn run(args: &ManifestArgs) -> anyhow::Result<Exit> {
     };
     let text = format!(
         "{}: {} images in {} shards of {} in all, {labels}",
-        args.manifest.display(),
+        args.described.manifest.display(),
         format_count(n_images),
         entries.len(),
         format_bytes(bytes),
     );
-    match split {
-        Split::Train => manifest.train = entries,
-        Split::Test => manifest.test = entries,
-    }
-    manifest.save(&args.manifest)?;
+    save(manifest, &args.described, entries)?;
     print_result(&text);
     Ok(Exit::Done)
 }

@@ -214,7 +214,7 @@ impl Report {
         });
         let classes: Vec<String> = classes.collect();
         lines.push(format!("folders: {}", classes.len()));
-        lines.extend(named(&classes[..classes.len().min(NAMED)], classes.len() as u64));
+        lines.extend(named(&classes, classes.len() as u64));
         lines.join("\n")
     }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use moco_cli::{Console, Exit, print_result, usage};
 use moco_ingest::{
     BadSample, BadSamples, ImageFolder, ImageNet, IndexFiles, IngestError, Layout, Manifest,
-    OnBadSample, Payload, ShardWriter, Source, Split, check_metadata,
+    OnBadSample, Payload, ShardEntry, ShardWriter, Source, Split, check_metadata,
 };
 use moco_pipeline::{Feed, Pipeline, StageError};
 use moco_rng::{At, Permutation, Purpose, Seed};
 use moco_telemetry::{format_bytes, format_count};
 
-use crate::args::{About, From, MakeArgs, Order, SplitName};
+use crate::args::{Described, From, MakeArgs, Order};
 use crate::recode::{Encoded, Limit, limited};
 
 /// Images that wait in each lane.
@@ -66,11 +66,8 @@ struct Progress {
 pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
     let mut console = Console::detect();
     let images = open(args, &mut console)?;
-    let split = match args.split {
-        SplitName::Train => Split::Train,
-        SplitName::Test => Split::Test,
-    };
-    let mut manifest = joined(&args.manifest, split, &args.about, &images.classes)?;
+    let split = Split::from(args.described.split);
+    let manifest = joined(&args.described, &images.classes)?;
     let writer = ShardWriter::new(&args.out, &split.to_string(), args.samples_per_shard.into())?;
     let mut writer = writer.index_files(IndexFiles::Beside);
     let (total, bad_list) = (images.source.len(), args.out.join("bad_samples.txt"));
@@ -102,7 +99,7 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
         format_count(progress.n_good),
         shards.len(),
         format_bytes(bytes),
-        args.manifest.display(),
+        args.described.manifest.display(),
     ));
     if progress.n_bad > 0 {
         let n = format_count(progress.n_bad);
@@ -115,11 +112,7 @@ pub(crate) fn run(args: &MakeArgs) -> anyhow::Result<Exit> {
     if let Some(left_out) = left_out {
         print_result(&format!("beside the images: {left_out}"));
     }
-    match split {
-        Split::Train => manifest.train = shards,
-        Split::Test => manifest.test = shards,
-    }
-    manifest.save(&args.manifest)?;
+    save(manifest, &args.described, shards)?;
     Ok(Exit::Done)
 }
 
@@ -223,12 +216,8 @@ fn open(args: &MakeArgs, console: &mut Console) -> anyhow::Result<Images> {
 }
 
 /// The manifest that is there already, if its other split goes with these images, or a new one.
-pub(crate) fn joined(
-    path: &Path,
-    split: Split,
-    about: &About,
-    classes: &[String],
-) -> anyhow::Result<Manifest> {
+pub(crate) fn joined(described: &Described, classes: &[String]) -> anyhow::Result<Manifest> {
+    let Described { manifest: path, split, about } = described;
     let new = Manifest {
         name: about.name.clone(),
         license: about.license.clone(),
@@ -240,7 +229,7 @@ pub(crate) fn joined(
         return Ok(new);
     }
     let old = Manifest::load(path)?;
-    let other = match split {
+    let other = match Split::from(*split) {
         Split::Train => &old.test,
         Split::Test => &old.train,
     };
@@ -255,6 +244,19 @@ pub(crate) fn joined(
     }
     let (train, test) = (old.train, old.test);
     Ok(Manifest { train, test, ..new })
+}
+
+/// Writes the manifest with these shards as those of the split.
+pub(crate) fn save(
+    mut manifest: Manifest,
+    described: &Described,
+    shards: Vec<ShardEntry>,
+) -> anyhow::Result<()> {
+    match Split::from(described.split) {
+        Split::Train => manifest.train = shards,
+        Split::Test => manifest.test = shards,
+    }
+    Ok(manifest.save(&described.manifest)?)
 }
 
 /// Reads and shrinks on several threads; the order is that of the positions.

@@ -7,7 +7,7 @@ use toml::Value;
 
 /// The recipe that is extended, from the root of the repository.
 const RECIPE: &str = "configs/pretrain/photos.toml";
-/// Its batch and its queue, which small folders cannot fill.
+/// Its batch, which small folders cannot fill.
 const BATCH: u64 = 64;
 /// The recipe's budget of bad samples.
 const BUDGET: u64 = 1000;

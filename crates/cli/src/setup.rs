@@ -38,14 +38,14 @@ pub fn sources(loaded: &LoadedPretrain) -> anyhow::Result<Sources> {
     with_bar(|access| open_sources(&loaded.data, loaded.plan.workers, access))
 }
 
-/// Opens data with a bar on standard error while it is drawn or indexed.
+/// Calls `open` with a bar on standard error for what it reports: images drawn or encoded, bytes indexed.
 fn with_bar<T>(open: impl FnOnce(DataAccess<'_>) -> Result<T, TrainError>) -> anyhow::Result<T> {
     let mut console = Console::detect();
     let (mut current, mut began) = (String::new(), Instant::now());
     let mut preparing = |what: &str, done: u64, total: u64| {
         if current != what {
             (current, began) = (what.to_owned(), Instant::now());
-            tracing::info!("preparing the data: {total} {what}");
+            tracing::info!("0 of {total} {what}");
             console.start(0, total);
         }
         console.advance(done);
@@ -127,19 +127,20 @@ pub fn labeled_features(
 
 /// What to do about an image that cannot be used.
 fn with_advice(error: TrainError) -> anyhow::Error {
-    let (is_of_image, is_over) = match &error {
-        TrainError::Feed(source) => (DataFault::of(source) == DataFault::Image, false),
-        TrainError::BadSampleBudget { .. } => (true, true),
-        _ => (false, false),
-    };
-    let error = anyhow::Error::new(error);
-    match (is_of_image, is_over) {
-        (true, true) => error.context("too many images cannot be used; give a larger --skip-bad N"),
-        (true, false) => error.context(
+    let advice = match &error {
+        TrainError::Feed(source) if DataFault::of(source) == DataFault::Image => Some(
             "an image cannot be used; repair or remove it, or leave out up to N such images of each \
              split by --skip-bad N",
         ),
-        (false, _) => error,
+        TrainError::BadSampleBudget { .. } => {
+            Some("too many images cannot be used; give a larger --skip-bad N")
+        }
+        _ => None,
+    };
+    let error = anyhow::Error::new(error);
+    match advice {
+        Some(advice) => error.context(advice),
+        None => error,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::complaint::Complaint;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section")]
 pub(crate) struct RawOptim {
-    /// The optimizer; SGD if it is left out.
+    /// The optimizer.
     pub(crate) kind: RawOptimizer,
     /// Images in a step, over all devices.
     pub(crate) batch_size: usize,
@@ -22,7 +22,7 @@ pub(crate) struct RawOptim {
     pub(crate) sgd_momentum: f64,
     /// L2 penalty on every parameter; of LARS, on all but biases and the weights of norms.
     pub(crate) weight_decay: f64,
-    /// Epochs in which the rate rises to the schedule's first; 0 where it is left out.
+    /// Epochs in which the rate rises to the schedule's first; 0 for no warm-up.
     pub(crate) warmup_epochs: u64,
 }
 

@@ -1,7 +1,7 @@
 //! A pretraining config as it is written: the sections and keys of the TOML file. Sections that grow stand
 //! with their conversion, in `data`, `encoder`, `method` and `optim`; the rest is here.
 //!
-//! No key has a default but two of `[optim]`, which say so. Each conversion takes its struct apart without
+//! No key has a default. Each conversion takes its struct apart without
 //! `..`, so a key that nothing reads is a compiler warning.
 
 use serde::Deserialize;

@@ -75,13 +75,14 @@ impl FeedError {
     }
 }
 
-/// The error with all its causes.
-fn with_causes(error: &dyn Error) -> String {
+/// The error with all its causes, in one line.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors have their source in their own text.
+        // Transparent errors have the text of their source, and some others do too.
         if !reason.contains(&text) {
             reason = format!("{reason}: {text}");
         }

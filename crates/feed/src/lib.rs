@@ -18,7 +18,7 @@ mod views;
 
 pub use bad_samples::Substitutes;
 pub use batch::{DeviceBatch, DeviceBatches};
-pub use error::FeedError;
+pub use error::{FeedError, with_causes};
 pub use finish::image_steps;
 pub use order::TrainingOrder;
 pub use plan::{FinishOn, InputPlan, Pairing, Placement, WorkerPlan};

@@ -24,6 +24,16 @@ pub enum OnBadSample {
     },
 }
 
+impl OnBadSample {
+    /// How many there may be.
+    pub(crate) fn budget(self) -> u64 {
+        match self {
+            Self::Fail => 0,
+            Self::Skip { budget } => budget,
+        }
+    }
+}
+
 /// More bad samples than there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverBudget {
@@ -71,10 +81,7 @@ impl BadSamples {
     /// If there are more than the policy allows; that one is listed too, and not counted.
     pub fn admit(&mut self, sample: &BadSample) -> Result<u64, OverBudget> {
         self.list(sample);
-        let budget = match self.policy {
-            OnBadSample::Fail => 0,
-            OnBadSample::Skip { budget } => budget,
-        };
+        let budget = self.policy.budget();
         let n_bad_samples = self.n_met.saturating_add(1);
         if n_bad_samples > budget {
             return Err(OverBudget { budget, n_bad_samples });

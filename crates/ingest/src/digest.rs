@@ -14,7 +14,7 @@ pub struct DataDigest {
 
 /// What a digest is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
+enum Parts {
     /// Names and sizes of images. Content that changed while the size stayed is not seen.
     NamesAndSizes,
     /// Checksums of shards, as their manifest has them.
@@ -63,12 +63,6 @@ impl DataDigest {
             n_all_bytes = n_all_bytes.saturating_add(n_bytes);
         }
         Self { parts, n_parts, n_bytes: n_all_bytes, checksum: hasher.finalize() }
-    }
-
-    /// What it is made of.
-    #[must_use]
-    pub fn parts(&self) -> Parts {
-        self.parts
     }
 }
 

@@ -297,7 +297,7 @@ pub enum IngestError {
     #[error(
         "{} holds {} that cannot be used:{table}\n  convert or remove them, or leave them out by \
          data.on_bad_sample = \"skip\" and data.bad_sample_budget = {} or more (`shard make`: --skip-bad {n}); \
-         `cargo xtask doctor {}` names all of them, and the broken ones too",
+         `cargo xtask doctor {}` says what else the folder holds, and which images are broken",
         path.display(),
         if *n == 1 { "an image".to_owned() } else { format!("{n} images") },
         (*n).max(100),

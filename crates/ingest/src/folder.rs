@@ -180,12 +180,8 @@ fn refuse_unusable(
     left_out: &LeftOut,
     on_bad_sample: OnBadSample,
 ) -> Result<(), IngestError> {
-    let budget = match on_bad_sample {
-        OnBadSample::Fail => 0,
-        OnBadSample::Skip { budget } => budget,
-    };
     let n = left_out.n_unusable();
-    if n <= budget {
+    if n <= on_bad_sample.budget() {
         return Ok(());
     }
     let (path, table) = (root.to_owned(), left_out.unusable_table());
@@ -303,7 +299,7 @@ mod tests {
         let unusable = format!(
             "ROOT holds 3 images that cannot be used:{table}\n  convert or remove them, or leave them out by \
              data.on_bad_sample = \"skip\" and data.bad_sample_budget = 100 or more (`shard make`: --skip-bad 3); \
-             `cargo xtask doctor ROOT` names all of them, and the broken ones too"
+             `cargo xtask doctor ROOT` says what else the folder holds, and which images are broken"
         );
         let cases: [(&[&str], String); 5] = [
             (&[], none("")),

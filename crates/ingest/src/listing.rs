@@ -205,8 +205,8 @@ pub(crate) fn list(
     let mut contents = Contents::default();
     let entries: Result<Vec<_>, _> = fs::read_dir(path).and_then(Iterator::collect);
     let mut entries = entries.map_err(IngestError::io("list", path))?;
-    // The names that are shown are the first by name.
-    entries.sort_unstable_by_key(fs::DirEntry::file_name);
+    // The order of images and of folders, and of the names that are shown.
+    entries.sort_by_cached_key(fs::DirEntry::file_name);
     for entry in entries {
         let found = match fs::metadata(entry.path()) {
             Ok(found) => Ok(found),
@@ -224,10 +224,9 @@ pub(crate) fn list(
                 continue;
             }
         };
-        let is_folder = found.as_ref().is_ok_and(Metadata::is_dir);
         let kind = match (promise(extension(&name)), found) {
             _ if is_of_system(&name) => Kind::OfSystem,
-            (_, Ok(found)) if is_folder => {
+            (_, Ok(found)) if found.is_dir() => {
                 contents.folders.push((name, id(&found)));
                 continue;
             }
@@ -246,8 +245,6 @@ pub(crate) fn list(
         };
         left_out.add(kind, below(folder, &name));
     }
-    contents.images.sort_unstable();
-    contents.folders.sort_unstable();
     Ok(contents)
 }
 

@@ -8,7 +8,7 @@ use crate::{
     error::{IngestError, Remedy},
     index::{Index, Place},
     sidecar::{self, JSON_BYTES_MAX},
-    walk::{Member, Promise, Section, Walk, extension, promise},
+    walk::{Member, Promise, Section, Walk, promise},
 };
 
 /// What is read of a label or a caption.
@@ -217,11 +217,7 @@ pub(crate) fn split_name(member: &str) -> (&str, Kind) {
         // Such as `._a.jpg`, which macOS writes beside each file.
         return (member, Kind::Other);
     }
-    let extension = extension(name);
-    let Some(n_key) = name.len().checked_sub(extension.len() + 1).filter(|_| name.contains('.'))
-    else {
-        return (member, Kind::Other);
-    };
+    let Some((stem, extension)) = name.rsplit_once('.') else { return (member, Kind::Other) };
     let kind = match promise(extension) {
         Promise::Image => Kind::Image,
         Promise::OtherImage => Kind::OtherImage,
@@ -232,7 +228,7 @@ pub(crate) fn split_name(member: &str) -> (&str, Kind) {
             _ => Kind::Other,
         },
     };
-    (&member[..name_start + n_key], kind)
+    (&member[..name_start + stem.len()], kind)
 }
 
 /// The key by WebDataset's own rule, where that is a shorter one.

@@ -193,7 +193,7 @@ impl ShardWriter {
     }
 
     fn next_file(&self) -> String {
-        format!("{}-{:06}.tar", self.prefix, self.first_shard + self.finished.len() as u64)
+        shard_file(&self.prefix, self.first_shard + self.finished.len() as u64)
     }
 
     fn close_shard(&mut self) -> Result<(), IngestError> {
@@ -281,6 +281,12 @@ impl Write for HashingFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// The name of a shard by the prefix and the number that [`ShardWriter`] gives it.
+#[must_use]
+pub fn shard_file(prefix: &str, number: u64) -> String {
+    format!("{prefix}-{number:06}.tar")
 }
 
 #[cfg(test)]

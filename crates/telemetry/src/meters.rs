@@ -37,7 +37,8 @@ impl Throughput {
     #[must_use]
     pub fn recent(&self, now: Duration) -> Option<f64> {
         let begin = now.saturating_sub(self.window);
-        let before = self.history.iter().rev().find(|(time, _)| *time <= begin);
+        // `record` drops what is older, so that few of them are looked at.
+        let before = self.history.iter().take_while(|(time, _)| *time <= begin).last();
         let (time, n_before) = before.or(self.history.front())?;
         rate(self.n_images - n_before, now.saturating_sub(*time))
     }

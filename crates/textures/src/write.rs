@@ -3,7 +3,7 @@
 use std::{ops::Range, path::Path};
 
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use moco_ingest::{ImageFormat, Manifest, ShardEntry, ShardWriter, Split};
+use moco_ingest::{ImageFormat, Manifest, ShardEntry, ShardWriter, Split, shard_file};
 use moco_pipeline::{Pipeline, StageError};
 use moco_rng::Seed;
 
@@ -91,7 +91,7 @@ pub fn write_missing(
     for (split, n) in [(Split::Train, config.n_train), (Split::Test, config.n_test)] {
         let n = u64::from(n);
         for number in 0..n.div_ceil(SAMPLES_PER_SHARD) {
-            if !folder.join(format!("{split}-{number:06}.tar")).exists() {
+            if !folder.join(shard_file(&split.to_string(), number)).exists() {
                 let start = number * SAMPLES_PER_SHARD;
                 missing.push((split, start..n.min(start + SAMPLES_PER_SHARD)));
             }

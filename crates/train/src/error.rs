@@ -95,13 +95,13 @@ pub enum TrainError {
         /// The fault.
         source: FeedError,
     },
-    /// More training images were replaced than the plan allows.
+    /// More images could not be used than the plan allows.
     #[error(
         "{n_bad_samples} bad samples are over data.bad_sample_budget = {budget}; \
          the last one was {last}; repair the data, or raise the budget and resume"
     )]
     BadSampleBudget {
-        /// How many may be replaced.
+        /// How many there may be.
         budget: u64,
         /// How many could not be used.
         n_bad_samples: u64,

@@ -1,11 +1,11 @@
 //! The evaluation at the end of a run. Its parts are measured one after the other, what says most first, and
 //! the summary is written after each of them: what fails is a line in it and costs no other part.
 
-use std::error::Error;
 use std::time::Instant;
 
 use candle_core::Device;
 use moco_encoders::Encoder;
+use moco_feed::with_causes;
 use moco_ingest::BadSamples;
 use moco_ops::peak_device_memory_bytes;
 use moco_telemetry::{peak_memory_bytes, time_left};
@@ -14,7 +14,7 @@ use crate::error::{DataFault, TrainError};
 use crate::event::{Event, Observe, report};
 use crate::measure::{Evaluator, Tables};
 use crate::plan::{Length, PretrainPlan};
-use crate::run_folder::{BAD_SAMPLES, Newest, RunFolder};
+use crate::run_folder::{Newest, RunFolder};
 use crate::summary::{Extractor, Failed, ImageCounts, LeftOut, Measure, Summary};
 
 /// The summary of a run that has nothing left to do; `None` where steps or parts of the evaluation are missing.
@@ -42,6 +42,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) folder: &'a RunFolder,
     /// `None` if there are no labels.
     pub(crate) evaluator: Option<&'a Evaluator>,
+    /// Those listed so far.
+    pub(crate) bad_samples: BadSamples,
     pub(crate) device: &'a Device,
     pub(crate) started: Instant,
     pub(crate) seconds_before: f64,
@@ -154,13 +156,11 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Lists the images that were left out.
-    fn list(&self, tables: &Tables) -> Result<(), TrainError> {
-        let policy = self.plan.on_bad_sample;
-        let mut bad_samples = BadSamples::listed_in(&self.folder.file(BAD_SAMPLES), policy, 0)?;
+    fn list(&mut self, tables: &Tables) -> Result<(), TrainError> {
         for sample in tables.train.bad_samples.iter().chain(&tables.test.bad_samples) {
-            bad_samples.list(sample);
+            self.bad_samples.list(sample);
         }
-        Ok(bad_samples.save()?)
+        Ok(self.bad_samples.save()?)
     }
 
     fn fail(&mut self, extractor: Extractor, measure: Option<Measure>, error: &TrainError) {
@@ -234,19 +234,4 @@ impl<'a> Pace<'a> {
         let what = self.what.as_str();
         report(self.observe, &Event::Measuring { what, done, total, time_left });
     }
-}
-
-/// An error with all its causes.
-fn with_causes(error: &TrainError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let of_cause = error.to_string();
-        // Transparent errors repeat the text of their source.
-        if !text.contains(&of_cause) {
-            text = format!("{text}: {of_cause}");
-        }
-        cause = error.source();
-    }
-    text
 }

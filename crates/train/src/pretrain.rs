@@ -1,7 +1,6 @@
 //! The training loop.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use moco_telemetry::MetricsWriter;
 use crate::components::{Components, build_model};
 use crate::error::{DataFault, TrainError};
 use crate::evaluation::{Encoders, Evaluation};
-use crate::event::{Event, LogLine};
+use crate::event::{Event, LogLine, report};
 use crate::features::placement_of;
 use crate::identity::{DataOrigin, Origin};
 use crate::measure::Evaluator;
@@ -46,8 +45,7 @@ pub struct Control<'a> {
 impl Control<'_> {
     /// Logs an event and passes it on.
     fn report(&mut self, event: &Event<'_>) {
-        event.log();
-        (self.observe)(event);
+        report(self.observe, event);
     }
 }
 
@@ -73,8 +71,6 @@ pub enum Outcome {
     Stopped {
         /// Steps done.
         global_step: u64,
-        /// The run's folder, to resume.
-        run: PathBuf,
     },
 }
 
@@ -114,7 +110,7 @@ pub fn pretrain(
     let execution = if plan.cuda_graph { Execution::Captured } else { Execution::Eager };
     let mut model = build_model(plan, encoder, execution)?;
     let starting = Starting { plan, folder, data, total_steps, steps_per_epoch };
-    let begun = starting.begin(start, model.as_mut(), &mut |event| control.report(event))?;
+    let begun = starting.begin(start, model.as_mut(), control.observe)?;
     let seconds_before = begun.wall_seconds;
     control.report(&Event::Started {
         global_step: model.global_step(),
@@ -165,12 +161,12 @@ pub fn pretrain(
     session.bad_samples.save()?;
     let completed = completed?;
     let images_per_second = session.tally.images_per_second();
-    let Session { metrics, checkpoints, .. } = session;
+    let Session { metrics, checkpoints, bad_samples, .. } = session;
     checkpoints.finish()?;
     metrics.finish()?;
     if !completed {
         let global_step = model.global_step();
-        return Ok(Outcome::Stopped { global_step, run: folder.path().to_owned() });
+        return Ok(Outcome::Stopped { global_step });
     }
     let (global_step, run_id) = (model.global_step(), folder.id().to_string());
     let mut summary = Summary::new(&plan.evaluation, global_step, images_per_second);
@@ -183,8 +179,16 @@ pub fn pretrain(
     (summary.parent, summary.extensions) =
         (begun.origin.parent.clone(), begun.origin.extensions.clone());
     let evaluator = evaluator.as_ref();
-    let evaluation =
-        Evaluation { plan, folder, evaluator, device: &device, started, seconds_before, summary };
+    let evaluation = Evaluation {
+        plan,
+        folder,
+        evaluator,
+        bad_samples,
+        device: &device,
+        started,
+        seconds_before,
+        summary,
+    };
     let trained = model.encoder_q_mut().encoder_mut();
     let encoders = Encoders { trained, random: random.as_mut() };
     Ok(match evaluation.run(encoders, control.observe)? {

@@ -215,8 +215,9 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// The arguments that continue the run.
-    pub(crate) fn resume_arguments(&self) -> String {
+    /// The arguments of `pretrain` that continue the run.
+    #[must_use]
+    pub fn resume_arguments(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().display();
         match self.path.parent() {
             Some(runs) if runs != Path::new("runs") => {

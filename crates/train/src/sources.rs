@@ -113,14 +113,15 @@ impl fmt::Debug for Sources {
 /// Opens the store at an address; the caller supplies credentials.
 pub type OpenStore<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Store>, TrainError>;
 
-/// Called with what is prepared before it can be read, how much is done, and how much there is.
+/// Called with what is being done, how much of it is done, and how much there is.
 pub type Preparing<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// The callbacks of the program that opens data.
 pub struct DataAccess<'a> {
     /// Opens stores; [`no_store`] where there are none.
     pub open_store: OpenStore<'a>,
-    /// Shows the progress of what takes long: drawing the embedded data set, indexing archives.
+    /// Shows the progress of what takes long: drawing the embedded data set, indexing
+    /// archives, encoding images.
     pub preparing: Preparing<'a>,
 }
 

@@ -8,7 +8,7 @@ use moco_telemetry::truncate_after;
 
 use crate::difference::{Acceptance, Difference};
 use crate::error::TrainError;
-use crate::event::{DataComparison, Event};
+use crate::event::{DataComparison, Event, Observe, report};
 use crate::identity::{DataOrigin, Origin};
 use crate::plan::{Length, PretrainPlan};
 use crate::run_folder::RunFolder;
@@ -69,9 +69,6 @@ pub(crate) struct Starting<'a> {
     pub(crate) steps_per_epoch: u64,
 }
 
-/// Where events go.
-type Observe<'a> = &'a mut dyn FnMut(&Event<'_>);
-
 impl Starting<'_> {
     /// Puts the run's state into the model.
     pub(crate) fn begin(
@@ -89,7 +86,7 @@ impl Starting<'_> {
                 let run_id = saved.run_id.as_ref().map(ToString::to_string);
                 let parent = Parent { run: run.to_owned(), run_id, step: saved.global_step };
                 fork(saved, &parent, model)?;
-                observe(&Event::Forked(&parent));
+                report(observe, &Event::Forked(&parent));
                 Ok(new(Origin { parent: Some(parent), ..origin }))
             }
             Start::Resume(continued) => self.resume(continued, origin, model, observe),
@@ -107,7 +104,7 @@ impl Starting<'_> {
         let global_step = newest.checkpoint.global_step;
         for rejected in &newest.rejected {
             let (path, reason) = (rejected.path.clone(), rejected.reason.to_string());
-            observe(&Event::Rejected { path, reason });
+            report(observe, &Event::Rejected { path, reason });
         }
         let mut state = RunState::of(newest)?;
         self.compare_data(&state.origin.data, newest, changed_data, observe)?;
@@ -118,12 +115,12 @@ impl Starting<'_> {
         if let Some(choices) = &state.convolutions
             && let Some(outdated) = prefer_convolution_choices(model.device(), choices)?
         {
-            observe(&Event::ChosenAnew { outdated: &outdated });
+            report(observe, &Event::ChosenAnew { outdated: &outdated });
         }
         let metrics = self.folder.file("metrics.jsonl");
         let truncated = truncate_after(&metrics, global_step)?;
         if !truncated.damaged.is_empty() {
-            observe(&Event::MetricsDamaged { path: metrics, lines: &truncated.damaged });
+            report(observe, &Event::MetricsDamaged { path: metrics, lines: &truncated.damaged });
         }
         if let Some(length) = extended_from {
             self.extend(length, global_step, &tensors, &mut state, observe)?;
@@ -141,11 +138,11 @@ impl Starting<'_> {
     ) -> Result<(), TrainError> {
         let DataOrigin { train, test } = &self.data;
         let Some(train_now) = train else {
-            observe(&Event::DataCompared(&DataComparison::NotKnown));
+            report(observe, &Event::DataCompared(&DataComparison::NotKnown));
             return Ok(());
         };
         if then.train.is_none() {
-            observe(&Event::DataCompared(&DataComparison::NotInCheckpoint));
+            report(observe, &Event::DataCompared(&DataComparison::NotInCheckpoint));
             return Ok(());
         }
         let splits = [("training images", train, &then.train), ("test images", test, &then.test)];
@@ -161,7 +158,7 @@ impl Starting<'_> {
             .collect();
         if differences.is_empty() {
             let digest = train_now.clone();
-            observe(&Event::DataCompared(&DataComparison::Same { digest }));
+            report(observe, &Event::DataCompared(&DataComparison::Same { digest }));
         } else if changed_data == ChangedData::Refuse {
             let checkpoint = newest.path.file_name().unwrap_or_default();
             let checkpoint = checkpoint.to_string_lossy().into_owned();
@@ -169,7 +166,7 @@ impl Starting<'_> {
             return Err(TrainError::Disagree { run, checkpoint, differences });
         }
         for difference in differences {
-            observe(&Event::DataCompared(&DataComparison::Accepted { difference }));
+            report(observe, &Event::DataCompared(&DataComparison::Accepted { difference }));
         }
         Ok(())
     }
@@ -204,7 +201,7 @@ impl Starting<'_> {
         };
         let lr_before = lr(global_step.saturating_sub(1), from_steps);
         let lr_after = lr(global_step, to_steps);
-        observe(&Event::Extended { extension, lr_before, lr_after });
+        report(observe, &Event::Extended { extension, lr_before, lr_after });
         Ok(())
     }
 }

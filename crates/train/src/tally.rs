@@ -143,16 +143,17 @@ impl Tally {
         inspection: Inspection,
     ) -> Option<LogLine> {
         let statistics = self.mean.take()?;
+        let (images_per_second, time_left) = self.pace();
         let now = self.clock.now();
         let seconds = (now - self.line_began).as_secs_f64().max(1e-9);
         let line = LogLine {
             statistics,
             epoch: context.epoch,
             lr: context.lr,
-            images_per_second: self.throughput.recent(now).unwrap_or(0.0),
+            images_per_second,
             data_wait_percent: 100.0 * self.waited.as_secs_f64() / seconds,
             bad_samples: context.bad_samples,
-            time_left: self.eta.remaining(now),
+            time_left,
             health,
             inspection,
         };

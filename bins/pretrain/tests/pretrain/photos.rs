@@ -53,7 +53,7 @@ fn an_unusable_folder_is_answered_by_one_table_and_the_rest_of_it_trains() {
                     (2024/1.heic, 2024/2.HEIC)\n      1  link to nothing (gone.jpg)\n      1  pipe, socket or device \
                     (pipe.jpg)\n  convert or remove them, or leave them out by data.on_bad_sample = \"skip\" and \
                     data.bad_sample_budget = 100 or more (`shard make`: --skip-bad 5); `cargo xtask doctor photos` \
-                    names all of them, and the broken ones too\n";
+                    says what else the folder holds, and which images are broken\n";
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.ends_with(expected), "{stderr}");

@@ -57,6 +57,7 @@ fn in_blocks(
     let blocks: Vec<_> = ranges(0..train.len(), block_rows).collect();
     let k = config.n_neighbors.min(train.len());
     let total = (blocks.len() * test.len()) as u64;
+    let n_classes = train.n_classes();
     let (mut correct, mut done) = (0_usize, 0);
     for queries in ranges(0..test.len(), (HELD / k.max(1)).max(1)) {
         let mut neighbors: Vec<Vec<(f32, u32)>> = vec![Vec::new(); queries.len()];
@@ -77,7 +78,7 @@ fn in_blocks(
             }
         }
         for (votes, label) in neighbors.iter().zip(&test.labels()[queries]) {
-            let vote = knn_vote(votes, train.n_classes(), config.temperature);
+            let vote = knn_vote(votes, n_classes, config.temperature);
             correct += usize::from(vote == *label);
         }
     }
